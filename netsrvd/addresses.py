@@ -1,0 +1,41 @@
+"""How socket addresses are written for people and compared by rules."""
+
+import socket
+
+IPV4_MAPPED = "::ffff:"
+
+
+def host_and_port(address: tuple[str, int] | tuple[str, int, int, int]) -> tuple[str, int]:
+    """Return the host and port of a Python socket address.
+
+    An IPv4-mapped host becomes IPv4 (see `unmapped`), a link-local one is told its interface.
+    """
+    host, port = address[0], address[1]
+    if ":" not in host:
+        return host, port
+    if len(address) > 2 and address[3]:  # noqa: PLR2004 - the scope is the fourth
+        return f"{host}%{interface_name(address[3])}", port
+    return unmapped(host), port
+
+
+def unmapped(host: str) -> str:
+    """Return the IPv4 address in an IPv4-mapped IPv6 one (RFC 4291, 2.5.5.2), else `host` itself.
+
+    The kernel shows IPv4 peers of a dual-stack socket in that form.
+    """
+    if host.startswith(IPV4_MAPPED) and "." in host:
+        return host[len(IPV4_MAPPED) :]
+    return host
+
+
+def shown(host: str, port: int) -> str:
+    """Return `host:port`, with the brackets of RFC 3986 around an IPv6 address."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def interface_name(index: int) -> str:
+    """Return the name of a network interface, or its number if it has gone away since."""
+    try:
+        return socket.if_indextoname(index)
+    except OSError:
+        return str(index)

@@ -1,0 +1,70 @@
+"""The command line: which words there are, and which command they belong to."""
+
+import argparse
+import importlib
+import os
+import sys
+from pathlib import Path
+from time import monotonic
+from typing import NoReturn
+
+import netsrvd
+from netsrvd.errors import NetsrvdError
+
+BEGAN_AT = monotonic()
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command that `argv` (default: sys.argv[1:]) names; return the exit status.
+
+    The statuses are those of sysexits(3); an error is one line or more on standard error.
+    """
+    arguments = parser().parse_args(argv)
+    arguments.began_at = BEGAN_AT
+    command = importlib.import_module(f"netsrvd.commands.{arguments.command}")
+    try:
+        return int(command.run(arguments))
+    except NetsrvdError as error:
+        for line in str(error).splitlines():
+            print(f"netsrvd: {line}", file=sys.stderr)
+        return error.exit_status
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    top = Parser(prog="netsrvd", description="Serve small network services: TCP and UDP echo.")
+    top.add_argument("--version", action="version", version=f"netsrvd {netsrvd.__version__}")
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    run = commands.add_parser("run", help="serve until SIGTERM or Ctrl-C")
+    check = commands.add_parser("check", help="check the configuration and print what is in force")
+    sockopts = commands.add_parser("sockopts", help="list the socket options of this system")
+    for command in (run, check, sockopts):
+        command.add_argument(
+            *("-c", "--config"),
+            type=Path,
+            metavar="FILE",
+            help="read FILE and conf.d/*.toml beside it (default: /etc/netsrvd/netsrvd.toml)",
+        )
+    run.add_argument("--detach", action="store_true", help="leave the terminal; log to syslog")
+    run.add_argument(
+        "--pid-file", type=Path, metavar="FILE", help="with --detach: hold FILE locked, PID inside"
+    )
+    run.add_argument(
+        "--log",
+        choices=("auto", "journal", "syslog", "stderr"),
+        help="where records go, whatever the configuration says",
+    )
+    sockopts.add_argument("--json", action="store_true", help="print JSON")
+    sockopts.add_argument(
+        "--listener", metavar="NAME", help="show what this listener's configuration would set"
+    )
+    return top
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors end with EX_USAGE, as sysexits(3) has it."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print the usage and the error, and exit."""
+        self.print_usage(sys.stderr)
+        self.exit(os.EX_USAGE, f"{self.prog}: {message}\n")

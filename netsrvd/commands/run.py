@@ -1,0 +1,42 @@
+"""`netsrvd run`: serves, in the foreground, under systemd or off the terminal."""
+
+import argparse
+from collections.abc import Callable
+
+from netsrvd import assembly, detach
+from netsrvd.daemon import Daemon, Start
+from netsrvd.errors import NetsrvdError, UsageError
+from netsrvd.sockets import activation
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Prepare all that can fail, then serve; return the exit status.
+
+    Whatever fails, fails here: with its reason on the caller's terminal and nothing left open.
+    """
+    if arguments.pid_file and not arguments.detach:
+        raise UsageError("--pid-file goes with --detach; a service manager needs none")
+    passed = activation.passed()
+    try:
+        start = _prepare(arguments, passed)
+    except NetsrvdError:
+        activation.turn_away(passed)
+        raise
+
+    def serve(on_ready: Callable[[], None]) -> int:
+        return Daemon(start, on_ready).run()
+
+    if not arguments.detach:
+        return serve(lambda: None)
+    sockets = [one.sock for opened in start.sockets.values() for one in opened]
+    return detach.detached(serve, sockets, arguments.pid_file)
+
+
+def _prepare(arguments: argparse.Namespace, passed: list[activation.Passed]) -> Start:
+    # A path must still be right when a reload reads it again in another working directory.
+    path = arguments.config and arguments.config.absolute()
+    settings = assembly.read_configuration(path).settings
+    target = arguments.log or settings.log.target
+    log, log_notes = assembly.choose_log(target, detached=arguments.detach)
+    sockets, notes = assembly.open_sockets(settings, passed)
+    return Start(settings, path, sockets, log_notes + notes, log, arguments.began_at)

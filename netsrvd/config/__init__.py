@@ -1,0 +1,1 @@
+"""From configuration files to settings: files are read, checked against rules, and compared."""

@@ -1,0 +1,95 @@
+"""What a start or a reload has to do: pure comparisons of settings."""
+
+from collections.abc import Collection
+from dataclasses import dataclass, fields
+
+from netsrvd.errors import ConfigError
+from netsrvd.settings import Endpoint, ListenerSettings, Settings
+
+SOCKET_FIELDS = ("backlog", "options")
+"""Settings of a listener that its sockets are given when they are opened."""
+
+Endpoints = dict[Endpoint, ListenerSettings]
+Adopted = Collection[tuple[str, str]]
+"""The listener and protocol of each socket that systemd passed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The steps from the old settings to the new ones.
+
+    An endpoint in `keep` keeps its socket and the queue of it, with new settings. `needs_restart`
+    names what was changed but cannot change while the daemon runs.
+    """
+
+    open: Endpoints
+    keep: Endpoints
+    close: tuple[Endpoint, ...]
+    changed: tuple[str, ...]
+    needs_restart: tuple[str, ...]
+
+
+def endpoints(settings: Settings, adopted: Adopted) -> Endpoints:
+    """Return all that is to be served; what systemd passed sockets for is not bound besides."""
+    found: Endpoints = {}
+    for listener in settings.listeners:
+        for endpoint in listener.endpoints():
+            key = (endpoint.listener, endpoint.protocol)
+            found[Endpoint(*key) if key in adopted else endpoint] = listener
+    return found
+
+
+def plan(old: Settings, new: Settings, adopted: Adopted) -> Plan:
+    """Return the steps that lead from `old` to `new`.
+
+    Raises ConfigError for a socket that cannot be opened because an overlapping one of ours would
+    have to be closed first, which could refuse connections: that takes a restart.
+    """
+    before, after = endpoints(old, adopted), endpoints(new, adopted)
+    opening = {end: listener for end, listener in after.items() if end not in before}
+    problems = [
+        f"listener {one.listener}: {one.protocol} {one.host} port {one.port} overlaps "
+        f"{other.host or 'all addresses'}, which is still served; restart netsrvd instead"
+        for one in opening
+        for other in before
+        if one.overlaps(other)
+    ]
+    if problems:
+        raise ConfigError(problems)
+    return Plan(
+        open=opening,
+        keep={end: listener for end, listener in after.items() if end in before},
+        close=tuple(end for end in before if end not in after),
+        changed=tuple(_changed(old, new)),
+        needs_restart=tuple(_needs_restart(old, new)),
+    )
+
+
+def _needs_restart(old: Settings, new: Settings) -> list[str]:
+    found = [] if old.workers == new.workers else ["workers"]
+    found += [f"log.{name}" for name in _differing(old.log, new.log) if name != "level"]
+    before = {listener.name: listener for listener in old.listeners}
+    for listener in new.listeners:
+        if listener.name in before:
+            names = _differing(before[listener.name], listener)
+            found += [f"listener.{listener.name}.{name}" for name in names if name in SOCKET_FIELDS]
+    return found
+
+
+def _changed(old: Settings, new: Settings) -> list[str]:
+    before = {listener.name: listener for listener in old.listeners}
+    after = {listener.name: listener for listener in new.listeners}
+    found = [name for name in _differing(old, new) if name not in ("log", "listeners")]
+    found += [f"log.{name}" for name in _differing(old.log, new.log)]
+    found += [f"listener {name} is gone" for name in before if name not in after]
+    for name, listener in after.items():
+        if name in before:
+            found += [f"listener.{name}.{key}" for key in _differing(before[name], listener)]
+        else:
+            found.append(f"listener {name} is new")
+    return found
+
+
+def _differing(one: object, two: object) -> list[str]:
+    names = [field.name for field in fields(one)]  # type: ignore[arg-type]
+    return [name for name in names if getattr(one, name) != getattr(two, name)]

@@ -1,0 +1,107 @@
+"""Reads the configuration file with its drop-ins, and remembers where each key came from."""
+
+import json
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from netsrvd.config.schema import Problem, Tree, Vocabulary, effective, read_settings
+from netsrvd.errors import ConfigError
+from netsrvd.settings import Settings
+
+DEFAULT_FILE = Path("/etc/netsrvd/netsrvd.toml")
+DROP_INS = "conf.d"
+SHOWN_LENGTH = 80
+
+
+@dataclass(frozen=True, slots=True)
+class Configuration:
+    """Settings, and the file that each key came from; a key without a file has its default."""
+
+    settings: Settings
+    files: tuple[Path, ...]
+    origins: dict[tuple[str, ...], Path]
+
+    def lines(self, words: Vocabulary) -> list[str]:
+        """Return the effective configuration as TOML, a key a line, each with its origin."""
+        rows = [
+            (f"{_dotted(path)} = {_toml(value)}", self.origins.get(path, "default"))
+            for path, value in effective(self.settings, words)
+        ]
+        width = max(len(text) for text, _ in rows)
+        return [f"{text:{width}}  # {origin}" for text, origin in rows]
+
+
+def load(path: Path | None, words: Vocabulary) -> Configuration:
+    """Read `path` and the drop-ins `conf.d/*.toml` beside it, later names over earlier ones.
+
+    None stands for the default file, which may be missing; a named one may not. Raises ConfigError
+    with a line for each fault of all files.
+    """
+    main = path or DEFAULT_FILE
+    files: list[Path] = []
+    problems: list[str] = []
+    tree: dict[str, Any] = {}
+    origins: dict[tuple[str, ...], Path] = {}
+    for file in (main, *sorted((main.parent / DROP_INS).glob("*.toml"))):
+        try:
+            _merge(tree, tomllib.loads(file.read_text(encoding="utf-8")), (), file, origins)
+            files.append(file)
+        except FileNotFoundError:
+            if file == path:
+                problems.append(f"{file}: there is no such file")
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+            problems.append(f"{file}: not valid TOML: {error}")
+        except OSError as error:
+            problems.append(f"{file}: cannot be read: {error.strerror}")
+    settings, faults = read_settings(tree, words)
+    problems += [_located(fault, tree, origins) for fault in faults]
+    if problems:
+        raise ConfigError(problems)
+    return Configuration(settings, tuple(files), origins)
+
+
+def _merge(
+    tree: dict[str, Any],
+    new: Tree,
+    path: tuple[str, ...],
+    file: Path,
+    origins: dict[tuple[str, ...], Path],
+) -> None:
+    """Lay `new` over `tree`: tables are joined key by key, everything else is replaced."""
+    for key, value in new.items():
+        here = (*path, key)
+        origins[here] = file
+        if isinstance(value, dict) and isinstance(tree.get(key, {}), dict):
+            _merge(tree.setdefault(key, {}), value, here, file, origins)
+        else:
+            tree[key] = value
+
+
+def _located(fault: Problem, tree: Tree, origins: dict[tuple[str, ...], Path]) -> str:
+    """Return the line for one fault: file, key, value, and what is wrong."""
+    known = [fault.path[:length] for length in range(len(fault.path), 0, -1)]
+    file = next((origins[path] for path in known if path in origins), "default configuration")
+    value: Any = tree
+    for key in fault.path:
+        value = value.get(key) if isinstance(value, dict) else None
+    said = "" if value is None or isinstance(value, dict) else f" = {_short(_toml(value))}"
+    return f"{file}: {_dotted(fault.path)}{said}: {fault.text}"
+
+
+def _dotted(path: tuple[str, ...]) -> str:
+    return ".".join(key if _is_bare(key) else json.dumps(key) for key in path)
+
+
+def _is_bare(key: str) -> bool:
+    return key.isascii() and key.replace("-", "_").isidentifier()
+
+
+def _toml(value: object) -> str:
+    """Return `value` in TOML; what TOML and JSON write differently does not occur in settings."""
+    return json.dumps(value, ensure_ascii=True, default=str)
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= SHOWN_LENGTH else text[: SHOWN_LENGTH - 1] + "…"

@@ -1,0 +1,228 @@
+"""The rules of the configuration: which keys there are, and what each may say."""
+
+import difflib
+import re
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, fields
+from itertools import combinations
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+from netsrvd.config import values
+from netsrvd.config.values import Kind
+from netsrvd.events import LEVELS
+from netsrvd.settings import (
+    ListenerSettings,
+    LogSettings,
+    OptionValue,
+    Settings,
+)
+
+YEAR = 365 * 86400.0
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
+
+Tree = Mapping[str, Any]
+
+
+class Rule(NamedTuple):
+    """One key: the field of the settings that it fills, and the kind of its value."""
+
+    key: str
+    field: str
+    kind: Kind
+
+
+@dataclass(frozen=True, slots=True)
+class Vocabulary:
+    """The words that other rooms own: their names and the checks of what is said with them."""
+
+    services: Collection[str]
+    options: Collection[str]
+    read_option: Callable[[str, object], OptionValue]
+    """Raises ValueError, whose text is the whole complaint."""
+    read_access: Callable[[object], str]
+    """Raises ValueError, whose text says what was expected."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One fault, at one key; the reader of the files knows in which file that key stands."""
+
+    path: tuple[str, ...]
+    text: str
+
+
+GLOBAL_RULES = (
+    Rule("workers", "workers", values.integer(0, 64)),
+    Rule("drain_timeout", "drain_seconds", values.duration(0, 86400.0)),
+)
+LOG_RULES = (
+    Rule("target", "target", values.word(("auto", "journal", "syslog", "stderr"))),
+    Rule("level", "level", values.word(tuple(LEVELS))),
+    Rule("queue", "queue_records", values.integer(100, 1_000_000)),
+    Rule("when_full", "when_full", values.word(("drop", "wait"))),
+)
+
+
+def listener_rules(words: Vocabulary) -> tuple[Rule, ...]:
+    """Return the rules of a `[listener.NAME]` table, but for `enabled` and `options`."""
+    access = values.several(
+        words.read_access, may_be_empty=True, what="a list of addresses, networks and words"
+    )
+    return (
+        Rule("service", "service", values.word(words.services)),
+        Rule(
+            "protocols",
+            "protocols",
+            values.several(
+                values.word(("tcp", "udp")).read, may_be_empty=False, what='"tcp", "udp" or both'
+            ),
+        ),
+        Rule(
+            "host",
+            "hosts",
+            values.several(values.address, may_be_empty=True, what="a list of IP addresses"),
+        ),
+        Rule("port", "port", values.integer(1, 65535, "a port")),
+        Rule("interface", "interface", values.interface()),
+        Rule("backlog", "backlog", values.integer(1, 65535)),
+        Rule("allow", "allow", access),
+        Rule("deny", "deny", access),
+        Rule("max_connections", "max_connections", values.integer(1, 1_000_000)),
+        Rule("max_flows", "max_flows", values.integer(1, 1_000_000)),
+        Rule("idle_timeout", "idle_seconds", values.duration(0, YEAR)),
+        Rule("write_timeout", "write_seconds", values.duration(0, YEAR)),
+        Rule("flow_timeout", "flow_seconds", values.duration(0.001, 86400.0)),
+    )
+
+
+def read_settings(tree: Tree, words: Vocabulary) -> tuple[Settings, list[Problem]]:
+    """Return the settings that a merged configuration means, and all faults that it has.
+
+    Where there are faults the settings are not to be used.
+    """
+    problems: list[Problem] = []
+    given = _table(tree, (), problems)
+    tables = {key: given.pop(key, {}) for key in ("log", "listener")}
+    found = _fill(given, (), GLOBAL_RULES, ("log", "listener"), problems)
+    log = _table(tables["log"], ("log",), problems)
+    found["log"] = LogSettings(**_fill(log, ("log",), LOG_RULES, (), problems))
+    found["listeners"] = _listeners(tables["listener"], words, problems)
+    return Settings(**found), problems
+
+
+def _listeners(
+    table: object, words: Vocabulary, problems: list[Problem]
+) -> tuple[ListenerSettings, ...]:
+    named = {"echo": {}} | _table(table, ("listener",), problems)
+    rules = listener_rules(words)
+    found = []
+    for name, entry in named.items():
+        path = ("listener", name)
+        if not NAME.fullmatch(name):
+            problems.append(Problem(path, "expected a name of letters, digits and _ . -"))
+        given = _table(entry, path, problems)
+        enabled = _read(given.pop("enabled", True), (*path, "enabled"), values.flag(), problems)
+        options = _options(given.pop("options", {}), (*path, "options"), words, problems)
+        filled = _fill(given, path, rules, ("enabled", "options"), problems)
+        if enabled is not False:
+            found.append(ListenerSettings(name, options=options, **filled))
+    if not found:
+        problems.append(Problem(("listener",), "none is enabled, so nothing would be served"))
+    problems += _conflicts(found)
+    return tuple(found)
+
+
+def _options(
+    table: object, path: tuple[str, ...], words: Vocabulary, problems: list[Problem]
+) -> Mapping[str, OptionValue]:
+    found = dict(ListenerSettings("").options)
+    for name, value in _table(table, path, problems).items():
+        if name not in words.options:
+            problems.append(_unknown((*path, name), "socket option", words.options))
+            continue
+        try:
+            found[name] = words.read_option(name, value)
+        except ValueError as error:
+            problems.append(Problem((*path, name), str(error)))
+    return MappingProxyType(found)
+
+
+def _fill(
+    given: dict[str, Any],
+    path: tuple[str, ...],
+    rules: Iterable[Rule],
+    others: tuple[str, ...],
+    problems: list[Problem],
+) -> dict[str, Any]:
+    """Return the fields that a table sets; `others` are keys that are read elsewhere."""
+    by_key = {rule.key: rule for rule in rules}
+    found = {}
+    for key, value in given.items():
+        rule = by_key.get(key)
+        if rule is None:
+            problems.append(_unknown((*path, key), "key", (*by_key, *others)))
+            continue
+        read = _read(value, (*path, key), rule.kind, problems)
+        if read is not None:
+            found[rule.field] = read
+    return found
+
+
+def _read(value: object, path: tuple[str, ...], kind: Kind, problems: list[Problem]) -> Any:
+    try:
+        return kind.read(value)
+    except ValueError as error:
+        problems.append(Problem(path, f"expected {error}"))
+        return None
+
+
+def _table(value: object, path: tuple[str, ...], problems: list[Problem]) -> dict[str, Any]:
+    if isinstance(value, Mapping):
+        return dict(value)
+    problems.append(Problem(path, "expected a table"))
+    return {}
+
+
+def _unknown(path: tuple[str, ...], what: str, known: Collection[str]) -> Problem:
+    [*near] = difflib.get_close_matches(path[-1], known, n=1, cutoff=0.5)
+    hint = f'; did you mean "{near[0]}"?' if near else f"; known: {', '.join(sorted(known))}"
+    return Problem(path, f"unknown {what}{hint}")
+
+
+def _conflicts(listeners: list[ListenerSettings]) -> list[Problem]:
+    """Return a problem for each pair of listeners that want the same address."""
+    return [
+        Problem(
+            ("listener", second.name, "port"),
+            f"{two.protocol} {two.host} port {two.port} is also wanted by listener {first.name}; "
+            "give one of them another port, host or interface",
+        )
+        for first, second in combinations(listeners, 2)
+        for two in second.endpoints()
+        if any(one.overlaps(two) for one in first.endpoints())
+    ]
+
+
+def effective(settings: Settings, words: Vocabulary) -> list[tuple[tuple[str, ...], Any]]:
+    """Return every key with the TOML value that is in force, in the order of the rules."""
+    rows: list[tuple[tuple[str, ...], Any]]
+    rows = [((rule.key,), _shown(settings, rule)) for rule in GLOBAL_RULES]
+    rows += [(("log", rule.key), _shown(settings.log, rule)) for rule in LOG_RULES]
+    for listener in settings.listeners:
+        path = ("listener", listener.name)
+        rows += [((*path, rule.key), _shown(listener, rule)) for rule in listener_rules(words)]
+        rows += [((*path, "options", name), value) for name, value in listener.options.items()]
+    return rows
+
+
+def _shown(settings: object, rule: Rule) -> Any:
+    return rule.kind.show(getattr(settings, rule.field))
+
+
+def unruled_fields(words: Vocabulary) -> set[str]:
+    """Return the fields of the settings that no rule fills: there must be none unexpected."""
+    every = (*GLOBAL_RULES, *LOG_RULES, *listener_rules(words))
+    ruled = {rule.field for rule in every}
+    kinds = (Settings, LogSettings, ListenerSettings)
+    return {field.name for kind in kinds for field in fields(kind)} - ruled

@@ -1,0 +1,120 @@
+"""The kinds of values that a configuration file may have: how each is read and written.
+
+A `Kind` reads what TOML gave or raises ValueError, whose text completes the sentence "expected …";
+it shows a setting as the TOML value that would be read as the same.
+"""
+
+import ipaddress
+import re
+from collections.abc import Callable, Collection
+from typing import Any, NamedTuple
+
+DURATION_UNITS = {"ms": 0.001, "s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
+_DURATION = re.compile(r"(\d{1,9}(?:\.\d{1,6})?) ?(ms|s|min|h|d)")
+
+
+class Kind(NamedTuple):
+    """How the values of one sort of key are read and shown."""
+
+    read: Callable[[Any], Any]
+    show: Callable[[Any], Any]
+
+
+def same(value: object) -> object:
+    """Return `value`: it is shown in TOML as it stands in the settings."""
+    return value
+
+
+def integer(low: int, high: int, what: str = "a whole number") -> Kind:
+    """Return the kind of whole numbers from `low` to `high`."""
+
+    def read(value: object) -> int:
+        if isinstance(value, int) and not isinstance(value, bool) and low <= value <= high:
+            return value
+        raise ValueError(f"{what} from {low} to {high}")
+
+    return Kind(read, same)
+
+
+def duration(low: float, high: float) -> Kind:
+    """Return the kind of durations from `low` to `high` seconds: a number, or "500ms", "10min"."""
+
+    def read(value: object) -> float:
+        seconds = _seconds(value)
+        if seconds is None or not low <= seconds <= high:
+            span = f"from {shown_duration(low)} to {shown_duration(high)}"
+            raise ValueError(f'a duration {span}, in seconds or as "500ms", "30s", "10min", "2h"')
+        return seconds
+
+    return Kind(read, shown_duration)
+
+
+def _seconds(value: object) -> float | None:
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    found = _DURATION.fullmatch(value) if isinstance(value, str) else None
+    return float(found[1]) * DURATION_UNITS[found[2]] if found else None
+
+
+def shown_duration(seconds: float) -> str | float:
+    """Return `seconds` with the largest unit that leaves a whole number, else as a number."""
+    for unit, size in reversed(DURATION_UNITS.items()):
+        count = round(seconds / size)
+        if count and count * size == seconds:
+            return f"{count}{unit}"
+    return int(seconds) if seconds == int(seconds) else seconds
+
+
+def word(known: Collection[str]) -> Kind:
+    """Return the kind of one of the `known` words."""
+
+    def read(value: object) -> str:
+        if isinstance(value, str) and value in known:
+            return value
+        raise ValueError("one of " + ", ".join(f'"{each}"' for each in known))
+
+    return Kind(read, same)
+
+
+def flag() -> Kind:
+    """Return the kind of `true` and `false`."""
+
+    def read(value: object) -> bool:
+        if isinstance(value, bool):
+            return value
+        raise ValueError("true or false")
+
+    return Kind(read, same)
+
+
+def interface() -> Kind:
+    """Return the kind of names of network interfaces (at most 15 bytes: IFNAMSIZ)."""
+
+    def read(value: object) -> str:
+        if isinstance(value, str) and re.fullmatch(r"[^\s/\x00-\x1f\x7f]{0,15}", value):
+            return value
+        raise ValueError('the name of a network interface, such as "eth0", or "" for any')
+
+    return Kind(read, same)
+
+
+def several(read_one: Callable[[object], str], *, may_be_empty: bool, what: str) -> Kind:
+    """Return the kind of lists without repetition; one text may stand for a list of itself."""
+
+    def read(value: object) -> tuple[str, ...]:
+        entries = [value] if isinstance(value, str) else value
+        if not isinstance(entries, list) or not (entries or may_be_empty):
+            raise ValueError(what)
+        return tuple(dict.fromkeys(read_one(entry) for entry in entries))
+
+    return Kind(read, list)
+
+
+def address(value: object) -> str:
+    """Return an IP address in its canonical form. Names are not resolved: they may change."""
+    try:
+        if isinstance(value, str):
+            return str(ipaddress.ip_address(value))
+    except ValueError:
+        pass
+    raise ValueError('IP addresses such as "192.0.2.1" or "::1" (names are not resolved)')

@@ -1,0 +1,54 @@
+"""A thread with a mailbox: the one way in which netsrvd starts, asks, watches and ends threads."""
+
+import threading
+from collections.abc import Callable
+
+from netsrvd.linux.mailbox import Mailbox
+
+OnFailure = Callable[[str, BaseException], None]
+
+
+class Duty:
+    """One thread that runs `run` until `run` returns.
+
+    `run` waits on `mailbox` beside its own descriptors and lets it `deliver`. An exception that
+    escapes from `run` is handed to `on_failure(name, exception)`, in this thread, as its last act.
+    The watchdog calls `ping`; a loop that still turns answers by setting `pulse` to that number.
+    """
+
+    __slots__ = ("_on_failure", "_run", "_thread", "mailbox", "name", "pulse")
+
+    def __init__(self, name: str, run: Callable[[], None], on_failure: OnFailure) -> None:
+        self.name = name
+        self.mailbox = Mailbox()
+        self.pulse = 0
+        self._run = run
+        self._on_failure = on_failure
+        # A daemon thread: when the main thread fails, the process must end and not wait for it.
+        self._thread = threading.Thread(target=self._guarded, name=name, daemon=True)
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def ping(self, number: int) -> None:
+        """Ask the thread to show that its loop still turns."""
+        self.mailbox.post(self._answer, number)
+
+    def join(self, seconds: float | None = None) -> bool:
+        """Wait until the thread has ended, then close its mailbox. False if it still runs."""
+        if self._thread.ident is not None:
+            self._thread.join(seconds)
+        if self._thread.is_alive():
+            return False
+        self.mailbox.close()
+        return True
+
+    def _answer(self, number: int) -> None:
+        self.pulse = number
+
+    def _guarded(self) -> None:
+        try:
+            self._run()
+        except BaseException as error:  # noqa: BLE001 - whatever it is, it must not end unseen
+            self._on_failure(self.name, error)

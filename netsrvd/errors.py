@@ -1,0 +1,53 @@
+"""Errors that end a command; each type says who must act and with which exit status.
+
+The exit statuses are those of sysexits(3). Whatever is raised here is shown to the person at the
+terminal as it stands, so every text names the place and the remedy.
+"""
+
+import os
+
+
+class NetsrvdError(Exception):
+    """The root of all errors that are shown without a traceback; `str()` may have several lines."""
+
+    exit_status = os.EX_SOFTWARE
+
+
+class UsageError(NetsrvdError):
+    """The command line asks for something that cannot be: the operator must act."""
+
+    exit_status = os.EX_USAGE
+
+
+class ConfigError(NetsrvdError):
+    """The configuration is wrong: the operator must act. `problems` holds a line for each fault."""
+
+    exit_status = os.EX_CONFIG
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems
+
+
+class SocketError(NetsrvdError):
+    """A socket could not be made as configured: the host's network or its owner must change."""
+
+    exit_status = os.EX_UNAVAILABLE
+
+
+class PrivilegeError(SocketError):
+    """The kernel refused for want of a privilege: the operator must grant it or ask for less."""
+
+    exit_status = os.EX_NOPERM
+
+
+class ActivationError(NetsrvdError):
+    """A socket that systemd passed does not fit: the socket unit must be changed."""
+
+    exit_status = os.EX_CONFIG
+
+
+class DetachError(NetsrvdError):
+    """The daemon could not leave the terminal: PID file, log or working directory."""
+
+    exit_status = os.EX_CANTCREAT

@@ -1,0 +1,189 @@
+"""What happens to TCP connections, and to taking new ones."""
+
+from dataclasses import dataclass
+
+from netsrvd.addresses import shown
+from netsrvd.events import ERROR, NOTICE, WARNING, Event, one_line
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted(Event):
+    """A client connected. Exactly one record of its end, with the same id, will follow."""
+
+    MESSAGE_ID = "e74e7e046733427f800cb7b6d9562706"
+    SUBJECT = "A connection was accepted"
+    connection: str
+    listener: str
+    service: str
+    peer_address: str
+    peer_port: int
+    local_address: str
+    local_port: int
+
+    def text(self) -> str:
+        peer = shown(self.peer_address, self.peer_port)
+        local = shown(self.local_address, self.local_port)
+        return f"{self.listener}: {peer} connected to {local} [{self.connection}]"
+
+
+@dataclass(frozen=True, slots=True)
+class Refused(Event):
+    """A client connected and was turned away at once: `reason` and `rule` say why.
+
+    `access` means that the listener's `allow` and `deny` do not let this address in. Add it to
+    `allow` (one word, `any`, opens the listener to anybody) and reload.
+    """
+
+    MESSAGE_ID = "bbd6090e7db943f2b19abe3cf52fe2ff"
+    PRIORITY = NOTICE
+    SUBJECT = "A connection was refused"
+    listener: str
+    service: str
+    peer_address: str
+    peer_port: int
+    local_address: str
+    local_port: int
+    reason: str
+    rule: str
+
+    def text(self) -> str:
+        peer = shown(self.peer_address, self.peer_port)
+        return f"{self.listener}: {peer} refused: {self.reason}: {self.rule}"
+
+
+@dataclass(frozen=True, slots=True)
+class Closed(Event):
+    """A connection ended. `reason` says why.
+
+    `client`: the client closed, everything it sent was answered. `reset`: the client broke it off.
+    `idle`: silent for `idle_timeout`. `write`: the client did not take its answer for
+    `write_timeout`. `drain`: still open when the daemon stopped. `finished`: the service had said
+    all. `network`: the network failed on the way. `error`: the service failed; a traceback was
+    recorded.
+    """
+
+    MESSAGE_ID = "ee7cffd7c4fa4ec9aec7716d8f71f434"
+    SUBJECT = "A connection ended"
+    connection: str
+    listener: str
+    service: str
+    peer_address: str
+    peer_port: int
+    local_address: str
+    local_port: int
+    reason: str
+    seconds: float
+    bytes_received: int
+    bytes_sent: int
+    error: str = ""
+
+    def text(self) -> str:
+        peer = shown(self.peer_address, self.peer_port)
+        error = f" ({self.error})" if self.error else ""
+        return (
+            f"{self.listener}: {peer} closed: {self.reason}{error}, {self.seconds:.3f} s, "
+            f"{self.bytes_received} bytes in, {self.bytes_sent} out [{self.connection}]"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceFailed(Event):
+    """The code of a service raised an exception: a bug. Only this connection or datagram ended."""
+
+    MESSAGE_ID = "08a0c09bc3774f6c94f4122d8bfaa864"
+    PRIORITY = ERROR
+    SUBJECT = "A service failed"
+    listener: str
+    service: str
+    peer_address: str
+    peer_port: int
+    error: str
+    traceback: str
+    connection: str = ""
+
+    def text(self) -> str:
+        peer = shown(self.peer_address, self.peer_port)
+        return f"{self.listener}: service {self.service} failed for {peer}: {one_line(self.error)}"
+
+
+@dataclass(frozen=True, slots=True)
+class AcceptTrouble(Event):
+    """The kernel cannot hand over new connections: a limit on descriptors or memory, or a network
+    error that was pending on one.
+
+    Nothing is lost by it: waiting clients stay in the kernel's queue while the daemon tries again.
+    For EMFILE raise LimitNOFILE= in the unit or lower `max_connections`.
+    """
+
+    MESSAGE_ID = "caf27b9ff8bd4d3a9bce2021643709ef"
+    PRIORITY = WARNING
+    SUBJECT = "New connections cannot be taken at the moment"
+    listener: str
+    local_address: str
+    local_port: int
+    error: str
+    pause_ms: int
+
+    def text(self) -> str:
+        where = shown(self.local_address, self.local_port)
+        again = f"trying again every {self.pause_ms} ms" if self.pause_ms else "going on"
+        return f"{self.listener}: accept on {where}: {self.error}; {again}"
+
+
+@dataclass(frozen=True, slots=True)
+class AcceptRecovered(Event):
+    """New connections are taken again."""
+
+    MESSAGE_ID = "ef79cf3be7f942379d28c1b6c8724096"
+    PRIORITY = NOTICE
+    SUBJECT = "New connections are taken again"
+    listener: str
+    local_address: str
+    local_port: int
+    errors: int
+    seconds: float
+
+    def text(self) -> str:
+        where = shown(self.local_address, self.local_port)
+        return (
+            f"{self.listener}: accept on {where} works again after {self.errors} errors "
+            f"in {self.seconds:.1f} s"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ListenerFull(Event):
+    """The listener has as many connections as `max_connections` allows.
+
+    Further clients wait in the kernel's queue and are served when somebody leaves.
+    """
+
+    MESSAGE_ID = "19937170d8a4447aa5df6ad49821bfff"
+    PRIORITY = WARNING
+    SUBJECT = "A listener is full"
+    listener: str
+    local_address: str
+    local_port: int
+    connections: int
+
+    def text(self) -> str:
+        where = shown(self.local_address, self.local_port)
+        return f"{self.listener}: {where} is full with {self.connections} connections; others wait"
+
+
+@dataclass(frozen=True, slots=True)
+class ListenerRelieved(Event):
+    """The listener is clearly below `max_connections` again."""
+
+    MESSAGE_ID = "5818fc92c72f408c9981b9b3b681c77f"
+    PRIORITY = NOTICE
+    SUBJECT = "A listener is no longer full"
+    listener: str
+    local_address: str
+    local_port: int
+    connections: int
+    seconds: float
+
+    def text(self) -> str:
+        where = shown(self.local_address, self.local_port)
+        return f"{self.listener}: {where} has room again, it was full for {self.seconds:.1f} s"

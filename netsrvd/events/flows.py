@@ -1,0 +1,170 @@
+"""What happens to the datagrams of peers, and to receiving them."""
+
+from dataclasses import dataclass
+
+from netsrvd.addresses import shown
+from netsrvd.events import NOTICE, WARNING, Event
+
+
+@dataclass(frozen=True, slots=True)
+class FlowBegan(Event):
+    """The first datagram of this peer for this listener. One summary will follow when the peer has
+    been silent for `flow_timeout`; there is never a record for each datagram.
+    """
+
+    MESSAGE_ID = "44168badc47f4c43865b4e3d0e6922d3"
+    SUBJECT = "A datagram flow began"
+    listener: str
+    service: str
+    peer_address: str
+    peer_port: int
+    local_address: str
+    local_port: int
+
+    def text(self) -> str:
+        peer = shown(self.peer_address, self.peer_port)
+        return f"{self.listener}: {peer} sends to {shown(self.local_address, self.local_port)}"
+
+
+@dataclass(frozen=True, slots=True)
+class FlowRefused(Event):
+    """The first datagram of a peer that is not answered: `reason` and `rule` say why.
+
+    One summary will follow. `access`: `allow` and `deny` do not let this address in.
+    `destination`: it was sent to a multicast or broadcast address, which is never answered.
+    `source`: an answer would go to a multicast, broadcast or unspecified address.
+    """
+
+    MESSAGE_ID = "36f71ba5a5d9403198358e42673e5d36"
+    PRIORITY = NOTICE
+    SUBJECT = "A datagram flow is refused"
+    listener: str
+    service: str
+    peer_address: str
+    peer_port: int
+    local_address: str
+    local_port: int
+    reason: str
+    rule: str
+
+    def text(self) -> str:
+        peer = shown(self.peer_address, self.peer_port)
+        return f"{self.listener}: datagrams of {peer} refused: {self.reason}: {self.rule}"
+
+
+@dataclass(frozen=True, slots=True)
+class FlowEnded(Event):
+    """A peer's datagrams summed up. `reason`: `silent` for `flow_timeout`, `full` when it made room
+    for another peer, `stop` or `reload` when the daemon did.
+    """
+
+    MESSAGE_ID = "6b952d2306e24215821f186eab3d12b7"
+    SUBJECT = "A datagram flow ended"
+    listener: str
+    service: str
+    peer_address: str
+    peer_port: int
+    local_address: str
+    local_port: int
+    reason: str
+    seconds: float
+    datagrams_received: int
+    datagrams_sent: int
+    datagrams_refused: int
+    datagrams_truncated: int
+    datagrams_unsent: int
+    bytes_received: int
+    bytes_sent: int
+    error: str = ""
+
+    def text(self) -> str:
+        peer = shown(self.peer_address, self.peer_port)
+        error = f", last error: {self.error}" if self.error else ""
+        return (
+            f"{self.listener}: datagrams of {peer} ended: {self.reason}, {self.seconds:.3f} s, "
+            f"{self.datagrams_received} in, {self.datagrams_sent} out, "
+            f"{self.datagrams_refused} refused, {self.datagrams_truncated} truncated, "
+            f"{self.datagrams_unsent} unsent{error}"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class DatagramsDropped(Event):
+    """The kernel dropped datagrams because they came faster than they were read.
+
+    A larger SO_RCVBUF for the listener helps against bursts (and net.core.rmem_max, which caps it).
+    """
+
+    MESSAGE_ID = "5422447abe144cadb1876e3b4e7f4d81"
+    PRIORITY = WARNING
+    SUBJECT = "The kernel drops datagrams"
+    listener: str
+    local_address: str
+    local_port: int
+
+    def text(self) -> str:
+        where = shown(self.local_address, self.local_port)
+        return f"{self.listener}: {where}: the kernel drops datagrams, its buffer is full; counting"
+
+
+@dataclass(frozen=True, slots=True)
+class DropsEnded(Event):
+    """The kernel has stopped dropping datagrams; here is how many it dropped."""
+
+    MESSAGE_ID = "a2d369bc93784fc1aa8220ceab999ceb"
+    PRIORITY = WARNING
+    SUBJECT = "The kernel no longer drops datagrams"
+    listener: str
+    local_address: str
+    local_port: int
+    datagrams_dropped: int
+    seconds: float
+
+    def text(self) -> str:
+        where = shown(self.local_address, self.local_port)
+        return (
+            f"{self.listener}: {where}: the kernel dropped {self.datagrams_dropped} datagrams "
+            f"within {self.seconds:.0f} s"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ReceiveTrouble(Event):
+    """The kernel reports an error instead of a datagram. The daemon goes on receiving."""
+
+    MESSAGE_ID = "041042832abd46239dc743bb3a233cd9"
+    PRIORITY = WARNING
+    SUBJECT = "Datagrams cannot be received at the moment"
+    listener: str
+    local_address: str
+    local_port: int
+    error: str
+    pause_ms: int
+
+    def text(self) -> str:
+        where = shown(self.local_address, self.local_port)
+        return (
+            f"{self.listener}: receiving on {where}: {self.error}; "
+            f"trying again every {self.pause_ms} ms"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ReceiveRecovered(Event):
+    """Datagrams are received again."""
+
+    MESSAGE_ID = "8d9b697be4444c9ea8edc8bea09c94fd"
+    PRIORITY = NOTICE
+    SUBJECT = "Datagrams are received again"
+    listener: str
+    local_address: str
+    local_port: int
+    errors: int
+    seconds: float
+
+    def text(self) -> str:
+        where = shown(self.local_address, self.local_port)
+        return (
+            f"{self.listener}: receiving on {where} works again after {self.errors} errors "
+            f"in {self.seconds:.1f} s"
+        )

@@ -1,0 +1,134 @@
+"""What the daemon says of itself: start, ready, reload, stop, failure."""
+
+from dataclasses import dataclass
+
+from netsrvd.events import ERROR, NOTICE, Event, one_line
+
+
+@dataclass(frozen=True, slots=True)
+class Starting(Event):
+    """The daemon has read its configuration and has all its sockets; its threads start now."""
+
+    MESSAGE_ID = "eac699f9b8fd4341b66c58e6566ef0e0"
+    SUBJECT = "netsrvd is starting"
+    version: str
+    python: str
+    pid: int
+
+    def text(self) -> str:
+        return f"netsrvd {self.version} starting, Python {self.python}, PID {self.pid}"
+
+
+@dataclass(frozen=True, slots=True)
+class Ready(Event):
+    """The daemon serves. Each listening socket was named in a record of its own before."""
+
+    MESSAGE_ID = "bcc107c162364d98b23ce59f09246aab"
+    PRIORITY = NOTICE
+    SUBJECT = "netsrvd is ready"
+    sockets: int
+    workers: int
+    seconds: float
+
+    def text(self) -> str:
+        return (
+            f"ready: {self.sockets} sockets, {self.workers} workers, {self.seconds * 1000:.0f} ms"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Reloaded(Event):
+    """The configuration was read again and is in force. Live connections went on.
+
+    What can only change by a restart is named; it keeps its old value until then.
+    """
+
+    MESSAGE_ID = "07054b3cb4fd4e5495c33fdb16505f25"
+    PRIORITY = NOTICE
+    SUBJECT = "netsrvd has a new configuration"
+    changes: str
+    needs_restart: str = ""
+
+    def text(self) -> str:
+        later = f"; only after a restart: {self.needs_restart}" if self.needs_restart else ""
+        return f"configuration reloaded: {self.changes or 'nothing changed'}{later}"
+
+
+@dataclass(frozen=True, slots=True)
+class ReloadFailed(Event):
+    """The new configuration cannot be used. The old one stays in force, nothing was changed.
+
+    `netsrvd check` shows all faults of the files at once; mend them and reload again.
+    """
+
+    MESSAGE_ID = "af7535e9159944739b7aa9c202da1a00"
+    PRIORITY = ERROR
+    SUBJECT = "netsrvd keeps its old configuration"
+    reason: str
+
+    def text(self) -> str:
+        return f"reload failed, the old configuration stays: {one_line(self.reason)}"
+
+
+@dataclass(frozen=True, slots=True)
+class Stopping(Event):
+    """The daemon was asked to stop. It takes nobody new and waits for the live connections.
+
+    The wait is bounded by `drain_timeout`; a second signal ends it at once.
+    """
+
+    MESSAGE_ID = "3d846969bf5b4fea87672738574ad094"
+    PRIORITY = NOTICE
+    SUBJECT = "netsrvd is stopping"
+    signal: str
+    connections: int
+    drain_seconds: float
+
+    def text(self) -> str:
+        wait = f"draining {self.connections} connections for up to {self.drain_seconds:g} s"
+        return f"stopping on {self.signal}: {wait if self.connections else 'nothing to drain'}"
+
+
+@dataclass(frozen=True, slots=True)
+class Stopped(Event):
+    """The last record of a run, with what was done since its start."""
+
+    MESSAGE_ID = "d0676d8776e0408491aabbb0e1ad3c4c"
+    PRIORITY = NOTICE
+    SUBJECT = "netsrvd has stopped"
+    seconds: float
+    accepted: int
+    refused: int
+    drained: int
+    cut: int
+    datagrams_received: int
+    datagrams_sent: int
+    bytes_received: int
+    bytes_sent: int
+    records_lost: int
+
+    def text(self) -> str:
+        return (
+            f"stopped after {self.seconds:.1f} s: {self.accepted} connections accepted, "
+            f"{self.refused} refused, {self.cut} cut off at the end; {self.datagrams_received} "
+            f"datagrams received, {self.datagrams_sent} sent; {self.records_lost} records lost"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ThreadFailed(Event):
+    """One of the daemon's own threads ended by an exception: a bug in netsrvd.
+
+    The whole process ends with a failure status, so that systemd restarts it: a daemon that is
+    half dead would be worse. Please report the traceback.
+    """
+
+    MESSAGE_ID = "d3a5d976d59048fdb7ba6c56df5dd33b"
+    PRIORITY = ERROR
+    SUBJECT = "A thread of netsrvd failed"
+    thread: str
+    error: str
+    traceback: str
+
+    def text(self) -> str:
+        return f"thread {self.thread} failed, the daemon ends: {one_line(self.error)}"

@@ -1,0 +1,1 @@
+"""The threads that serve: an acceptor a TCP socket, workers, a datagram thread a UDP socket."""

@@ -1,0 +1,63 @@
+"""Trouble that repeats itself: told once when it begins and once when it ends."""
+
+import errno
+import os
+from collections.abc import Callable
+
+from netsrvd.events import Event
+
+QUIET_SECONDS = 1.0
+"""Without an error for so long, the trouble is over."""
+
+PAUSE_SECONDS = 0.1
+"""How long to leave a socket alone after an error that waiting may cure."""
+
+
+def named(error: OSError) -> str:
+    """Return the error's symbol and its meaning, such as `EMFILE: Too many open files`."""
+    number = error.errno or 0
+    return f"{errno.errorcode.get(number, number)}: {os.strerror(number)}"
+
+
+class Trouble:
+    """The errors of one system call on one socket. Owned by the socket's thread."""
+
+    __slots__ = ("_began", "_began_at", "_ended", "_errors", "_last_at", "_pause_until", "_report")
+
+    def __init__(
+        self,
+        report: Callable[[Event], None],
+        began: Callable[[OSError, int], Event],
+        ended: Callable[[int, float], Event],
+    ) -> None:
+        self._report = report
+        self._began = began
+        self._ended = ended
+        self._errors = 0
+        self._began_at = self._last_at = self._pause_until = 0.0
+
+    def occurred(self, error: OSError, now: float, *, pause: bool) -> None:
+        """Take an error into account; with `pause` the socket is to be left alone for a moment."""
+        self._last_at = now
+        self._pause_until = now + PAUSE_SECONDS if pause else 0.0
+        self._errors += 1
+        if self._errors == 1:
+            self._began_at = now
+            self._report(self._began(error, int(PAUSE_SECONDS * 1000) if pause else 0))
+
+    def pausing(self, now: float) -> bool:
+        """Return whether the socket is to be left alone now."""
+        return now < self._pause_until
+
+    def settle(self, now: float) -> None:
+        """Tell the end of the trouble, if it has been quiet for long enough."""
+        if self._errors and now - self._last_at >= QUIET_SECONDS:
+            self._report(self._ended(self._errors, self._last_at - self._began_at))
+            self._errors = 0
+
+    def next_look_ms(self, now: float) -> int | None:
+        """Return when to look again, for poll(2); None if there is nothing to wait for."""
+        if not self._errors:
+            return None
+        until = self._pause_until if self.pausing(now) else self._last_at + QUIET_SECONDS
+        return max(0, int((until - now) * 1000)) + 1

@@ -1,0 +1,242 @@
+"""Serves TCP connections: one thread, one epoll(7) loop, any number of connections."""
+
+import errno
+import select
+import socket
+import struct
+import traceback
+from collections.abc import Callable, Mapping
+from time import monotonic
+
+from netsrvd.counters import Counters
+from netsrvd.duty import Duty, OnFailure
+from netsrvd.events.connections import ServiceFailed
+from netsrvd.listeners.connection import Connection
+from netsrvd.listeners.contracts import Report
+from netsrvd.settings import ListenerSettings
+
+RECEIVE_BYTES = 65_536
+"""Read at once, which also bounds what one echo connection can have waiting to be sent."""
+
+LONGEST_SWEEP_SECONDS = 1.0
+"""How late a time-out may be noticed; a look at 8,000 connections takes about a millisecond."""
+
+RESET_AT_CLOSE = struct.pack("ii", 1, 0)
+"""struct linger { int l_onoff; int l_linger; }: what is not sent yet is given up (socket(7))."""
+
+RESET_ERRORS = frozenset({errno.ECONNRESET, errno.EPIPE, errno.ESHUTDOWN, errno.ENOTCONN})
+
+
+class Worker:
+    """The connections that acceptors handed over, and the thread that owns them.
+
+    `drain()` has `on_empty` called, in this thread, as soon as no connection is left; `stop()`
+    closes what is left. An exception in a connection's code ends that connection alone.
+    """
+
+    __slots__ = (
+        "_connections",
+        "_draining",
+        "_duty",
+        "_epoll",
+        "_now",
+        "_on_empty",
+        "_report",
+        "_stopping",
+        "_sweep_at",
+        "_sweep_seconds",
+        "counters",
+        "cut",
+    )
+
+    def __init__(
+        self, number: int, report: Report, on_empty: Callable[[], None], on_failure: OnFailure
+    ) -> None:
+        self.counters = Counters()
+        self.cut = 0
+        """Connections that were still open when the worker stopped."""
+        self._connections: dict[int, Connection] = {}
+        self._epoll = select.epoll()
+        self._report = report
+        self._on_empty = on_empty
+        self._draining = self._stopping = False
+        self._now = monotonic()
+        self._sweep_at = 0.0
+        self._sweep_seconds = LONGEST_SWEEP_SECONDS
+        self._duty = Duty(f"worker {number}", self._run, on_failure)
+
+    @property
+    def duty(self) -> Duty:
+        """The thread, to be started, watched and joined."""
+        return self._duty
+
+    @property
+    def live(self) -> int:
+        """How many connections it has, a moment ago."""
+        return len(self._connections)
+
+    def take(self, connection: Connection) -> None:
+        """Hand over a connection."""
+        self._duty.mailbox.post(self._take, connection)
+
+    def update(self, listeners: Mapping[str, ListenerSettings]) -> None:
+        """Give the live connections of these listeners, by name, their new settings."""
+        self._duty.mailbox.post(self._update, listeners)
+
+    def drain(self) -> None:
+        """Ask to be told by `on_empty` when no connection is left."""
+        self._duty.mailbox.post(self._drain)
+
+    def stop(self) -> None:
+        """Ask the thread to close all connections and end."""
+        self._duty.mailbox.post(self._stop)
+
+    def _take(self, connection: Connection) -> None:
+        descriptor = connection.sock.fileno()
+        self._connections[descriptor] = connection
+        self._epoll.register(descriptor, select.EPOLLIN)
+        self._plan_sweeps(connection.settings)
+        self._guarded(connection, self._greet)
+
+    def _update(self, listeners: Mapping[str, ListenerSettings]) -> None:
+        for connection in self._connections.values():
+            name = connection.settings.name
+            connection.settings = listeners.get(name, connection.settings)
+            self._plan_sweeps(connection.settings)
+
+    def _drain(self) -> None:
+        self._draining = True
+        if not self._connections:
+            self._on_empty()
+
+    def _stop(self) -> None:
+        self._stopping = True
+
+    def _run(self) -> None:
+        mailbox, connections = self._duty.mailbox, self._connections
+        self._epoll.register(mailbox, select.EPOLLIN)
+        with self._epoll:
+            while not self._stopping:
+                ready = self._epoll.poll(self._sweep_seconds if connections else None)
+                self._now = monotonic()
+                for descriptor, _ in ready:
+                    connection = connections.get(descriptor)
+                    if connection is not None:  # else the mailbox, or closed in this turn
+                        self._guarded(
+                            connection,
+                            self._receive if connection.backlog is None else self._send_backlog,
+                        )
+                mailbox.deliver()
+                if self._now >= self._sweep_at:
+                    self._sweep()
+            self._cut_all()
+
+    def _guarded(self, connection: Connection, step: Callable[[Connection], None]) -> None:
+        """Take one step for a connection; whatever it raises ends the connection alone."""
+        try:
+            step(connection)
+        except BlockingIOError:
+            pass
+        except OSError as error:
+            reset = error.errno in RESET_ERRORS
+            self._close(connection, "reset" if reset else "network", "" if reset else str(error))
+        except Exception as error:  # noqa: BLE001 - a bug in a service, reported with traceback
+            self._report(self._failure(connection, error))
+            self._close(connection, "error", repr(error))
+
+    def _greet(self, connection: Connection) -> None:
+        greeting = connection.service.greeting()
+        if greeting:
+            self._send(connection, greeting)
+
+    def _receive(self, connection: Connection) -> None:
+        """Take what the client sent, and answer it. The hot path of TCP."""
+        data = connection.sock.recv(RECEIVE_BYTES)
+        connection.active_at = self._now
+        connection.bytes_received += len(data)
+        if data:
+            answer = connection.service.respond(data)
+            if answer:
+                self._send(connection, answer)
+        else:
+            connection.client_done = True
+        if connection.client_done or connection.service.finished:
+            self._finish(connection)
+
+    def _send(self, connection: Connection, data: bytes) -> None:
+        """Send `data`; what the peer does not take now becomes the backlog."""
+        try:
+            sent = connection.sock.send(data)
+        except BlockingIOError:
+            sent = 0
+        connection.bytes_sent += sent
+        if sent < len(data):
+            connection.backlog = memoryview(data)[sent:]
+            self._epoll.modify(connection.sock, select.EPOLLOUT)
+
+    def _send_backlog(self, connection: Connection) -> None:
+        backlog = connection.backlog
+        assert backlog is not None
+        sent = connection.sock.send(backlog)
+        connection.active_at = self._now
+        connection.bytes_sent += sent
+        if sent < len(backlog):
+            connection.backlog = backlog[sent:]
+            return
+        connection.backlog = None
+        self._epoll.modify(connection.sock, select.EPOLLIN)
+        more = connection.service.more()
+        if more:
+            self._send(connection, more)
+        if connection.client_done or connection.service.finished:
+            self._finish(connection)
+
+    def _finish(self, connection: Connection) -> None:
+        """Close in order, once everything is sent."""
+        if connection.backlog is None:
+            self._close(connection, "client" if connection.client_done else "finished")
+
+    def _close(self, connection: Connection, reason: str, error: str = "") -> None:
+        """End a connection and write its record."""
+        del self._connections[connection.sock.fileno()]
+        if reason == "write":
+            # A reset: the kernel would go on offering the peer what it does not take (tcp(7)).
+            connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_AT_CLOSE)
+        connection.sock.close()  # epoll(7) forgets a descriptor that is closed
+        self.counters.closed += 1
+        self.counters.bytes_received += connection.bytes_received
+        self.counters.bytes_sent += connection.bytes_sent
+        self._report(connection.closed(reason, self._now, error))
+        connection.departed()
+        if self._draining and not self._connections:
+            self._on_empty()
+
+    def _plan_sweeps(self, settings: ListenerSettings) -> None:
+        """Look for overdue connections often enough for the shortest time-out there is."""
+        limits = [limit for limit in (settings.idle_seconds, settings.write_seconds) if limit]
+        shortest = min(limits, default=LONGEST_SWEEP_SECONDS) / 4
+        self._sweep_seconds = max(0.01, min(self._sweep_seconds, shortest))
+
+    def _sweep(self) -> None:
+        self._sweep_at = self._now + self._sweep_seconds
+        for connection in list(self._connections.values()):
+            reason = connection.overdue(self._now)
+            if reason:
+                self._close(connection, reason)
+
+    def _cut_all(self) -> None:
+        self.cut = len(self._connections)
+        for connection in list(self._connections.values()):
+            self._close(connection, "drain")
+
+    def _failure(self, connection: Connection, error: Exception) -> ServiceFailed:
+        text = "".join(traceback.format_exception(error))
+        settings = connection.settings
+        return ServiceFailed(
+            settings.name,
+            settings.service,
+            *connection.peer,
+            repr(error),
+            text,
+            connection.identity,
+        )

@@ -1,0 +1,174 @@
+"""The one thread that writes the log, so that no other thread ever waits for it."""
+
+import select
+from collections import deque
+from time import monotonic
+from typing import Protocol
+
+from netsrvd.duty import Duty, OnFailure
+from netsrvd.events import Event
+from netsrvd.events.log import RecordsLost
+from netsrvd.reporting.records import Record, record
+
+PATIENCE_SECONDS = 0.25
+"""How long to wait for a slow log before the mailbox is looked at again."""
+
+LAST_PATIENCE_SECONDS = 2.0
+"""How long a log may take nothing while the daemon stops; then the rest is given up."""
+
+
+class Log(Protocol):
+    """A place to write to. `write` and `wait` never raise for a log that is slow or absent."""
+
+    @property
+    def name(self) -> str:
+        """Return its name in the configuration."""
+
+    def write(self, record: Record) -> bool:
+        """Write one record; False if it was not taken now and must be offered again."""
+
+    def wait(self, seconds: float) -> None:
+        """Wait until it may take more, at most so long."""
+
+    def close(self) -> None:
+        """Close what is open."""
+
+
+class Port:
+    """The way to the log of one thread, which alone counts its losses; see `Reporter.port`."""
+
+    __slots__ = ("_reporter", "lost")
+
+    def __init__(self, reporter: "Reporter") -> None:
+        self._reporter = reporter
+        self.lost = 0
+
+    def __call__(self, event: Event) -> None:
+        """Hand an event over; never blocks, never raises."""
+        if not self._reporter.put(event):
+            self.lost += 1
+
+    @property
+    def congested(self) -> bool:
+        """True while new connections and peers should wait, so that no record is lost."""
+        return self._reporter.congested
+
+
+class Reporter:
+    """A bounded queue of events and the thread that writes them.
+
+    With `waits` nothing is dropped: acceptors and receivers look at `congested` and take nobody
+    new, so the queue is bounded by what live connections and flows still have to say.
+    """
+
+    __slots__ = (
+        "_duty",
+        "_limit",
+        "_log",
+        "_ports",
+        "_queue",
+        "_stopping",
+        "_told",
+        "_unwritten",
+        "_waits",
+        "level",
+    )
+
+    def __init__(
+        self, log: Log, level: int, limit: int, on_failure: OnFailure, *, waits: bool
+    ) -> None:
+        self.level = level
+        """The least important priority that is written; may be changed at any time."""
+        self._log = log
+        self._limit = limit
+        self._waits = waits
+        self._queue: deque[Event] = deque()
+        self._ports: list[Port] = []
+        self._told = 0
+        self._unwritten = 0
+        self._stopping = False
+        self._duty = Duty("reporter", self._run, on_failure)
+
+    @property
+    def duty(self) -> Duty:
+        """The thread, to be started, watched and joined."""
+        return self._duty
+
+    @property
+    def lost(self) -> int:
+        """How many records were lost since the start, a moment ago."""
+        return sum(port.lost for port in self._ports) + self._unwritten
+
+    @property
+    def congested(self) -> bool:
+        """Whether nobody new should be taken until the log has caught up."""
+        return self._waits and len(self._queue) >= self._limit
+
+    def port(self) -> Port:
+        """Return a way to the log for one more thread. Called by the main thread only."""
+        port = Port(self)
+        self._ports.append(port)
+        return port
+
+    def put(self, event: Event) -> bool:
+        """Queue an event (any thread); False if it is lost because the queue is full."""
+        if self.level < event.PRIORITY:
+            return True
+        if len(self._queue) >= self._limit and not self._waits:
+            return False
+        self._queue.append(event)
+        self._duty.mailbox.wake()
+        return True
+
+    def stop(self) -> None:
+        """Ask the thread to write what is queued, as far as the log takes it, and end."""
+        self._duty.mailbox.post(self._stop)
+
+    def _stop(self) -> None:
+        self._stopping = True
+
+    def _run(self) -> None:
+        poll = select.poll()
+        poll.register(self._duty.mailbox, select.POLLIN)
+        try:
+            while not self._stopping:
+                poll.poll()
+                self._duty.mailbox.deliver()
+                self._write_queue()
+            self._write_queue()
+        finally:
+            self._log.close()
+
+    def _write_queue(self) -> None:
+        queue = self._queue
+        while queue:
+            self._write(queue.popleft())
+        self._tell_losses()
+
+    def _tell_losses(self) -> None:
+        """Tell what was lost, now that the queue has room again."""
+        lost = self.lost
+        if lost != self._told:
+            event = RecordsLost(lost - self._told, lost)
+            self._told = lost
+            self._write(event)
+
+    def _write(self, event: Event) -> None:
+        """Write one event, however long the log takes to take it, unless the daemon stops."""
+        entry = record(event)
+        given_up_at = monotonic() + LAST_PATIENCE_SECONDS
+        try:
+            while not self._log.write(entry):
+                if self._stopping and monotonic() >= given_up_at:
+                    self._give_up()
+                    return
+                self._log.wait(PATIENCE_SECONDS)
+                self._duty.mailbox.deliver()
+        except OSError:  # this one record cannot be written at all
+            self._unwritten += 1
+
+    def _give_up(self) -> None:
+        """Count what cannot be written any more."""
+        self._unwritten += 1 + len(self._queue)
+        self._queue.clear()
+        self._told = self.lost

@@ -1,0 +1,105 @@
+"""The settings as every other part sees them: frozen, complete and already checked.
+
+`config/` makes them once at start and anew at each reload; nobody changes one. Durations are in
+seconds, sizes in bytes; the words of the configuration file ("10min", "1M") are gone by now.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+DEFAULT_PORT = 51423
+
+OptionValue = bool | int | float | str
+
+DEFAULT_OPTIONS: Mapping[str, OptionValue] = MappingProxyType({"TCP_NODELAY": True})
+"""An answer is complete when it is sent, so there is nothing that Nagle's wait could join to it."""
+
+
+EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104 - a listener without `host` means all addresses
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """One address that a listener serves with one protocol: what becomes one socket.
+
+    Without a host and a port it stands for the sockets that systemd passed for the two.
+    """
+
+    listener: str
+    protocol: str
+    host: str = ""
+    port: int = 0
+    interface: str = ""
+
+    def overlaps(self, other: "Endpoint") -> bool:
+        """Return whether the kernel would not let both be bound at the same time."""
+        if (self.protocol, self.port) != (other.protocol, other.port) or not self.port:
+            return False
+        if self.interface and other.interface and self.interface != other.interface:
+            return False
+        if (":" in self.host) != (":" in other.host):
+            return False
+        return self.host == other.host or self.host in EVERYWHERE or other.host in EVERYWHERE
+
+
+@dataclass(frozen=True, slots=True)
+class ListenerSettings:
+    """One `[listener.NAME]` table: what to serve, where, to whom, and within which limits."""
+
+    name: str
+    service: str = "echo"
+    protocols: tuple[str, ...] = ("tcp", "udp")
+    hosts: tuple[str, ...] = ()
+    """Addresses to listen on; empty for all of them, IPv4 and IPv6."""
+    port: int = DEFAULT_PORT
+    interface: str = ""
+    """The only network interface to be reached through (SO_BINDTODEVICE); empty for any."""
+    backlog: int = 4096
+    """Connections the kernel keeps waiting for accept; net.core.somaxconn caps it."""
+    options: Mapping[str, OptionValue] = field(default_factory=lambda: DEFAULT_OPTIONS)
+    """Socket options by their names, as in `sockets/options.py`."""
+    allow: tuple[str, ...] = ("local",)
+    deny: tuple[str, ...] = ()
+    max_connections: int = 10_000
+    """Live TCP connections for each listening socket; further ones wait in the kernel's queue."""
+    max_flows: int = 4096
+    """UDP peers remembered at once for each socket; the oldest leaves when one more comes."""
+    idle_seconds: float = 600.0
+    """A TCP connection that is silent for so long is ended; 0 for never."""
+    write_seconds: float = 30.0
+    """A TCP peer that takes nothing for so long while data waits for it is ended; 0 for never."""
+    flow_seconds: float = 30.0
+    """A UDP peer that is silent for so long is summed up in the log and forgotten."""
+
+    def endpoints(self) -> list[Endpoint]:
+        """Return what this listener serves; all addresses are two sockets, one a family."""
+        return [
+            Endpoint(self.name, protocol, host, self.port, self.interface)
+            for protocol in self.protocols
+            for host in self.hosts or EVERYWHERE
+        ]
+
+
+@dataclass(frozen=True, slots=True)
+class LogSettings:
+    """The `[log]` table: where records go and which of them."""
+
+    target: str = "auto"
+    level: str = "info"
+    queue_records: int = 10_000
+    """Records that may wait for a slow log before they are lost and counted."""
+    when_full: str = "drop"
+    """`drop` loses records and counts them; `wait` stops taking connections until there is room."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """All of the configuration."""
+
+    workers: int = 0
+    """Threads that serve TCP connections; 0 for one, or one a CPU where Python has no GIL."""
+    drain_seconds: float = 10.0
+    """How long a stop waits for live connections to end by themselves."""
+    log: LogSettings = field(default_factory=LogSettings)
+    listeners: tuple[ListenerSettings, ...] = (ListenerSettings("echo"),)

@@ -1,0 +1,135 @@
+"""Makes the sockets that nobody passed: make, set options, bind, listen."""
+
+import errno
+import os
+import socket
+from dataclasses import dataclass
+
+from netsrvd.errors import PrivilegeError, SocketError
+from netsrvd.linux.mmsg import LAYOUTS
+from netsrvd.settings import EVERYWHERE, Endpoint, ListenerSettings
+from netsrvd.sockets import options
+
+TYPES = {"tcp": socket.SOCK_STREAM, "udp": socket.SOCK_DGRAM}
+
+Adjustment = tuple[str, str, str]
+"""The name of an option, the value that was asked, the value that the kernel gave."""
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A socket that serves: bound, and listening if it is TCP. Whoever takes it closes it."""
+
+    sock: socket.socket
+    protocol: str
+    listener: ListenerSettings
+    origin: str
+    """`bound` by the daemon itself, or passed by `systemd`."""
+    adjustments: tuple[Adjustment, ...] = ()
+
+    def address(self) -> tuple[str, int]:
+        """Return the local address and port."""
+        host, port = self.sock.getsockname()[:2]
+        return host, port
+
+
+class FamilyMissingError(Exception):
+    """The kernel does not have the address family of an endpoint that stands for all addresses."""
+
+
+def open_endpoint(endpoint: Endpoint, listener: ListenerSettings) -> Opened:
+    """Open the socket of one endpoint, by the four steps.
+
+    Raises SocketError or PrivilegeError with one line that names the endpoint and the remedy, or
+    FamilyMissingError where all addresses were meant and the kernel lacks one family. Nothing is
+    left open then.
+    """
+    try:
+        sock = make(endpoint)
+    except OSError as error:
+        raise _explained(error, endpoint) from error
+    try:
+        adjustments = set_options(sock, endpoint.protocol, listener)
+        bind(sock, endpoint)
+        if endpoint.protocol == "tcp":
+            listen(sock, listener.backlog)
+    except OSError as error:
+        sock.close()
+        raise _explained(error, endpoint) from error
+    except BaseException:
+        sock.close()
+        raise
+    return Opened(sock, endpoint.protocol, listener, "bound", tuple(adjustments))
+
+
+def make(endpoint: Endpoint) -> socket.socket:
+    """Step one: make a socket that never blocks and is for its own family alone.
+
+    With IPV6_V6ONLY the IPv4 and the IPv6 socket of a listener can have the same port.
+    """
+    family = socket.AF_INET6 if ":" in endpoint.host else socket.AF_INET
+    sock = socket.socket(family, TYPES[endpoint.protocol] | socket.SOCK_NONBLOCK)
+    if family == socket.AF_INET6:
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+    if endpoint.protocol == "tcp":
+        # A restart can bind while old connections are in TIME_WAIT. Never for UDP, where it would
+        # let another user bind the same port and take the datagrams (socket(7)).
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    return sock
+
+
+def set_options(sock: socket.socket, protocol: str, listener: ListenerSettings) -> list[Adjustment]:
+    """Step two: set the options of the listener's configuration that fit this socket.
+
+    Returns those for which the kernel gave another value. Accepted connections inherit them all.
+    A UDP socket also learns to tell which of its addresses a datagram was sent to.
+    """
+    adjustments = []
+    for name, value in listener.options.items():
+        option = options.OPTIONS[name]
+        if options.applies(option, protocol, sock.family):
+            given = options.apply(sock, name, value)
+            if given is not None:
+                adjustments.append((name, str(value), given))
+    if listener.interface:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, listener.interface.encode())
+    if protocol == "udp":
+        layout = LAYOUTS[sock.family]
+        sock.setsockopt(layout.level, layout.option, 1)
+    return adjustments
+
+
+def bind(sock: socket.socket, endpoint: Endpoint) -> None:
+    """Step three: give the socket its address. A link-local one may carry its %interface."""
+    flags = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
+    [found, *_] = socket.getaddrinfo(
+        endpoint.host, endpoint.port, sock.family, sock.type, flags=flags
+    )
+    sock.bind(found[4])
+
+
+def listen(sock: socket.socket, backlog: int) -> None:
+    """Step four: have the kernel complete connections and keep up to `backlog` for accept."""
+    sock.listen(backlog)
+
+
+_REMEDIES = {
+    errno.EADDRINUSE: "is already in use; `ss -lnp` shows by whom: stop that or set another port",
+    errno.EADDRNOTAVAIL: "is not an address of this host; `ip address` shows those it has",
+    errno.ENODEV: "cannot be bound: there is no such interface; `ip link` shows those there are",
+    errno.EAFNOSUPPORT: "cannot be had: this kernel lacks that address family",
+    errno.EACCES: "needs a privilege: let netsrvd.socket bind it, or set a port from 1024",
+    errno.EPERM: "needs a privilege for an option or interface: run as root or leave it out",
+    errno.EMFILE: "cannot be opened: too many descriptors; raise LimitNOFILE= or `ulimit -n`",
+}
+
+
+def _explained(error: OSError, endpoint: Endpoint) -> Exception:
+    number = error.errno or 0
+    if number == errno.EAFNOSUPPORT and endpoint.host in EVERYWHERE:
+        return FamilyMissingError("IPv6" if ":" in endpoint.host else "IPv4")
+    interface = f" on interface {endpoint.interface}" if endpoint.interface else ""
+    where = f"{endpoint.protocol} {endpoint.host} port {endpoint.port}{interface}"
+    remedy = _REMEDIES.get(number, f"cannot be opened: {os.strerror(number) if number else error}")
+    kind = PrivilegeError if number in (errno.EACCES, errno.EPERM) else SocketError
+    return kind(f"listener {endpoint.listener}: {where} {remedy}")

@@ -1,0 +1,26 @@
+# Completion of netsrvd(1) for fish.
+
+set -l commands run check sockopts
+set -l no_command "not __fish_seen_subcommand_from $commands"
+set -l command "__fish_seen_subcommand_from $commands"
+set -l run "__fish_seen_subcommand_from run"
+set -l sockopts "__fish_seen_subcommand_from sockopts"
+
+function __netsrvd_listeners
+    netsrvd check 2>/dev/null | string replace -rf '^listener\.([^".]*)\..*' '$1' | sort -u
+end
+
+complete -c netsrvd -f
+complete -c netsrvd -n $no_command -a run -d 'serve until SIGTERM or Ctrl-C'
+complete -c netsrvd -n $no_command -a check -d 'check the configuration and print what is in force'
+complete -c netsrvd -n $no_command -a sockopts -d 'list the socket options of this system'
+complete -c netsrvd -n $no_command -l version -d 'show the version'
+complete -c netsrvd -s h -l help -d 'show how to use it'
+
+complete -c netsrvd -n $command -s c -l config -rF -d 'read this file and conf.d beside it'
+complete -c netsrvd -n $run -l detach -d 'leave the terminal'
+complete -c netsrvd -n $run -l pid-file -rF -d 'with --detach: hold this file locked'
+complete -c netsrvd -n $run -l log -x -a 'auto journal syslog stderr' -d 'where records go'
+complete -c netsrvd -n $sockopts -l json -d 'print JSON'
+complete -c netsrvd -n $sockopts -l listener -x -a '(__netsrvd_listeners)' \
+    -d 'show what this listener would set'

@@ -1,0 +1,60 @@
+"""The machines of this tier, one boot of each Debian for each module, and the package they get."""
+
+import os
+import subprocess
+from collections.abc import Generator, Iterator
+from pathlib import Path
+
+import pluggy
+import pytest
+
+from tests.support.machine import Machine
+
+ROOT = Path(__file__).parents[2]
+SUITES = ("bookworm", "trixie")
+
+
+@pytest.fixture(scope="session")
+def trees() -> dict[str, Path]:
+    """Make the root trees, or find them made."""
+    if os.geteuid() != 0:
+        pytest.fail("the machine tests boot systemd in systemd-nspawn: run them as root")
+    made = subprocess.run(
+        [Path(__file__).with_name("trees"), *SUITES],
+        stdout=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    if made.returncode != 0:
+        pytest.fail("tests/machine/trees failed; its last words are on standard error")
+    return dict(zip(SUITES, map(Path, made.stdout.splitlines()), strict=True))
+
+
+@pytest.fixture(scope="module", params=SUITES)
+def machine(request: pytest.FixtureRequest, trees: dict[str, Path]) -> Iterator[Machine]:
+    """Boot a fresh Debian of each suite; what a module changes in it ends with the module."""
+    with Machine(request.param, trees[request.param]) as machine:
+        yield machine
+
+
+@pytest.fixture(scope="session")
+def package() -> Path:
+    """Find the package to install: NETSRVD_DEB, or the newest that `make deb` has built."""
+    named = os.environ.get("NETSRVD_DEB")
+    built = [Path(named)] if named else list((ROOT / "build/deb").glob("netsrvd_*_all.deb"))
+    found = [path for path in built if path.is_file()]
+    if not found:
+        pytest.fail(f"no package {named or 'in build/deb'}: run `make deb`, or set NETSRVD_DEB")
+    return max(found, key=lambda path: path.stat().st_mtime)
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Function,
+) -> Generator[None, pluggy.Result[pytest.TestReport], None]:
+    """Show the end of the machine's journal with each failure."""
+    report = (yield).get_result()
+    machine = item.funcargs.get("machine")
+    if report.failed and isinstance(machine, Machine):
+        journal = machine.run("journalctl", "--no-pager", "--lines=50", check=False)
+        report.sections.append((f"journal of {machine.suite}", journal.stdout))
