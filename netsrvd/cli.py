@@ -23,11 +23,16 @@ def main(argv: list[str] | None = None) -> int:
     arguments.began_at = BEGAN_AT
     command = importlib.import_module(f"netsrvd.commands.{arguments.command}")
     try:
-        return int(command.run(arguments))
+        status = int(command.run(arguments))
+        sys.stdout.flush()
     except NetsrvdError as error:
         for line in str(error).splitlines():
             print(f"netsrvd: {line}", file=sys.stderr)
         return error.exit_status
+    except BrokenPipeError:  # `netsrvd sockopts | head`: nobody reads on
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return os.EX_IOERR
+    return status
 
 
 def parser() -> argparse.ArgumentParser:

@@ -15,11 +15,12 @@ from pathlib import Path
 from time import monotonic
 
 import netsrvd
-from netsrvd.assembly import House, Sockets, bind_all, read_configuration
+from netsrvd.assembly import Sockets, bind_all, read_configuration
 from netsrvd.config import changes
 from netsrvd.errors import NetsrvdError
 from netsrvd.events import Event
 from netsrvd.events.life import Ready, Reloaded, ReloadFailed, Starting, Stopped, Stopping
+from netsrvd.house import House
 from netsrvd.reporting.notify import Notifier
 from netsrvd.settings import Settings
 
@@ -95,8 +96,8 @@ class Daemon:
         if all(duty.pulse == self._ping for duty in duties):
             self._notifier.alive()
             self._ping += 1
-            for duty in duties:
-                duty.ping(self._ping)
+        for duty in duties:  # those of a reload have not heard this number yet
+            duty.ping(self._ping)
         self._notifier.status(self._status())
 
     def _reload(self) -> None:

@@ -105,7 +105,17 @@ def several(read_one: Callable[[object], str], *, may_be_empty: bool, what: str)
         entries = [value] if isinstance(value, str) else value
         if not isinstance(entries, list) or not (entries or may_be_empty):
             raise ValueError(what)
-        return tuple(dict.fromkeys(read_one(entry) for entry in entries))
+        found: dict[str, None] = {}
+        faults: dict[str, list[str]] = {}
+        for entry in entries:
+            try:
+                found[read_one(entry)] = None
+            except ValueError as error:
+                faults.setdefault(str(error), []).append(str(entry))
+        if faults:
+            texts = [f"{expected} (not {', '.join(bad)})" for expected, bad in faults.items()]
+            raise ValueError("; ".join(texts))
+        return tuple(found)
 
     return Kind(read, list)
 

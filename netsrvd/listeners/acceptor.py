@@ -201,7 +201,7 @@ class Acceptor:
         sock.setblocking(False)
         identity, now = self._identify(), monotonic()
         connection = Connection(
-            sock, identity, peer, local, settings, self._service(), self.departed, now
+            sock, identity, peer, local, settings, self._service, self.departed, now
         )
         self._live += 1
         self.counters.accepted += 1

@@ -4,7 +4,7 @@ import socket
 from collections.abc import Callable
 
 from netsrvd.events.connections import Accepted, Closed
-from netsrvd.listeners.contracts import StreamService
+from netsrvd.listeners.contracts import StreamFactory, StreamService
 from netsrvd.settings import ListenerSettings
 
 
@@ -12,6 +12,7 @@ class Connection:
     """Made by an acceptor, then owned by the worker that takes it, which closes the socket."""
 
     __slots__ = (
+        "_make_service",
         "active_at",
         "backlog",
         "bytes_received",
@@ -34,7 +35,7 @@ class Connection:
         peer: tuple[str, int],
         local: tuple[str, int],
         settings: ListenerSettings,
-        service: StreamService,
+        make_service: StreamFactory,
         departed: Callable[[], None],
         now: float,
     ) -> None:
@@ -43,7 +44,7 @@ class Connection:
         self.peer = peer
         self.local = local
         self.settings = settings
-        self.service = service
+        self._make_service = make_service
         self.departed = departed
         self.opened_at = self.active_at = now
         self.bytes_received = self.bytes_sent = 0
@@ -51,6 +52,11 @@ class Connection:
         """What the peer has not taken yet. While it stands, nothing more is read."""
         self.client_done = False
         """The client has shut down its side: what is left to send is sent, then we close."""
+
+    def begin(self) -> bytes:
+        """Make the service and return its greeting; may raise whatever the service raises."""
+        self.service: StreamService = self._make_service()
+        return self.service.greeting()
 
     def accepted(self) -> Accepted:
         """Return the record of its beginning."""

@@ -3,16 +3,18 @@
 import errno
 import select
 import socket
-import struct
+import traceback
 from time import monotonic
 
 from netsrvd.addresses import host_and_port
 from netsrvd.counters import Counters
 from netsrvd.duty import Duty, OnFailure
 from netsrvd.events import Event
-from netsrvd.events.flows import DatagramsDropped, DropsEnded, ReceiveRecovered, ReceiveTrouble
+from netsrvd.events.connections import ServiceFailed
+from netsrvd.events.flows import ReceiveRecovered, ReceiveTrouble
 from netsrvd.linux.mmsg import LAYOUTS, PAYLOAD_BYTES, Batch
 from netsrvd.listeners.contracts import DatagramService, Gate, Report
+from netsrvd.listeners.drops import Drops
 from netsrvd.listeners.flow import Flow
 from netsrvd.listeners.trouble import Trouble, named
 from netsrvd.settings import ListenerSettings
@@ -30,10 +32,6 @@ LONGEST_SWEEP_SECONDS = 5.0
 
 UNKNOWN = "0.0.0.0"  # noqa: S104 - the local address that the kernel did not keep
 
-# <linux/sock_diag.h>: getsockopt(SO_MEMINFO) gives nine numbers, SK_MEMINFO_DROPS is the last.
-SO_MEMINFO = 55
-MEMINFO = struct.Struct("9I")
-
 
 class Receiver:
     """One UDP socket and its thread, which owns all that changes in here.
@@ -45,8 +43,6 @@ class Receiver:
     __slots__ = (
         "_batch",
         "_drops",
-        "_drops_began",
-        "_drops_began_at",
         "_duty",
         "_flows",
         "_gate",
@@ -82,8 +78,7 @@ class Receiver:
         self._flows: dict[bytes, Flow] = {}
         self._stopping = False
         self._sweep_at = 0.0
-        self._drops = self._drops_began = 0
-        self._drops_began_at = 0.0
+        self._drops = Drops(sock, report, (settings.name, *self.local))
         self._trouble = Trouble(report, self._trouble_began, self._trouble_ended)
         self._duty = Duty(f"datagram {settings.name} {self.local[0]}", self._run, on_failure)
 
@@ -120,7 +115,6 @@ class Receiver:
         poll = select.poll()
         poll.register(mailbox, select.POLLIN)
         watched = False
-        self._drops = self._dropped_by_kernel()
         with self.sock:
             while not self._stopping:
                 now = monotonic()
@@ -163,7 +157,7 @@ class Receiver:
             return
         known, flows, unanswered = self._flows, [], []
         envelopes, lengths = batch.envelopes(count), batch.lengths(count)
-        self._service.answer(batch, count)
+        failure = self._service_failure(count)
         for index, envelope in enumerate(envelopes):
             flow = known.get(envelope) or self._begin(envelope, now)
             flows.append(flow)
@@ -179,9 +173,29 @@ class Receiver:
             if not flows[index].refusal:
                 flows[index].truncated += 1
                 unanswered.append(index)
+        if failure:
+            unanswered = self._all_failed(failure, flows)
         self._answer(descriptor, flows, lengths, sorted(unanswered))
         self.counters.datagrams_received += count
         self.counters.bytes_received += sum(lengths)
+
+    def _service_failure(self, count: int) -> Exception | None:
+        """Have the service make the answers; return what it raised."""
+        try:
+            self._service.answer(self._batch, count)
+        except Exception as error:  # noqa: BLE001 - a bug in a service, reported with traceback
+            return error
+        return None
+
+    def _all_failed(self, error: Exception, flows: list[Flow]) -> list[int]:
+        """Report a failure that leaves a whole batch without answers; return all its indexes."""
+        for flow in flows:
+            flow.unsent += not flow.refusal
+            flow.error = repr(error)
+        text = "".join(traceback.format_exception(error))
+        name, service = self._settings.name, self._settings.service
+        self._report(ServiceFailed(name, service, *flows[0].peer, repr(error), text))
+        return list(range(len(flows)))
 
     def _redirect(self, index: int, envelope: bytes, flow: Flow) -> None:
         """Prepare an answer whose way back the routing table or the kernel would not find."""
@@ -253,30 +267,7 @@ class Receiver:
         silent = [key for key, flow in self._flows.items() if now - flow.active_at >= limit]
         for envelope in silent:
             self._end(envelope, "silent")
-        self._look_for_drops(now)
-
-    def _look_for_drops(self, now: float) -> None:
-        """Tell when the kernel begins to drop datagrams for want of room, and when it ends."""
-        drops = self._dropped_by_kernel()
-        where = self._settings.name, *self.local
-        if drops != self._drops:
-            if not self._drops_began_at:
-                self._drops_began, self._drops_began_at = self._drops, now
-                self._report(DatagramsDropped(*where))
-            # The kernel counts in 32 bits.
-            self.counters.datagrams_dropped += (drops - self._drops) & 0xFFFFFFFF
-            self._drops = drops
-        elif self._drops_began_at:
-            seconds, self._drops_began_at = now - self._drops_began_at, 0.0
-            lost = (drops - self._drops_began) & 0xFFFFFFFF
-            self._report(DropsEnded(*where, lost, seconds))
-
-    def _dropped_by_kernel(self) -> int:
-        try:
-            figures = self.sock.getsockopt(socket.SOL_SOCKET, SO_MEMINFO, MEMINFO.size)
-        except OSError:  # Linux before 4.12
-            return 0
-        return int(MEMINFO.unpack(figures)[8])
+        self.counters.datagrams_dropped += self._drops.look(now)
 
     def _failed(self, error: OSError, now: float) -> None:
         if error.errno not in PEER_ERRORS and error.errno not in PASSING_ERRORS:

@@ -145,7 +145,7 @@ class Worker:
             self._close(connection, "error", repr(error))
 
     def _greet(self, connection: Connection) -> None:
-        greeting = connection.service.greeting()
+        greeting = connection.begin()
         if greeting:
             self._send(connection, greeting)
 

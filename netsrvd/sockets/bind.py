@@ -1,7 +1,6 @@
 """Makes the sockets that nobody passed: make, set options, bind, listen."""
 
 import errno
-import os
 import socket
 from dataclasses import dataclass
 
@@ -90,7 +89,7 @@ def set_options(sock: socket.socket, protocol: str, listener: ListenerSettings) 
         if options.applies(option, protocol, sock.family):
             given = options.apply(sock, name, value)
             if given is not None:
-                adjustments.append((name, str(value), given))
+                adjustments.append((name, options.text(value), given))
     if listener.interface:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, listener.interface.encode())
     if protocol == "udp":
@@ -119,7 +118,7 @@ _REMEDIES = {
     errno.ENODEV: "cannot be bound: there is no such interface; `ip link` shows those there are",
     errno.EAFNOSUPPORT: "cannot be had: this kernel lacks that address family",
     errno.EACCES: "needs a privilege: let netsrvd.socket bind it, or set a port from 1024",
-    errno.EPERM: "needs a privilege for an option or interface: run as root or leave it out",
+    errno.EPERM: "needs a privilege ({}): run as root or leave it out",
     errno.EMFILE: "cannot be opened: too many descriptors; raise LimitNOFILE= or `ulimit -n`",
 }
 
@@ -130,6 +129,6 @@ def _explained(error: OSError, endpoint: Endpoint) -> Exception:
         return FamilyMissingError("IPv6" if ":" in endpoint.host else "IPv4")
     interface = f" on interface {endpoint.interface}" if endpoint.interface else ""
     where = f"{endpoint.protocol} {endpoint.host} port {endpoint.port}{interface}"
-    remedy = _REMEDIES.get(number, f"cannot be opened: {os.strerror(number) if number else error}")
+    remedy = _REMEDIES.get(number, "cannot be opened: {}").format(error.strerror or error)
     kind = PrivilegeError if number in (errno.EACCES, errno.EPERM) else SocketError
     return kind(f"listener {endpoint.listener}: {where} {remedy}")

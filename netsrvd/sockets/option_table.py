@@ -237,7 +237,7 @@ ROWS = (
     Option("TCP_FASTOPEN", 23, "number", "Fast Open: requests that may wait (RFC 7413)"),
     Option("TCP_TIMESTAMP", 24, "number", "The clock of the timestamps", REPAIR, WORD),
     Option("TCP_NOTSENT_LOWAT", 25, "size", "Unsent bytes below which writing goes on",
-           values=WORD),
+           values=range(2**32 - 1)),
     Option("TCP_CC_INFO", 26, "structure", "State of the congestion control", READ_ONLY),
     Option("TCP_SAVE_SYN", 27, "number", "Keep the SYN packets of new connections", UNREAD),
     Option("TCP_SAVED_SYN", 28, "structure", "The SYN packet that was kept", READ_ONLY),
