@@ -19,6 +19,8 @@ WORDS = {
     "any": ("0.0.0.0/0", "::/0"),
 }
 
+MAPPED = ipaddress.IPv6Network("::ffff:0:0/96")
+
 VERDICTS_KEPT = 1024
 """Addresses whose verdict is remembered; it costs 100 bytes each and saves 2 µs a connection."""
 
@@ -38,15 +40,28 @@ class Entry(NamedTuple):
 
 def checked_entry(value: object) -> str:
     """Return an entry of `allow` or `deny`; ValueError says what was expected instead."""
-    try:
-        if isinstance(value, str) and (value in WORDS or ipaddress.ip_network(value)):
-            return value
-    except ValueError as error:
-        if "host bits" in str(error):
-            network = ipaddress.ip_network(str(value), strict=False)
-            raise ValueError(f'a network without host bits, such as "{network}"') from None
+    if isinstance(value, str) and (value in WORDS or _is_network(value)):
+        return value
     known = ", ".join(f'"{word}"' for word in WORDS)
     raise ValueError(f'addresses, networks such as "192.0.2.0/24", or the words {known}')
+
+
+def _is_network(text: str) -> bool:
+    """Return whether a text is a network; ValueError if it is one that would not mean what it says.
+
+    Peers are judged by the IPv4 address in an IPv4-mapped one, whichever interface they come by.
+    """
+    try:
+        network = ipaddress.ip_network(text, strict=False)
+    except ValueError:
+        return False
+    if isinstance(network, ipaddress.IPv6Network) and network.subnet_of(MAPPED):
+        number, length = int(network.network_address) % 2**32, network.prefixlen - 96
+        ipv4 = ipaddress.ip_network((number, length))
+        raise ValueError(f'IPv4 in its own form, such as "{ipv4}"')
+    if ipaddress.ip_interface(text).ip != network.network_address:
+        raise ValueError(f'a network without host bits, such as "{network}"')
+    return "%" not in text
 
 
 class AccessGate:

@@ -19,6 +19,7 @@ def main(argv: list[str] | None = None) -> int:
 
     The statuses are those of sysexits(3); an error is one line or more on standard error.
     """
+    _open_standard_streams()
     arguments = parser().parse_args(argv)
     arguments.began_at = BEGAN_AT
     command = importlib.import_module(f"netsrvd.commands.{arguments.command}")
@@ -33,6 +34,17 @@ def main(argv: list[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return os.EX_IOERR
     return status
+
+
+def _open_standard_streams() -> None:
+    """Open /dev/null for those of 0, 1 and 2 that the caller closed.
+
+    A client's socket would be given that number, and be written to as standard error.
+    """
+    for number, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
+        if getattr(sys, name) is None:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free: this one
+            setattr(sys, name, os.fdopen(number, mode, closefd=False))
 
 
 def parser() -> argparse.ArgumentParser:

@@ -32,6 +32,9 @@ WAKE = signal.SIGUSR2
 SIGNALS = STOPS | {RELOAD, WAKE}
 TICK_SECONDS = 5.0
 
+LONGEST_END_SECONDS = 20.0
+"""What a stop may take besides the drain, if every thread and the log have to be waited for."""
+
 
 @dataclass(frozen=True, slots=True)
 class Start:
@@ -69,9 +72,9 @@ class Daemon:
         report(Starting(netsrvd.__version__, platform.python_version(), os.getpid()))
         for note in self._start.notes:
             report(note)
-        house.start()
         sockets = sum(len(opened) for opened in self._start.sockets.values())
         report(Ready(sockets, len(house.workers), monotonic() - self._start.began_at))
+        house.start()
         self._notifier.ready(self._status())
         self._on_ready()
 
@@ -121,7 +124,7 @@ class Daemon:
     def _end(self, reason: str) -> int:
         """Stop in order: nobody new, drain, close what is left, the last record."""
         house, drain_seconds = self._house, self._settings.drain_seconds
-        self._notifier.stopping(f"Stopping on {reason}")
+        self._notifier.stopping(f"Stopping on {reason}", drain_seconds + LONGEST_END_SECONDS)
         house.report(Stopping(reason, house.connections, drain_seconds))
         live = house.connections
         house.stop_listening()
@@ -130,13 +133,14 @@ class Daemon:
         cut = house.stop_workers()
         house.report(self._summary(live, cut))
         house.stop_reporting()
+        self._notifier.close()
         for failure in house.failures:
-            print(failure, file=sys.stderr)
+            print(failure, end="", file=sys.stderr)
         return os.EX_SOFTWARE if house.failures else os.EX_OK
 
     def _drain(self, deadline: float) -> None:
         """Wait until the last connection has ended, the time is up or a second signal comes."""
-        while self._house.connections:
+        while not self._house.drained:
             left = deadline - monotonic()
             if left <= 0 or _wait(left) in STOPS:
                 return

@@ -57,6 +57,11 @@ class House:
         return sum(worker.live for worker in self.workers)
 
     @property
+    def drained(self) -> bool:
+        """Whether all have ended that were live, or on their way to a worker, at the stop."""
+        return all(worker.drained for worker in self.workers)
+
+    @property
     def flows(self) -> int:
         """How many UDP flows are live."""
         movers = itertools.chain.from_iterable(self._movers.values())

@@ -1,18 +1,17 @@
 """Reads the configuration file with its drop-ins, and remembers where each key came from."""
 
-import json
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from netsrvd.config.schema import Problem, Tree, Vocabulary, effective, read_settings
+from netsrvd.config.values import shortly, written
 from netsrvd.errors import ConfigError
 from netsrvd.settings import Settings
 
 DEFAULT_FILE = Path("/etc/netsrvd/netsrvd.toml")
 DROP_INS = "conf.d"
-SHOWN_LENGTH = 80
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +25,7 @@ class Configuration:
     def lines(self, words: Vocabulary) -> list[str]:
         """Return the effective configuration as TOML, a key a line, each with its origin."""
         rows = [
-            (f"{_dotted(path)} = {_toml(value)}", self.origins.get(path, "default"))
+            (f"{_dotted(path)} = {written(value)}", self.origins.get(path, "default"))
             for path, value in effective(self.settings, words)
         ]
         width = max(len(text) for text, _ in rows)
@@ -44,15 +43,15 @@ def load(path: Path | None, words: Vocabulary) -> Configuration:
     problems: list[str] = []
     tree: dict[str, Any] = {}
     origins: dict[tuple[str, ...], Path] = {}
-    for file in (main, *sorted((main.parent / DROP_INS).glob("*.toml"))):
+    for file in (main, *_drop_ins(main.parent / DROP_INS, problems)):
         try:
             _merge(tree, tomllib.loads(file.read_text(encoding="utf-8")), (), file, origins)
             files.append(file)
-        except FileNotFoundError:
-            if file == path:
-                problems.append(f"{file}: there is no such file")
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+        except (ValueError, RecursionError) as error:  # also of UTF-8, and of numbers too long
             problems.append(f"{file}: not valid TOML: {error}")
+        except FileNotFoundError:
+            if path or file != main:
+                problems.append(f"{file}: there is no such file")
         except OSError as error:
             problems.append(f"{file}: cannot be read: {error.strerror}")
     settings, faults = read_settings(tree, words)
@@ -60,6 +59,21 @@ def load(path: Path | None, words: Vocabulary) -> Configuration:
     if problems:
         raise ConfigError(problems)
     return Configuration(settings, tuple(files), origins)
+
+
+def _drop_ins(folder: Path, problems: list[str]) -> list[Path]:
+    """Return the drop-ins of a folder by name; a folder that cannot be listed is a problem."""
+    try:
+        return sorted(
+            file
+            for file in folder.iterdir()
+            if file.suffix == ".toml" and not file.name.startswith(".")
+        )
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        problems.append(f"{folder}: cannot be read: {error.strerror}")
+        return []
 
 
 def _merge(
@@ -73,8 +87,10 @@ def _merge(
     for key, value in new.items():
         here = (*path, key)
         origins[here] = file
-        if isinstance(value, dict) and isinstance(tree.get(key, {}), dict):
-            _merge(tree.setdefault(key, {}), value, here, file, origins)
+        if isinstance(value, dict):
+            if not isinstance(tree.get(key), dict):
+                tree[key] = {}
+            _merge(tree[key], value, here, file, origins)
         else:
             tree[key] = value
 
@@ -86,22 +102,13 @@ def _located(fault: Problem, tree: Tree, origins: dict[tuple[str, ...], Path]) -
     value: Any = tree
     for key in fault.path:
         value = value.get(key) if isinstance(value, dict) else None
-    said = "" if value is None or isinstance(value, dict) else f" = {_short(_toml(value))}"
+    said = "" if value is None or isinstance(value, dict) else f" = {shortly(value)}"
     return f"{file}: {_dotted(fault.path)}{said}: {fault.text}"
 
 
 def _dotted(path: tuple[str, ...]) -> str:
-    return ".".join(key if _is_bare(key) else json.dumps(key) for key in path)
+    return ".".join(key if _is_bare(key) else written(key) for key in path)
 
 
 def _is_bare(key: str) -> bool:
     return key.isascii() and key.replace("-", "_").isidentifier()
-
-
-def _toml(value: object) -> str:
-    """Return `value` in TOML; what TOML and JSON write differently does not occur in settings."""
-    return json.dumps(value, ensure_ascii=True, default=str)
-
-
-def _short(text: str) -> str:
-    return text if len(text) <= SHOWN_LENGTH else text[: SHOWN_LENGTH - 1] + "…"

@@ -116,8 +116,9 @@ def _listeners(
 ) -> tuple[ListenerSettings, ...]:
     named = {"echo": {}} | _table(table, ("listener",), problems)
     rules = listener_rules(words)
-    found = []
+    found, sound = [], []
     for name, entry in named.items():
+        faults_before = len(problems)
         path = ("listener", name)
         if not NAME.fullmatch(name):
             problems.append(Problem(path, "expected a name of letters, digits and _ . -"))
@@ -127,9 +128,11 @@ def _listeners(
         filled = _fill(given, path, rules, ("enabled", "options"), problems)
         if enabled is not False:
             found.append(ListenerSettings(name, options=options, **filled))
+            if len(problems) == faults_before:
+                sound.append(found[-1])
     if not found:
         problems.append(Problem(("listener",), "none is enabled, so nothing would be served"))
-    problems += _conflicts(found)
+    problems += _conflicts(sound)
     return tuple(found)
 
 
@@ -191,16 +194,16 @@ def _unknown(path: tuple[str, ...], what: str, known: Collection[str]) -> Proble
 
 
 def _conflicts(listeners: list[ListenerSettings]) -> list[Problem]:
-    """Return a problem for each pair of listeners that want the same address."""
+    """Return a problem for each address that is wanted twice, by two listeners or by one."""
+    wanted = [endpoint for listener in listeners for endpoint in listener.endpoints()]
     return [
         Problem(
-            ("listener", second.name, "port"),
-            f"{two.protocol} {two.host} port {two.port} is also wanted by listener {first.name}; "
+            ("listener", two.listener, "port"),
+            f"{two.protocol} {two.host} port {two.port} is also wanted by listener {one.listener}; "
             "give one of them another port, host or interface",
         )
-        for first, second in combinations(listeners, 2)
-        for two in second.endpoints()
-        if any(one.overlaps(two) for one in first.endpoints())
+        for one, two in combinations(wanted, 2)
+        if one.overlaps(two)
     ]
 
 
@@ -213,6 +216,9 @@ def effective(settings: Settings, words: Vocabulary) -> list[tuple[tuple[str, ..
         path = ("listener", listener.name)
         rows += [((*path, rule.key), _shown(listener, rule)) for rule in listener_rules(words)]
         rows += [((*path, "options", name), value) for name, value in listener.options.items()]
+    names = {listener.name for listener in settings.listeners}
+    there_by_default = {listener.name for listener in Settings().listeners}
+    rows += [(("listener", name, "enabled"), False) for name in there_by_default - names]
     return rows
 
 

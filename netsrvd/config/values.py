@@ -5,12 +5,18 @@ it shows a setting as the TOML value that would be read as the same.
 """
 
 import ipaddress
+import json
 import re
 from collections.abc import Callable, Collection
 from typing import Any, NamedTuple
 
 DURATION_UNITS = {"ms": 0.001, "s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
-_DURATION = re.compile(r"(\d{1,9}(?:\.\d{1,6})?) ?(ms|s|min|h|d)")
+_DURATION = re.compile(r"(\d{1,15}(?:\.\d{1,6})?) ?(ms|s|min|h|d)")
+
+IFNAMSIZ = 16
+"""Bytes that the kernel has for the name of an interface, a final NUL included (netdevice(7))."""
+
+SHOWN_LENGTH = 80
 
 
 class Kind(NamedTuple):
@@ -44,14 +50,14 @@ def duration(low: float, high: float) -> Kind:
         if seconds is None or not low <= seconds <= high:
             span = f"from {shown_duration(low)} to {shown_duration(high)}"
             raise ValueError(f'a duration {span}, in seconds or as "500ms", "30s", "10min", "2h"')
-        return seconds
+        return float(seconds)
 
     return Kind(read, shown_duration)
 
 
 def _seconds(value: object) -> float | None:
     if isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value)
+        return value
     found = _DURATION.fullmatch(value) if isinstance(value, str) else None
     return float(found[1]) * DURATION_UNITS[found[2]] if found else None
 
@@ -88,14 +94,19 @@ def flag() -> Kind:
 
 
 def interface() -> Kind:
-    """Return the kind of names of network interfaces (at most 15 bytes: IFNAMSIZ)."""
+    """Return the kind of names of network interfaces."""
 
     def read(value: object) -> str:
-        if isinstance(value, str) and re.fullmatch(r"[^\s/\x00-\x1f\x7f]{0,15}", value):
+        if isinstance(value, str) and _may_be_interface(value):
             return value
         raise ValueError('the name of a network interface, such as "eth0", or "" for any')
 
     return Kind(read, same)
+
+
+def _may_be_interface(name: str) -> bool:
+    allowed = name.isprintable() and not {*" /:"} & {*name} and name not in (".", "..")
+    return allowed and len(name.encode()) < IFNAMSIZ
 
 
 def several(read_one: Callable[[object], str], *, may_be_empty: bool, what: str) -> Kind:
@@ -111,7 +122,7 @@ def several(read_one: Callable[[object], str], *, may_be_empty: bool, what: str)
             try:
                 found[read_one(entry)] = None
             except ValueError as error:
-                faults.setdefault(str(error), []).append(str(entry))
+                faults.setdefault(str(error), []).append(shortly(entry))
         if faults:
             texts = [f"{expected} (not {', '.join(bad)})" for expected, bad in faults.items()]
             raise ValueError("; ".join(texts))
@@ -128,3 +139,21 @@ def address(value: object) -> str:
     except ValueError:
         pass
     raise ValueError('IP addresses such as "192.0.2.1" or "::1" (names are not resolved)')
+
+
+def written(value: object) -> str:
+    """Return whatever TOML can hold as TOML, in one printable line.
+
+    What JSON writes differently (dates, infinity) is no setting, so it is never read again.
+    """
+    try:
+        text = json.dumps(value, ensure_ascii=False, default=str)
+    except (ValueError, RecursionError):  # thousands of digits, thousands of levels
+        return "…"
+    return "".join(each if each.isprintable() else f"\\U{ord(each):08X}" for each in text)
+
+
+def shortly(value: object) -> str:
+    """Return a value as `written`, with its end cut off if it is long."""
+    text = written(value)
+    return text if len(text) <= SHOWN_LENGTH else text[: SHOWN_LENGTH - 1] + "…"

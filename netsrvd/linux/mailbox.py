@@ -1,6 +1,7 @@
 """A queue that wakes its reader's poll: how one thread asks another to do something."""
 
 import os
+import select
 from collections import deque
 from collections.abc import Callable
 
@@ -8,20 +9,20 @@ from collections.abc import Callable
 class Mailbox:
     """Calls to be made by the thread that owns the mailbox.
 
-    Any thread may `post` or `leave`; only the owner may `deliver`. A deque's append and popleft
-    are atomic, so no lock is needed; an eventfd(2) makes the owner's poll return. `signalled`
-    saves its system call while a wake-up is already on its way: the owner clears it before it
-    looks into the queue, so a call that was appended under a set flag is always still seen.
+    Any thread may `post` or `leave`; only the owner may `deliver`. A deque's append and pop are
+    atomic, so no lock is needed; an eventfd(2) makes the owner's poll return. Who wakes the owner
+    takes the one token first, and the owner puts it back when it has read that wake-up: so there
+    is never more than one on its way, and what was posted without the token is always still seen.
 
     Close it when its owner has ended.
     """
 
-    __slots__ = ("_calls", "_eventfd", "_signalled")
+    __slots__ = ("_calls", "_eventfd", "_token")
 
     def __init__(self) -> None:
         self._calls: deque[tuple[Callable[..., None], tuple[object, ...]]] = deque()
         self._eventfd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        self._signalled = False
+        self._token = deque([True])
 
     def fileno(self) -> int:
         """Return the descriptor that is readable while calls wait."""
@@ -38,22 +39,40 @@ class Mailbox:
 
     def wake(self) -> None:
         """Make the owner's poll return."""
-        if not self._signalled and self._eventfd >= 0:
-            self._signalled = True
+        if self._token:
+            try:
+                self._token.pop()
+            except IndexError:  # another thread was quicker
+                return
             os.eventfd_write(self._eventfd, 1)
 
     def deliver(self) -> None:
         """Run all calls that wait, in the order in which they came (owner only)."""
-        if self._signalled:
-            os.eventfd_read(self._eventfd)
-            self._signalled = False
+        if not self._token:
+            try:
+                os.eventfd_read(self._eventfd)
+            except BlockingIOError:
+                pass  # not written yet: it will make the next poll return
+            else:
+                self._token.append(True)
         calls = self._calls
         while calls:
             call, arguments = calls.popleft()
             call(*arguments)
 
     def close(self) -> None:
-        """Close the descriptor; calls that are left are forgotten."""
-        descriptor, self._eventfd = self._eventfd, -1
-        if descriptor >= 0:
-            os.close(descriptor)
+        """Close the descriptor; calls that are left are forgotten, later ones wake nobody.
+
+        A wake-up that is on its way is waited for: it must not be written to a descriptor that by
+        then belongs to somebody else.
+        """
+        if self._eventfd < 0:
+            return
+        try:
+            self._token.pop()
+        except IndexError:
+            poll = select.poll()
+            poll.register(self._eventfd, select.POLLIN)
+            poll.poll()
+        os.close(self._eventfd)
+        self._eventfd = -1

@@ -75,6 +75,11 @@ class Worker:
         """How many connections it has, a moment ago."""
         return len(self._connections)
 
+    @property
+    def drained(self) -> bool:
+        """Whether nothing is left of what it was handed before `drain()`."""
+        return self._draining and not self._connections
+
     def take(self, connection: Connection) -> None:
         """Hand over a connection."""
         self._duty.mailbox.post(self._take, connection)
@@ -92,6 +97,8 @@ class Worker:
         self._duty.mailbox.post(self._stop)
 
     def _take(self, connection: Connection) -> None:
+        # It may have come after this turn of the loop began, and must not end before it came.
+        self._now = max(self._now, connection.opened_at)
         descriptor = connection.sock.fileno()
         self._connections[descriptor] = connection
         self._epoll.register(descriptor, select.EPOLLIN)
@@ -148,6 +155,8 @@ class Worker:
         greeting = connection.begin()
         if greeting:
             self._send(connection, greeting)
+        if connection.service.finished:
+            self._finish(connection)
 
     def _receive(self, connection: Connection) -> None:
         """Take what the client sent, and answer it. The hot path of TCP."""

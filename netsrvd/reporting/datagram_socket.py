@@ -43,10 +43,10 @@ class DatagramSocket:
 
     def wait(self, seconds: float) -> None:
         """Wait until the daemon takes more, at most so long; if it is absent, just so long."""
-        if self._sock is None:
-            select.select((), (), (), seconds)
-        else:
-            select.select((), (self._sock,), (), seconds)
+        poll = select.poll()  # select(2) ends at descriptor 1023, which clients may have by now
+        if self._sock is not None:
+            poll.register(self._sock, select.POLLOUT)
+        poll.poll(seconds * 1000)
 
     def close(self) -> None:
         """Close the socket; the next `send` opens a new one."""

@@ -2,6 +2,7 @@
 
 import select
 from collections import deque
+from math import inf
 from time import monotonic
 from typing import Protocol
 
@@ -14,7 +15,8 @@ PATIENCE_SECONDS = 0.25
 """How long to wait for a slow log before the mailbox is looked at again."""
 
 LAST_PATIENCE_SECONDS = 2.0
-"""How long a log may take nothing while the daemon stops; then the rest is given up."""
+"""How long a stop waits for the log; then each record left is offered once more, for the last time.
+"""
 
 
 class Log(Protocol):
@@ -63,6 +65,7 @@ class Reporter:
 
     __slots__ = (
         "_duty",
+        "_given_up_at",
         "_limit",
         "_log",
         "_ports",
@@ -89,6 +92,7 @@ class Reporter:
         self._told = 0
         self._unwritten = 0
         self._stopping = False
+        self._given_up_at = inf
         self._duty = Duty("reporter", self._run, on_failure)
 
     @property
@@ -134,6 +138,7 @@ class Reporter:
 
     def _stop(self) -> None:
         self._stopping = True
+        self._given_up_at = monotonic() + LAST_PATIENCE_SECONDS
 
     def _run(self) -> None:
         poll = select.poll()
@@ -150,33 +155,28 @@ class Reporter:
     def _write_queue(self) -> None:
         queue = self._queue
         while queue:
-            self._write(queue.popleft())
+            if not self._write(queue.popleft()):
+                self._unwritten += 1
         self._tell_losses()
 
     def _tell_losses(self) -> None:
         """Tell what was lost, now that the queue has room again."""
         lost = self.lost
-        if lost != self._told:
-            event = RecordsLost(lost - self._told, lost)
+        if lost != self._told and self._write(RecordsLost(lost - self._told, lost)):
             self._told = lost
-            self._write(event)
 
-    def _write(self, event: Event) -> None:
-        """Write one event, however long the log takes to take it, unless the daemon stops."""
+    def _write(self, event: Event) -> bool:
+        """Write one event, however long the log takes to take it, unless the daemon stops.
+
+        False if this one cannot be written at all, or not in the time that a stop leaves.
+        """
         entry = record(event)
-        given_up_at = monotonic() + LAST_PATIENCE_SECONDS
         try:
             while not self._log.write(entry):
-                if self._stopping and monotonic() >= given_up_at:
-                    self._give_up()
-                    return
+                if monotonic() >= self._given_up_at:
+                    return False
                 self._log.wait(PATIENCE_SECONDS)
                 self._duty.mailbox.deliver()
-        except OSError:  # this one record cannot be written at all
-            self._unwritten += 1
-
-    def _give_up(self) -> None:
-        """Count what cannot be written any more."""
-        self._unwritten += 1 + len(self._queue)
-        self._queue.clear()
-        self._told = self.lost
+        except OSError:
+            return False
+        return True

@@ -16,25 +16,29 @@ class StderrLog:
     """Standard error. Owned by the reporter's thread, which alone waits if nobody reads it."""
 
     name = "stderr"
-    __slots__ = ("_descriptor", "_write")
+    __slots__ = ("_descriptor", "_form", "_rest")
 
     def __init__(self, descriptor: int = 2) -> None:
         self._descriptor = descriptor
-        self._write = for_people if os.isatty(descriptor) else for_systemd
+        self._form = for_people if os.isatty(descriptor) else for_systemd
+        self._rest = b""
+        """What is still to be written of the record that was offered last."""
 
     def write(self, record: Record) -> bool:
         """Write one record; False if it was not taken now and must be offered again.
 
         A pipe that is writable takes PIPE_BUF bytes at once without blocking (pipe(7)).
         """
-        if not self._writable(0.0):
+        self._rest = self._rest or self._form(record, time.time()).encode()
+        try:
+            while self._rest and self._writable(0.0):
+                self._rest = self._rest[os.write(self._descriptor, self._rest[: select.PIPE_BUF]) :]
+        except BlockingIOError:  # somebody else has made it non-blocking
             return False
-        data = self._write(record, time.time()).encode()
-        while data:
-            data = data[os.write(self._descriptor, data[: select.PIPE_BUF]) :]
-            if data:
-                self._writable(None)
-        return True
+        except OSError:
+            self._rest = b""
+            raise
+        return not self._rest
 
     def wait(self, seconds: float) -> None:
         """Wait until it may take more, at most so long."""
@@ -43,7 +47,7 @@ class StderrLog:
     def close(self) -> None:
         """Leave standard error open for others."""
 
-    def _writable(self, seconds: float | None) -> bool:
+    def _writable(self, seconds: float) -> bool:
         return bool(select.select((), (self._descriptor,), (), seconds)[1])
 
 

@@ -27,11 +27,11 @@ class SyslogLog:
         """Write one record; False if it was not taken now and must be offered again."""
         datagram = encoded(record, time.localtime(), os.getpid())
         try:
-            return self._socket.send(datagram[:LONGEST_LINE])
+            return self._socket.send(shortened(datagram, LONGEST_LINE))
         except OSError as error:
             if error.errno != errno.EMSGSIZE:
                 raise
-            return self._socket.send(datagram[: LONGEST_LINE // 8])
+            return self._socket.send(shortened(datagram, LONGEST_LINE // 8))
 
     def wait(self, seconds: float) -> None:
         """Wait until it may take more, at most so long."""
@@ -49,3 +49,8 @@ def encoded(record: Record, now: time.struct_time, pid: int) -> bytes:
     traceback = record.traceback().replace("\n", "#012")  # as syslog daemons show a line break
     text = f"{record.text} {traceback}" if traceback else record.text
     return f"<{priority}>{stamp} {IDENTIFIER}[{pid}]: {text}".encode()
+
+
+def shortened(datagram: bytes, longest: int) -> bytes:
+    """Return at most so many bytes of a text, without a part of a character at the end."""
+    return datagram[:longest].decode(errors="ignore").encode()

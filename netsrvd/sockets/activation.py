@@ -39,14 +39,15 @@ def passed() -> list[Passed]:
         raise ActivationError(
             f"LISTEN_FDS cannot be used: {error}; see sd_listen_fds(3)"
         ) from error
-    found = []
+    found, problems = [], []
     for descriptor, name in sorted(names.items()):
         try:
             found.append(Passed(socket.socket(fileno=descriptor), name))
-        except OSError as error:
-            raise ActivationError(
-                f"systemd passed descriptor {descriptor} ({name}), which is no socket"
-            ) from error
+        except OSError:
+            problems.append(f"systemd passed descriptor {descriptor} ({name}), which is no socket")
+    if problems:
+        turn_away(found)
+        raise ActivationError("\n".join(problems))
     return found
 
 

@@ -101,9 +101,12 @@ def set_options(sock: socket.socket, protocol: str, listener: ListenerSettings) 
 def bind(sock: socket.socket, endpoint: Endpoint) -> None:
     """Step three: give the socket its address. A link-local one may carry its %interface."""
     flags = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
-    [found, *_] = socket.getaddrinfo(
-        endpoint.host, endpoint.port, sock.family, sock.type, flags=flags
-    )
+    try:
+        [found, *_] = socket.getaddrinfo(
+            endpoint.host, endpoint.port, sock.family, sock.type, flags=flags
+        )
+    except socket.gaierror as error:  # the address was checked before: its interface is missing
+        raise OSError(errno.ENODEV, "no such interface") from error
     sock.bind(found[4])
 
 

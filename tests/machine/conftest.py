@@ -8,9 +8,11 @@ from pathlib import Path
 import pluggy
 import pytest
 
+import netsrvd
 from tests.support.machine import Machine
 
 ROOT = Path(__file__).parents[2]
+NEXT_VERSION = f"{netsrvd.__version__}+next1"
 SUITES = ("bookworm", "trixie")
 
 
@@ -46,6 +48,15 @@ def package() -> Path:
     if not found:
         pytest.fail(f"no package {named or 'in build/deb'}: run `make deb`, or set NETSRVD_DEB")
     return max(found, key=lambda path: path.stat().st_mtime)
+
+
+@pytest.fixture(scope="session")
+def next_package() -> Path:
+    """Build a package with a higher version, of the same tree, to upgrade to."""
+    built = subprocess.run(
+        [ROOT / "packaging/make-deb", NEXT_VERSION], stdout=subprocess.PIPE, text=True, check=True
+    )
+    return Path(built.stdout.strip().splitlines()[-1])
 
 
 @pytest.hookimpl(hookwrapper=True)

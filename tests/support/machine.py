@@ -102,6 +102,7 @@ class Machine:
             )
             undo.callback(end, nspawn)
             self.pid = wait_ready(nspawn, notices, console)
+            notices.close()  # with nobody reading, nspawn would hang at what systemd tells later
             state = self.run("systemctl", "is-system-running", "--wait", check=False).stdout.strip()
             if state not in {"running", "degraded"}:
                 raise MachineError(f"{self.suite} started up to be {state or 'unreachable'}")

@@ -5,20 +5,26 @@ import errno
 import json
 import os
 import socket
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from netsrvd.commands import sockopts
 from netsrvd.errors import ConfigError, UsageError
-from netsrvd.settings import ListenerSettings
+from netsrvd.settings import Endpoint, ListenerSettings
 from netsrvd.sockets import bind, options
+
+Run = Callable[..., tuple[int, list[str]]]
 
 
 @pytest.fixture
-def sockopts_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def sockopts_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Run:
     """Run the command with a configuration; return its exit status and its lines."""
 
-    def run(text="", *, listener=None, as_json=False):
+    def run(
+        text: str = "", *, listener: str | None = None, as_json: bool = False
+    ) -> tuple[int, list[str]]:
         file = tmp_path / "netsrvd.toml"
         file.write_text(text)
         arguments = argparse.Namespace(listener=listener, config=file, json=as_json)
@@ -30,9 +36,9 @@ def sockopts_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     return run
 
 
-def trials(**settings):
+def trials(**settings: object) -> dict[tuple[str, str, str], sockopts.Trial]:
     """Return the trials of a listener, by protocol, host and option."""
-    listener = ListenerSettings("echo", **settings)
+    listener = ListenerSettings("echo", **settings)  # type: ignore[arg-type]
     found = list(sockopts.trials(listener))
     by_key = {(each.endpoint.protocol, each.endpoint.host, each.option): each for each in found}
     assert len(by_key) == len(found)
@@ -63,7 +69,9 @@ def test_the_columns_are_aligned(sockopts_run: Run) -> None:
     assert [line for line in lines if line != line.rstrip()] == []
 
 
-def test_without_a_listener_no_configuration_is_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_a_listener_no_configuration_is_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """The list of all options can be had with a configuration that is broken."""
     arguments = argparse.Namespace(listener=None, config=tmp_path / "missing.toml", json=False)
     assert sockopts.run(arguments) == os.EX_OK
@@ -103,7 +111,9 @@ ROWS = [("NAME", "MEANING"), ("A", "the first letter"), ("LONG", "")]
         (21, ["NAME", "    MEANING", "A", "    the first letter", "LONG"]),
     ],
 )
-def test_a_narrow_terminal_gets_the_last_cell_on_its_own_line(columns: int | None, lines: list[str]) -> None:
+def test_a_narrow_terminal_gets_the_last_cell_on_its_own_line(
+    columns: int | None, lines: list[str]
+) -> None:
     """What does not fit is not cut or wrapped: the last cell moves to a line of its own."""
     assert sockopts.aligned(ROWS, columns) == lines
 
@@ -145,7 +155,8 @@ def test_json_has_the_same_trials(sockopts_run: Run) -> None:
     )
     where = {"listener": "echo", "protocol": "tcp", "host": "127.0.0.1", "port": 7007}
     assert json.loads("\n".join(lines)) == [
-        where | {"option": "SO_REUSEADDR", "asked": True, "given": True, "note": sockopts.BY_ITSELF},
+        where
+        | {"option": "SO_REUSEADDR", "asked": True, "given": True, "note": sockopts.BY_ITSELF},
         where | {"option": "TCP_NODELAY", "asked": True, "given": True, "note": None},
     ]
 
@@ -180,9 +191,7 @@ def test_ipv6_sockets_are_for_ipv6_alone() -> None:
 
 def test_a_buffer_is_doubled_and_a_clamped_one_told() -> None:
     """A buffer is shown as the kernel has it; the note tells doubling from clamping."""
-    found = trials(
-        hosts=("127.0.0.1",), options={"SO_RCVBUF": 65536, "SO_SNDBUF": 2**31 - 1}
-    )
+    found = trials(hosts=("127.0.0.1",), options={"SO_RCVBUF": 65536, "SO_SNDBUF": 2**31 - 1})
     taken = found["tcp", "127.0.0.1", "SO_RCVBUF"]
     assert (taken.given, taken.note) == (131072, "the kernel doubles it")
     clamped = found["tcp", "127.0.0.1", "SO_SNDBUF"]
@@ -215,7 +224,7 @@ def test_a_missing_family_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     """A kernel without IPv6 has no such socket; the IPv4 ones follow or come before."""
     make = bind.make
 
-    def make_ipv4(endpoint: Endpoint):
+    def make_ipv4(endpoint: Endpoint) -> socket.socket:
         if ":" in endpoint.host:
             raise OSError(errno.EAFNOSUPPORT, os.strerror(errno.EAFNOSUPPORT))
         return make(endpoint)

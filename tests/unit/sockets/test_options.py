@@ -1,11 +1,12 @@
 """netsrvd.sockets.options and its table."""
 
-import datetime
 import errno
 import os
 import re
 import socket
 import struct
+from collections.abc import Iterator
+from typing import Never
 
 import pytest
 from hypothesis import given
@@ -13,9 +14,8 @@ from hypothesis import strategies as st
 
 from netsrvd.settings import DEFAULT_OPTIONS
 from netsrvd.sockets import option_table, options
-from netsrvd.sockets.option_table import NOT_OPTIONS, ROWS
+from netsrvd.sockets.option_table import NOT_OPTIONS, ROWS, Option
 from netsrvd.sockets.options import OPTIONS, applies, apply, parse, read
-from typing import Never
 
 PYTHON_NAMES = [
     name for name in dir(socket) if re.match(r"(SO|IP|IPV6|TCP|UDP|UDPLITE)_[A-Z]", name)
@@ -38,27 +38,25 @@ TOML_VALUES = st.recursive(
 class FaultySocket:
     """A socket whose calls fail with the given errors; 0 for none."""
 
-    def __init__(self, *, on_set=0, on_get=0):
+    def __init__(self, *, on_set: int = 0, on_get: int = 0) -> None:
         self.on_set, self.on_get = on_set, on_get
 
-    def setsockopt(self, *_) -> None:
+    def setsockopt(self, *_: object) -> None:
         if self.on_set:
             raise OSError(self.on_set, os.strerror(self.on_set))
 
-    def getsockopt(self, *_) -> bytes:
-        if self.on_get:
-            raise OSError(self.on_get, os.strerror(self.on_get))
-        return b"\0\0\0\0"
+    def getsockopt(self, *_: object) -> bytes:
+        raise OSError(self.on_get, os.strerror(self.on_get))
 
 
 @pytest.fixture
-def tcp():
+def tcp() -> Iterator[socket.socket]:
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as sock:
         yield sock
 
 
 @pytest.fixture
-def udp():
+def udp() -> Iterator[socket.socket]:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         yield sock
 
@@ -195,7 +193,9 @@ def test_a_valid_value_is_returned(name: str, value: object, expected: object) -
         ("TCP_CONGESTION", ["cubic"], 'expected a name such as "cubic"'),
     ],
 )
-def test_an_invalid_value_is_refused_with_what_was_expected(name: str, value: object, complaint: str) -> None:
+def test_an_invalid_value_is_refused_with_what_was_expected(
+    name: str, value: object, complaint: str
+) -> None:
     """A value that does not fit raises ValueError, whose text says what would."""
     with pytest.raises(ValueError, match="^" + re.escape(complaint)):
         parse(name, value)
@@ -210,14 +210,13 @@ def test_an_unknown_name_is_a_key_error() -> None:
 @given(st.sampled_from(sorted(OPTIONS)), TOML_VALUES)
 def test_parse_returns_a_value_or_raises_value_error(name: str, value: object) -> None:
     """Whatever TOML can hold, the answer is a plain value or a ValueError with one line."""
+    complaint, found = "", None
     try:
         found = parse(name, value)
     except ValueError as error:
-        assert str(error)
-        assert "\n" not in str(error)
-    else:
-        assert type(found) in (bool, int, str)
-        assert not isinstance(found, datetime.date)
+        complaint = str(error)
+    assert complaint or type(found) in (bool, int, str)
+    assert "\n" not in complaint
 
 
 @given(st.sampled_from(SETTABLE), st.data())
@@ -232,8 +231,6 @@ def test_what_is_packed_is_read_as_the_same(option: Option, data: st.DataObject)
     }
     value = parse(option.name, data.draw(values[option.kind]))
     packed = options._PACKERS[option.kind](value)
-    if option.kind == "size" and packed == b"\xff\xff\xff\xff":
-        value = "unlimited"
     assert options.text(options._READERS[option.kind](option, packed)) == options.text(value)
 
 
@@ -276,7 +273,9 @@ def test_an_option_applies_by_its_level(name: str, fits: str) -> None:
         ("SO_MAX_PACING_RATE", 10_000, "10000"),
     ],
 )
-def test_a_value_that_the_kernel_takes_is_no_news(tcp: socket.socket, name: str, value: object, shown: str) -> None:
+def test_a_value_that_the_kernel_takes_is_no_news(
+    tcp: socket.socket, name: str, value: object, shown: str
+) -> None:
     """`apply` returns None when the kernel took the value; `read` shows it, buffers doubled."""
     assert apply(tcp, name, value) is None
     assert read(tcp, OPTIONS[name]) == shown
@@ -308,7 +307,7 @@ def test_a_privileged_buffer_is_read_by_its_plain_name() -> None:
     asked = []
 
     class Recorder(FaultySocket):
-        def getsockopt(self, level: int, number: int, size: int):
+        def getsockopt(self, level: int, number: int, size: int) -> bytes:
             asked.append(number)
             return struct.pack("@i", 2 * 4096)
 
@@ -378,11 +377,13 @@ def test_defaults_show_every_option_on_both_protocols() -> None:
 
 
 @pytest.mark.parametrize("missing", [socket.AF_INET, socket.AF_INET6])
-def test_defaults_do_without_a_missing_family(monkeypatch: pytest.MonkeyPatch, missing: int) -> None:
+def test_defaults_do_without_a_missing_family(
+    monkeypatch: pytest.MonkeyPatch, missing: int
+) -> None:
     """A kernel without IPv6 has no IPV6_* options; one without IPv4 still has all the others."""
     made = socket.socket
 
-    def make(family: int, kind: int):
+    def make(family: int, kind: int) -> socket.socket:
         if family == missing:
             raise OSError(errno.EAFNOSUPPORT, os.strerror(errno.EAFNOSUPPORT))
         return made(family, kind)

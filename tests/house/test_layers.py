@@ -1,0 +1,124 @@
+"""Who may import whom: imports point down, never sideways, never up."""
+
+import ast
+import graphlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PACKAGE = ROOT / "netsrvd"
+
+# From the top down. Rooms of one row do not know each other, but for the last row, the words.
+ROWS = (
+    {"__main__"},
+    {"cli"},
+    {"commands"},
+    {"daemon"},
+    {"house"},
+    {"assembly", "detach"},
+    {"config", "sockets", "listeners", "admission", "services", "reporting"},
+    {"settings", "events", "counters", "errors", "addresses", "duty", "linux", ""},
+)
+
+ROW = {room: number for number, rooms in enumerate(ROWS) for room in rooms}
+WORDS = len(ROWS) - 1
+
+USERS = {
+    "socket": {
+        *("addresses", "admission", "detach", "linux.mmsg"),
+        *("sockets.activation", "sockets.bind", "sockets.option_table", "sockets.options"),
+        *("listeners.acceptor", "listeners.connection", "listeners.datagram", "listeners.drops"),
+        *("listeners.worker", "reporting.datagram_socket", "commands.sockopts"),
+    },
+    "threading": {"duty"},
+    "select": {
+        *("listeners.acceptor", "listeners.datagram", "listeners.worker"),
+        *("reporting.datagram_socket", "reporting.reporter", "reporting.stderr"),
+    },
+    "ctypes": {"linux.mmsg"},
+    "signal": {"daemon"},
+    "daemon": {"detach"},
+    "systemd": {"sockets.activation", "reporting.notify"},
+    "resource": {"daemon"},
+    "subprocess": set(),
+    "logging": set(),
+    "socketserver": set(),
+    "asyncio": set(),
+}
+"""The modules of ours that may import what touches the system; nobody else does."""
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(part for part in parts if part != "__init__")
+
+
+TREES = {module_name(path): ast.parse(path.read_text()) for path in PACKAGE.rglob("*.py")}
+
+
+def room(name: str) -> str:
+    return name.partition(".")[0]
+
+
+def imported(tree: ast.Module) -> Iterator[str]:
+    """Yield the full name of every module or object that a module imports, wherever it does."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, "imports name the whole path"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def own_imports(name: str) -> set[str]:
+    """Return the modules of ours that one of ours imports."""
+    found = set()
+    for each in imported(TREES[name]):
+        if room(each) == "netsrvd":
+            target = each.partition(".")[2]
+            found.add(target if target in TREES else target.rpartition(".")[0])
+    return found
+
+
+@pytest.mark.parametrize("name", sorted(TREES))
+def test_imports_point_down(name: str) -> None:
+    """A module imports from its own room and from lower rows; words may import words."""
+    mine = room(name)
+    for target in own_imports(name):
+        theirs = room(target)
+        down = ROW[theirs] > ROW[mine] or ROW[theirs] == ROW[mine] == WORDS
+        assert down or theirs == mine, f"{name} imports {target}"
+
+
+def test_every_room_has_its_row() -> None:
+    """The rows name every room there is, and none that is not there."""
+    assert {room(name) for name in TREES} == {*ROW}
+
+
+def test_no_circles() -> None:
+    """No module imports itself by way of others."""
+    graph = {name: own_imports(name) - {name} for name in TREES}
+    assert list(graphlib.TopologicalSorter(graph).static_order())
+
+
+def test_services_know_nothing_of_ours() -> None:
+    """A service takes bytes and gives bytes: it imports nothing of ours but its own room."""
+    for name in TREES:
+        if room(name) == "services":
+            assert {room(target) for target in own_imports(name)} <= {"services"}
+
+
+@pytest.mark.parametrize("library", USERS)
+def test_the_system_is_touched_in_few_places(library: str) -> None:
+    """Exactly the modules of the table import what touches the system."""
+    users = {
+        name for name, tree in TREES.items() if library in {room(each) for each in imported(tree)}
+    }
+    assert users == USERS[library]
+
+
+def test_no_locks() -> None:
+    """Threads share nothing that would need a lock; they post to mailboxes."""
+    assert not [path for path in PACKAGE.rglob("*.py") if "Lock(" in path.read_text()]

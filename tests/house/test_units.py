@@ -1,0 +1,71 @@
+"""systemd finds no fault with the units, and the sandbox is as tight as it is said to be."""
+
+import json
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+SYSTEMD = Path(__file__).parents[2] / "systemd"
+UNITS = ("netsrvd.service", "netsrvd.socket")
+MOST_EXPOSED = 1.0
+
+
+@pytest.fixture
+def units(tmp_path: Path) -> list[Path]:
+    """Copy the units, with a program in place of the one that only the package installs."""
+    program = tmp_path / "netsrvd"
+    program.touch(mode=0o755)
+    copies = []
+    for name in UNITS:
+        text = (SYSTEMD / name).read_text(encoding="utf-8")
+        copy = tmp_path / name
+        copy.write_text(re.sub(r"(?m)^(ExecStart=)/usr/bin/netsrvd\b", rf"\1{program}", text))
+        copies.append(copy)
+    return copies
+
+
+def test_systemd_has_nothing_to_say_about_the_units(units: list[Path]) -> None:
+    """No unknown directive, no missing program, no dependency that cannot be."""
+    verified = subprocess.run(
+        ["systemd-analyze", "verify", "--man=no", *units],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert verified.stdout + verified.stderr == ""
+    assert verified.returncode == 0
+
+
+def test_the_exposure_of_the_service_is_small() -> None:
+    """Everything unused is denied: `systemd-analyze security` gives 1.0 at most."""
+    command = ["systemd-analyze", "security", "--offline=true", "--no-pager"]
+    judged = subprocess.run(
+        [*command, SYSTEMD / "netsrvd.service"], capture_output=True, text=True, check=True
+    )
+    found = re.search(r"Overall exposure level for netsrvd.service: ([\d.]+)", judged.stdout)
+    assert found, judged.stdout
+    assert float(found[1]) <= MOST_EXPOSED, judged.stdout
+
+
+def test_only_what_the_service_needs_is_exposed() -> None:
+    """The network, the journal's sockets and what ProtectClock= itself leaves: no more."""
+    command = ["systemd-analyze", "security", "--offline=true", "--json=short", "--no-pager"]
+    judged = subprocess.run(
+        [*command, SYSTEMD / "netsrvd.service"], capture_output=True, text=True, check=True
+    )
+    exposed = {row["json_field"] for row in json.loads(judged.stdout) if row["exposure"]}
+    assert exposed <= {
+        "PrivateNetwork",
+        "RestrictAddressFamilies_AF_INET_INET6",
+        "RestrictAddressFamilies_AF_UNIX",
+        "IPAddressDeny",
+        "DeviceAllow",
+    }
+
+
+def test_enabling_one_unit_does_not_drag_the_other_along() -> None:
+    """Also= would bring the socket back for an administrator who has disabled it."""
+    for name in UNITS:
+        assert "\nAlso=" not in (SYSTEMD / name).read_text(encoding="utf-8")
