@@ -51,6 +51,8 @@ def _is_network(text: str) -> bool:
 
     Peers are judged by the IPv4 address in an IPv4-mapped one, whichever interface they come by.
     """
+    if "%" in text:
+        return False
     try:
         network = ipaddress.ip_network(text, strict=False)
     except ValueError:
@@ -61,7 +63,7 @@ def _is_network(text: str) -> bool:
         raise ValueError(f'IPv4 in its own form, such as "{ipv4}"')
     if ipaddress.ip_interface(text).ip != network.network_address:
         raise ValueError(f'a network without host bits, such as "{network}"')
-    return "%" not in text
+    return True
 
 
 class AccessGate:

@@ -31,6 +31,7 @@ WAKE = signal.SIGUSR2
 
 SIGNALS = STOPS | {RELOAD, WAKE}
 TICK_SECONDS = 5.0
+FAILURE = "failure"
 
 LONGEST_END_SECONDS = 20.0
 """What a stop may take besides the drain, if every thread and the log have to be waited for."""
@@ -63,8 +64,12 @@ class Daemon:
         """Serve until a signal or a failure ends it; return the exit status."""
         signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         _raise_descriptor_limit()
-        self._begin()
-        reason = self._watch()
+        try:
+            self._begin()
+            reason = self._watch()
+        except Exception as error:  # noqa: BLE001 - whatever it is, it must not end unseen
+            self._house.failed("main", error)
+            reason = FAILURE
         return self._end(reason)
 
     def _begin(self) -> None:
@@ -85,7 +90,7 @@ class Daemon:
         while True:
             received = _wait(tick)
             if self._house.failures:
-                return "failure"
+                return FAILURE
             if received in STOPS:
                 return signal.Signals(received).name
             if received == RELOAD:

@@ -4,6 +4,7 @@ import fcntl
 import os
 import socket
 from collections.abc import Callable
+from io import FileIO
 from pathlib import Path
 
 from netsrvd.errors import DetachError
@@ -28,18 +29,22 @@ def detached(serve: Serve, sockets: list[socket.socket], pid_file: Path | None) 
         return _await_ready(reader)
     os.close(reader)
     status = os.EX_SOFTWARE
+    caller = FileIO(writer, "w")
     try:
-        status = _become_daemon(serve, sockets, lock, writer)
+        status = _become_daemon(serve, sockets, lock, caller)
+    except Exception as error:  # noqa: BLE001 - the caller raises it
+        if not caller.closed:
+            caller.write(repr(error).encode())
     finally:
         os._exit(status)
 
 
 def _become_daemon(
-    serve: Serve, sockets: list[socket.socket], lock: "PidFile | None", writer: int
+    serve: Serve, sockets: list[socket.socket], lock: "PidFile | None", caller: FileIO
 ) -> int:
     from daemon import DaemonContext  # noqa: PLC0415 - costs 24 ms, and up to 80 MB in old versions
 
-    keep = [writer, *sockets, *([lock.descriptor] if lock else [])]
+    keep = [caller, *sockets, *([lock.descriptor] if lock else [])]
     # detach_process is said outright: left to itself, python-daemon would not fork where the
     # parent is PID 1 or standard input a socket, and it would set the umask to 0.
     with DaemonContext(
@@ -53,8 +58,8 @@ def _become_daemon(
             lock.write()
 
         def ready() -> None:
-            os.write(writer, READY)
-            os.close(writer)
+            caller.write(READY)
+            caller.close()
 
         try:
             return serve(ready)
@@ -67,9 +72,11 @@ def _await_ready(reader: int) -> int:
     """Wait until the daemon serves or has ended, which closes its end of the pipe."""
     os.wait()  # the child that forked the daemon and ended
     with open(reader, "rb") as pipe:
-        if pipe.read(len(READY)) == READY:
-            return os.EX_OK
-    raise DetachError("the daemon ended before it was ready; its last words are in the log")
+        told = pipe.read()
+    if told == READY:
+        return os.EX_OK
+    reason = told.decode() or "its last words are in the log"
+    raise DetachError(f"the daemon ended before it was ready: {reason}")
 
 
 class PidFile:
@@ -80,19 +87,10 @@ class PidFile:
 
     def __init__(self, path: Path) -> None:
         self._path = path.absolute()
-        try:
-            self.descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        except OSError as error:
-            raise DetachError(f"PID file {path}: {error.strerror}; name another one") from error
-        try:
-            fcntl.flock(self.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            holder = os.read(self.descriptor, 32).decode("ascii", "replace").strip()
+        self.descriptor = self._locked(path)
+        while not self._is_there():  # its last owner removed it between the open and the lock
             os.close(self.descriptor)
-            raise DetachError(
-                f"PID file {path} is held by a running daemon, PID {holder or 'unknown'}; "
-                "stop it or name another file"
-            ) from error
+            self.descriptor = self._locked(path)
 
     def write(self) -> None:
         """Write the PID of this process, which must be the daemon by now."""
@@ -103,3 +101,26 @@ class PidFile:
         """Remove the file while it is still locked."""
         self._path.unlink(missing_ok=True)
         os.close(self.descriptor)
+
+    def _locked(self, path: Path) -> int:
+        try:
+            descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except OSError as error:
+            raise DetachError(f"PID file {path}: {error.strerror}; name another one") from error
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            holder = os.read(descriptor, 32).decode("ascii", "replace").strip()
+            os.close(descriptor)
+            raise DetachError(
+                f"PID file {path} is held by a running daemon, PID {holder or 'unknown'}; "
+                "stop it or name another file"
+            ) from error
+        return descriptor
+
+    def _is_there(self) -> bool:
+        """Return whether the name still leads to the file that is locked."""
+        try:
+            return os.path.samestat(self._path.stat(), os.fstat(self.descriptor))
+        except FileNotFoundError:
+            return False

@@ -33,10 +33,10 @@ class House:
     ) -> None:
         self._wake = wake
         self.failures: list[str] = []
-        self.reporter = build_reporter(settings, log, self._failed)
+        self.reporter = build_reporter(settings, log, self.failed)
         self.report = self.reporter.port()
         self.workers = [
-            Worker(number, self.reporter.port(), wake, self._failed)
+            Worker(number, self.reporter.port(), wake, self.failed)
             for number in range(1, worker_count(settings.workers) + 1)
         ]
         self._identify = _identities()
@@ -133,13 +133,13 @@ class House:
         found = []
         for one in opened:
             port = self.reporter.port()
-            mover = build_mover(one, self.workers, port, self._identify, self._failed)
+            mover = build_mover(one, self.workers, port, self._identify, self.failed)
             self._ports[mover] = port
             found.append(mover)
         self._movers[endpoint] = found
         return found
 
-    def _failed(self, name: str, error: BaseException) -> None:
+    def failed(self, name: str, error: BaseException) -> None:
         """Report the failure of a thread (called in that thread) and have the process end."""
         text = "".join(traceback.format_exception(error))
         self.failures.append(f"thread {name} failed: {error!r}\n{text}")

@@ -29,7 +29,11 @@ def run(arguments: argparse.Namespace) -> int:
     if not arguments.detach:
         return serve(lambda: None)
     sockets = [one.sock for opened in start.sockets.values() for one in opened]
-    return detach.detached(serve, sockets, arguments.pid_file)
+    try:
+        return detach.detached(serve, sockets, arguments.pid_file)
+    finally:  # here, in front of the terminal; the daemon has its own copies
+        for sock in sockets:
+            sock.close()
 
 
 def _prepare(arguments: argparse.Namespace, passed: list[activation.Passed]) -> Start:

@@ -6,7 +6,6 @@ journal record, in upper case. A MESSAGE_ID is drawn at random (`systemd-id128 n
 up, and never used again for something else.
 """
 
-from dataclasses import fields
 from importlib import import_module
 from typing import ClassVar
 
@@ -29,11 +28,6 @@ class Event:
     def text(self) -> str:
         """Return the message of the record, without a line break."""
         raise NotImplementedError
-
-    def items(self) -> list[tuple[str, object]]:
-        """Return the names and values of the fields that have something to say."""
-        pairs = ((f.name, getattr(self, f.name)) for f in fields(self))  # type: ignore[arg-type]
-        return [(name, value) for name, value in pairs if value not in ("", None)]
 
 
 def one_line(text: str) -> str:

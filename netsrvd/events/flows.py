@@ -143,10 +143,8 @@ class ReceiveTrouble(Event):
 
     def text(self) -> str:
         where = shown(self.local_address, self.local_port)
-        return (
-            f"{self.listener}: receiving on {where}: {self.error}; "
-            f"trying again every {self.pause_ms} ms"
-        )
+        again = f"trying again every {self.pause_ms} ms" if self.pause_ms else "going on"
+        return f"{self.listener}: receiving on {where}: {self.error}; {again}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -135,10 +135,12 @@ class Acceptor:
                 if wanted != watched:
                     watched = wanted
                     (self._watch if wanted else self._unwatch)(poll)
-                ready = poll.poll(self._patience_ms(now))
+                ready = poll.poll(0 if watched and self._has_room() else self._patience_ms(now))
                 self._duty.mailbox.deliver()
                 if any(descriptor == self.sock.fileno() for descriptor, _ in ready):
                     self._take_waiting()
+                elif watched and self._has_room():
+                    self._relieved(monotonic())
                 self._trouble.settle(monotonic())
 
     def _watch(self, poll: select.poll) -> None:
@@ -159,17 +161,22 @@ class Acceptor:
     def _is_full(self, now: float) -> bool:
         limit = self._settings.max_connections
         # From here on a departure wakes this thread; those that came before are in the mailbox.
-        self._waiting = self._live >= limit
+        self._waiting = self._live >= limit or self._full_since > 0
         if self._waiting:
             self._duty.mailbox.deliver()
         full = self._live >= limit
         if full and not self._full_since:
             self._full_since = now
             self._report(ListenerFull(self._settings.name, *self.local, self._live))
-        elif self._full_since and self._live <= limit * 9 // 10:
-            seconds, self._full_since = now - self._full_since, 0.0
-            self._report(ListenerRelieved(self._settings.name, *self.local, self._live, seconds))
         return full
+
+    def _has_room(self) -> bool:
+        """Return whether it was full and clearly is no longer, unless somebody waits for room."""
+        return self._full_since > 0 and self._live <= self._settings.max_connections * 9 // 10
+
+    def _relieved(self, now: float) -> None:
+        seconds, self._full_since = now - self._full_since, 0.0
+        self._report(ListenerRelieved(self._settings.name, *self.local, self._live, seconds))
 
     def _take_waiting(self) -> None:
         """Accept what waits in the kernel's queue, as far as there is room."""

@@ -46,14 +46,19 @@ class JournalLog:
 
 def encoded(record: Record, longest: int | None) -> bytes:
     """Return the datagram of a record, with fields of at most `longest` characters."""
-    parts = [
+    head = (
         f"MESSAGE={record.text[:longest]}\nPRIORITY={record.priority}\n"
-        f"MESSAGE_ID={record.message_id}\nSYSLOG_IDENTIFIER={IDENTIFIER}\n".encode()
-    ]
+        f"MESSAGE_ID={record.message_id}\nSYSLOG_IDENTIFIER={IDENTIFIER}\n"
+    )
+    lines, blocks = [head], []
     for name, value in record.fields:
-        data = value[:longest].encode()
-        if b"\n" in data:  # a value with line breaks is sent with its length in 64 bits instead
-            parts.append(name.encode() + b"\n" + struct.pack("<Q", len(data)) + data + b"\n")
+        if "\n" in value:
+            blocks.append(_block(name, value[:longest].encode()))
         else:
-            parts.append(name.encode() + b"=" + data + b"\n")
-    return b"".join(parts)
+            lines.append(f"{name}={value[:longest]}\n")
+    return b"".join(("".join(lines).encode(), *blocks))
+
+
+def _block(name: str, data: bytes) -> bytes:
+    """Return a field whose value has line breaks: its length in 64 bits takes their place."""
+    return name.encode() + b"\n" + struct.pack("<Q", len(data)) + data + b"\n"

@@ -1,11 +1,16 @@
 """Turns an event into what a log takes; the only place that text from outside passes through."""
 
+from collections.abc import Callable
+from dataclasses import fields as fields_of
+from functools import cache
+from operator import attrgetter
 from typing import NamedTuple
 
 from netsrvd.events import Event
 
 IDENTIFIER = "netsrvd"
 FIELD_PREFIX = "NETSRVD_"
+TRACEBACK = "NETSRVD_TRACEBACK"
 LONGEST_FIELD = 16_384
 """Characters of one field that are kept: a record must fit a datagram of the log's socket."""
 
@@ -22,24 +27,45 @@ class Record(NamedTuple):
 
     def traceback(self) -> str:
         """Return the traceback that belongs to it, or an empty text."""
-        return dict(self.fields).get(f"{FIELD_PREFIX}TRACEBACK", "")
+        return dict(self.fields).get(TRACEBACK, "")
 
 
 def record(event: Event) -> Record:
-    """Return the record of an event."""
-    fields = tuple(
-        (FIELD_PREFIX + name.upper(), _value(name, value)) for name, value in event.items()
-    )
-    return Record(event.PRIORITY, event.MESSAGE_ID, printable(event.text()), fields)
+    """Return the record of an event; fields that have nothing to say are left out.
+
+    Two of these a connection: 4 µs each, where a check of each value by itself would take 7
+    (`python -m timeit`). Nearly always all the values together are printable.
+    """
+    names, values_of = _layout(type(event))  # type: ignore[arg-type] # a class is hashable
+    texts = [each if type(each) is str else _text(each) for each in values_of(event)]
+    message = event.text()
+    together = " ".join((message, *texts))
+    if len(together) > LONGEST_FIELD or not together.isprintable():
+        message = printable(message)
+        texts = [
+            _traceback(text) if name == TRACEBACK else printable(text)
+            for name, text in zip(names, texts, strict=True)
+        ]
+    fields = tuple(pair for pair in zip(names, texts, strict=True) if pair[1])
+    return Record(event.PRIORITY, event.MESSAGE_ID, message, fields)
 
 
-def _value(name: str, value: object) -> str:
-    if isinstance(value, float):
-        return f"{value:.6f}"
-    if name == "traceback":
-        lines = str(value)[-LONGEST_FIELD:].splitlines()
-        return "\n".join(printable(line) for line in lines)
-    return printable(str(value))
+@cache
+def _layout(kind: type[Event]) -> tuple[tuple[str, ...], Callable[[Event], tuple[object, ...]]]:
+    """Return the names that the fields of an event have in a record, and what gets the values."""
+    names = [field.name for field in fields_of(kind)]  # type: ignore[arg-type]
+    get = attrgetter(*names)
+    values_of = get if len(names) > 1 else lambda event: (get(event),)
+    return tuple(FIELD_PREFIX + name.upper() for name in names), values_of
+
+
+def _text(value: object) -> str:
+    return f"{value:.6f}" if isinstance(value, float) else str(value)
+
+
+def _traceback(text: str) -> str:
+    """Return a traceback with its line breaks, and its end rather than its beginning."""
+    return "\n".join(printable(line) for line in text[-LONGEST_FIELD:].splitlines())
 
 
 def printable(text: str) -> str:

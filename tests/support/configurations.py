@@ -1,0 +1,89 @@
+"""Valid configurations of any kind, for property tests."""
+
+from itertools import combinations
+from types import MappingProxyType
+
+from hypothesis import strategies as st
+
+from netsrvd import admission
+from netsrvd.settings import (
+    DEFAULT_OPTIONS,
+    EVERYWHERE,
+    ListenerSettings,
+    LogSettings,
+    OptionValue,
+    Settings,
+)
+
+YEAR = 365 * 86400.0
+
+DURATIONS = st.floats(0, YEAR) | st.integers(0, 10**9).map(lambda ms: ms * 0.001)
+ADDRESSES = st.ip_addresses().map(str).filter(lambda each: not each.startswith("::ffff:"))
+NETWORKS = st.one_of(
+    ADDRESSES,
+    st.sampled_from(sorted(admission.WORDS)),
+    st.sampled_from(("192.0.2.0/24", "2001:db8::/32", "::/0")),
+)
+OPTIONS: dict[str, st.SearchStrategy[OptionValue]] = {
+    "SO_KEEPALIVE": st.booleans(),
+    "SO_RCVBUF": st.integers(0, 2**31 - 1),
+    "SO_LINGER": st.sampled_from((False, 0)),
+    "TCP_CONGESTION": st.sampled_from(("cubic", "reno")),
+    "TCP_NODELAY": st.booleans(),
+}
+
+
+def _distinct(strategy: st.SearchStrategy[str], least: int = 0) -> st.SearchStrategy[tuple[str]]:
+    return st.lists(strategy, min_size=least, max_size=3, unique=True).map(tuple)
+
+
+def listeners(name: str) -> st.SearchStrategy[ListenerSettings]:
+    """Return what makes the settings of one listener, each of them valid by itself."""
+    options = st.fixed_dictionaries({}, optional=OPTIONS)
+    return st.builds(
+        ListenerSettings,
+        name=st.just(name),
+        protocols=st.sampled_from((("tcp", "udp"), ("udp", "tcp"), ("tcp",), ("udp",))),
+        hosts=_distinct(ADDRESSES.filter(lambda host: host not in EVERYWHERE)),
+        port=st.integers(1, 65535),
+        interface=st.sampled_from(("", "eth0", "größe0", "\N{GRINNING FACE}")),
+        backlog=st.integers(1, 65535),
+        options=options.map(lambda given: MappingProxyType({**DEFAULT_OPTIONS, **given})),
+        allow=_distinct(NETWORKS),
+        deny=_distinct(NETWORKS),
+        max_connections=st.integers(1, 10**6),
+        max_flows=st.integers(1, 10**6),
+        idle_seconds=DURATIONS,
+        write_seconds=DURATIONS,
+        flow_seconds=st.floats(0.001, 86400.0),
+    )
+
+
+def _without_conflicts(found: tuple[ListenerSettings, ...]) -> bool:
+    ends = [end for each in found for end in each.endpoints()]
+    return not any(one.overlaps(two) for one, two in combinations(ends, 2))
+
+
+NAMES = st.lists(
+    st.sampled_from(("echo", "lab-2", "my.service_1", "7", "x" * 63)),
+    min_size=1,
+    max_size=3,
+    unique=True,
+).map(lambda names: sorted(names, key=lambda name: name != "echo"))
+
+SETTINGS = st.builds(
+    Settings,
+    workers=st.integers(0, 64),
+    drain_seconds=st.floats(0, 86400.0),
+    log=st.builds(
+        LogSettings,
+        target=st.sampled_from(("auto", "journal", "syslog", "stderr")),
+        level=st.sampled_from(("error", "warning", "notice", "info", "debug")),
+        queue_records=st.integers(100, 10**6),
+        when_full=st.sampled_from(("drop", "wait")),
+    ),
+    listeners=NAMES.flatmap(lambda names: st.tuples(*map(listeners, names))).filter(
+        _without_conflicts
+    ),
+)
+"""Settings with one to three listeners, `echo` among them or not."""

@@ -1,0 +1,21 @@
+"""Makes instances of events and settings without knowing them one by one."""
+
+from dataclasses import fields
+from typing import Any, get_type_hints
+
+from netsrvd.events import Event
+
+VALUES: dict[type, object] = {str: "text", int: 7, float: 1.5}
+
+
+def sample(kind: type[Event], **given: object) -> Event:
+    """Return an event of a class: `given` fields as they are, others by their annotations."""
+    hints = get_type_hints(kind)
+    made: dict[str, Any] = {field.name: VALUES[hints[field.name]] for field in fields(kind)}
+    return kind(**made | given)
+
+
+def hostile(kind: type[Event], text: str) -> Event:
+    """Return an event of a class whose every text is `text`."""
+    hints = get_type_hints(kind)
+    return sample(kind, **{f.name: text for f in fields(kind) if hints[f.name] is str})

@@ -1,0 +1,154 @@
+"""netsrvd's own threads in the test's process, with a report that tests can read."""
+
+import itertools
+import socket
+import threading
+from collections.abc import Callable
+from typing import Any, Self, TypeVar
+
+from netsrvd.admission import AccessGate
+from netsrvd.events import Event
+from netsrvd.linux.mmsg import PAYLOAD_BYTES
+from netsrvd.listeners.acceptor import Acceptor
+from netsrvd.listeners.contracts import StreamService
+from netsrvd.listeners.datagram import Receiver
+from netsrvd.listeners.worker import Worker
+from netsrvd.services import echo
+from netsrvd.settings import Endpoint, ListenerSettings
+from netsrvd.sockets import bind
+from tests.support.patience import SECONDS, eventually
+from tests.support.reports import Failures, Reports
+
+Mover = Acceptor | Receiver
+Kind = TypeVar("Kind", bound=Event)
+
+
+def listener(**changes: Any) -> ListenerSettings:
+    """Return the settings of a listener on a port that the kernel chooses."""
+    return ListenerSettings(**{"name": "echo", "port": 0, **changes})
+
+
+def gate(settings: ListenerSettings) -> AccessGate:
+    return AccessGate(settings.allow, settings.deny)
+
+
+def opened(protocol: str, settings: ListenerSettings, host: str = "127.0.0.1") -> socket.socket:
+    """Return an own socket, by the four steps."""
+    endpoint = Endpoint(settings.name, protocol, host, settings.port, settings.interface)
+    return bind.open_endpoint(endpoint, settings).sock
+
+
+class Serving:
+    """One worker, and the acceptors and receivers that a test asks for.
+
+    The end of the `with` block stops and joins them all, and fails for a thread that failed: a
+    test that plants a failure takes it out of `failures`.
+    """
+
+    def __init__(self) -> None:
+        self.reports = Reports()
+        self.failures = Failures()
+        self.emptied = threading.Event()
+        self.worker = Worker(1, self.reports, self.emptied.set, self.failures)
+        self._movers: list[Mover] = []
+        self._identities = itertools.count(1)
+
+    def __enter__(self) -> Self:
+        self.worker.duty.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.reports.congested = False
+        self.stop_listening()
+        self.stop_worker()
+        assert not self.failures.found
+
+    def tcp(
+        self,
+        sock: socket.socket | None = None,
+        *,
+        service: Callable[[], StreamService] = echo.Stream,
+        host: str = "127.0.0.1",
+        start: bool = True,
+        **changes: Any,
+    ) -> Acceptor:
+        """Serve one TCP socket; `changes` are settings of its listener."""
+        settings = listener(**changes)
+        return self._started(
+            Acceptor(
+                sock or opened("tcp", settings, host),
+                settings,
+                gate(settings),
+                service,
+                [self.worker],
+                self.reports,
+                lambda: f"c{next(self._identities)}",
+                self.failures,
+            ),
+            start=start,
+        )
+
+    def udp(
+        self,
+        sock: socket.socket | None = None,
+        *,
+        host: str = "127.0.0.1",
+        payload_bytes: int = PAYLOAD_BYTES,
+        start: bool = True,
+        **changes: Any,
+    ) -> Receiver:
+        """Serve one UDP socket; `changes` are settings of its listener."""
+        settings = listener(**changes)
+        return self._started(
+            Receiver(
+                sock or opened("udp", settings, host),
+                settings,
+                gate(settings),
+                echo.Datagrams(),
+                self.reports,
+                self.failures,
+                payload_bytes,
+            ),
+            start=start,
+        )
+
+    def stop_listening(self) -> None:
+        """Stop and join all acceptors and receivers."""
+        for mover in self._movers:
+            mover.stop()
+        for mover in self._movers:
+            assert mover.duty.join(SECONDS), mover.duty.name
+        self._movers.clear()
+
+    def stop_worker(self) -> int:
+        """Stop and join the worker; return how many connections it still had."""
+        self.worker.stop()
+        assert self.worker.duty.join(SECONDS)
+        return self.worker.cut
+
+    def so_far(self, kind: type[Kind]) -> list[Kind]:
+        """Return the events of one kind that were reported until now."""
+        return [event for event in tuple(self.reports.events) if isinstance(event, kind)]
+
+    def told(self, kind: type[Kind], count: int = 1) -> list[Kind]:
+        """Return the events of one kind as soon as there are so many."""
+        self.reports.wait_for(kind, count)
+        return self.so_far(kind)
+
+    def only(self, kind: type[Kind]) -> Kind:
+        """Return the one event of its kind as soon as it is there; a second one is a failure."""
+        [event] = self.told(kind)
+        return event
+
+    def expect_failure(self) -> tuple[str, BaseException]:
+        """Return the name and the exception of a thread that failed, once."""
+        eventually(lambda: self.failures.found, "a thread has failed")
+        [failure] = self.failures.found
+        self.failures.found.clear()
+        return failure
+
+    def _started(self, mover: Any, *, start: bool) -> Any:
+        self._movers.append(mover)
+        if start:
+            mover.duty.start()
+        return mover

@@ -1,0 +1,43 @@
+"""Another user of the host, who has no privilege at all."""
+
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+def as_nobody(script: str, *arguments: object) -> str:
+    """Run a Python script as the user nobody, in the caller's network; return what it printed."""
+    if os.geteuid() != 0:
+        pytest.fail("becoming another user needs root: run the tests as root")
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script), *map(str, arguments)],
+        user="nobody",
+        group="nogroup",
+        extra_groups=(),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+TAKE_UDP_PORT = """
+    import errno, socket, sys
+    host, port = sys.argv[1], int(sys.argv[2])
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            sock.bind((host, port))
+            print("bound")
+        except OSError as error:
+            print(errno.errorcode[error.errno])
+"""
+"""Binds a UDP port as anybody may whose socket and ours both have SO_REUSEADDR."""

@@ -1,0 +1,141 @@
+"""netsrvd.config.changes"""
+
+from dataclasses import replace
+
+import pytest
+
+from netsrvd.config import changes
+from netsrvd.errors import ConfigError
+from netsrvd.settings import Endpoint, ListenerSettings, LogSettings, Settings
+
+ONE = ListenerSettings("one", protocols=("tcp",), hosts=("127.0.0.1",), port=1001)
+TWO = ListenerSettings("two", protocols=("udp",), hosts=("::1", "127.0.0.1"), port=1002)
+BOTH = Settings(listeners=(ONE, TWO))
+
+ONE_TCP = Endpoint("one", "tcp", "127.0.0.1", 1001)
+TWO_UDP_6 = Endpoint("two", "udp", "::1", 1002)
+TWO_UDP_4 = Endpoint("two", "udp", "127.0.0.1", 1002)
+
+
+def changed(one: ListenerSettings) -> Settings:
+    """Return the settings with another listener `one`."""
+    return replace(BOTH, listeners=(one, TWO))
+
+
+def test_endpoints_are_what_is_to_be_served() -> None:
+    """Each address, protocol and port of each listener is an endpoint, with its settings."""
+    assert changes.endpoints(BOTH, ()) == {ONE_TCP: ONE, TWO_UDP_6: TWO, TWO_UDP_4: TWO}
+
+
+def test_what_systemd_passed_is_one_endpoint() -> None:
+    """Where systemd passed sockets for a listener's protocol, none of its addresses is bound."""
+    adopted = {("two", "udp"), ("gone", "tcp")}
+    assert changes.endpoints(BOTH, adopted) == {ONE_TCP: ONE, Endpoint("two", "udp"): TWO}
+
+
+def test_nothing_changed() -> None:
+    """The same settings again open and close nothing, and every socket is kept."""
+    assert changes.plan(BOTH, BOTH, ()) == changes.Plan(
+        open={},
+        keep={ONE_TCP: ONE, TWO_UDP_6: TWO, TWO_UDP_4: TWO},
+        close=(),
+        changed=(),
+        needs_restart=(),
+    )
+
+
+def test_a_new_port_is_opened_and_the_old_one_closed() -> None:
+    """A listener that moves gets a new socket; the others keep theirs."""
+    moved = replace(ONE, port=2001)
+    plan = changes.plan(BOTH, changed(moved), ())
+    assert plan.open == {replace(ONE_TCP, port=2001): moved}
+    assert plan.close == (ONE_TCP,)
+    assert {*plan.keep} == {TWO_UDP_6, TWO_UDP_4}
+    assert plan.changed == ("listener.one.port",)
+
+
+def test_one_address_more_leaves_the_others_alone() -> None:
+    """Of a list of addresses only those that came or went are touched."""
+    plan = changes.plan(BOTH, changed(replace(ONE, hosts=("127.0.0.1", "127.0.0.2"))), ())
+    assert {*plan.open} == {replace(ONE_TCP, host="127.0.0.2")}
+    assert ONE_TCP in plan.keep
+    assert plan.close == ()
+
+
+def test_limits_change_under_the_same_socket() -> None:
+    """What is not about the socket comes into force with new settings for the socket kept."""
+    stricter = replace(ONE, allow=("loopback",), idle_seconds=1.0)
+    plan = changes.plan(BOTH, changed(stricter), ())
+    assert plan.keep[ONE_TCP] == stricter
+    assert (plan.open, plan.close, plan.needs_restart) == ({}, (), ())
+    assert plan.changed == ("listener.one.allow", "listener.one.idle_seconds")
+
+
+def test_listeners_come_and_go() -> None:
+    """A listener that is new is opened, one that is gone is closed, and both are told."""
+    new = replace(TWO, name="new", port=1003)
+    plan = changes.plan(BOTH, Settings(listeners=(TWO, new)), ())
+    assert {end.port for end in plan.open} == {1003}
+    assert plan.close == (ONE_TCP,)
+    assert plan.changed == ("listener one is gone", "listener new is new")
+
+
+def test_a_renamed_listener_cannot_take_its_own_port() -> None:
+    """Another name at the same address would close the queue of waiting clients: a restart."""
+    with pytest.raises(ConfigError, match=r"listener new: tcp \S+ port 1001 overlaps"):
+        changes.plan(BOTH, changed(replace(ONE, name="new")), ())
+
+
+@pytest.mark.parametrize(
+    "wider",
+    [replace(ONE, hosts=()), replace(ONE, hosts=("0.0.0.0",)), replace(ONE, interface="lo")],
+)
+def test_what_overlaps_an_open_socket_takes_a_restart(wider: ListenerSettings) -> None:
+    """To go from one address to all of them, the first socket would have to be closed before."""
+    with pytest.raises(ConfigError, match=r"which is still served; restart netsrvd instead$"):
+        changes.plan(BOTH, changed(wider), ())
+
+
+def test_a_passed_socket_is_kept_wherever_the_listener_moves() -> None:
+    """systemd's socket serves its listener as long as that is there, whatever its port says."""
+    adopted = {("one", "tcp")}
+    plan = changes.plan(BOTH, changed(replace(ONE, port=2001)), adopted)
+    assert (plan.open, plan.close) == ({}, ())
+    assert Endpoint("one", "tcp") in plan.keep
+
+
+@pytest.mark.parametrize(
+    ("new", "names"),
+    [
+        (replace(BOTH, workers=2), ("workers",)),
+        (replace(BOTH, log=LogSettings(target="syslog")), ("log.target",)),
+        (replace(BOTH, log=LogSettings(queue_records=100)), ("log.queue_records",)),
+        (replace(BOTH, log=LogSettings(when_full="wait")), ("log.when_full",)),
+        (changed(replace(ONE, backlog=1)), ("listener.one.backlog",)),
+        (changed(replace(ONE, options={"SO_KEEPALIVE": True})), ("listener.one.options",)),
+    ],
+)
+def test_what_only_a_restart_changes_is_named(new: Settings, names: tuple[str, ...]) -> None:
+    """Workers, the log but for its level, backlog and options stay as they are, and it is told."""
+    plan = changes.plan(BOTH, new, ())
+    assert plan.needs_restart == names
+    assert plan.changed == names
+
+
+@pytest.mark.parametrize(
+    ("new", "names"),
+    [
+        (replace(BOTH, drain_seconds=1.0), ("drain_seconds",)),
+        (replace(BOTH, log=LogSettings(level="debug")), ("log.level",)),
+    ],
+)
+def test_what_changes_at_once_needs_no_restart(new: Settings, names: tuple[str, ...]) -> None:
+    """The drain time-out and the level of the log come into force at once."""
+    plan = changes.plan(BOTH, new, ())
+    assert (plan.changed, plan.needs_restart) == (names, ())
+
+
+def test_the_options_of_a_new_listener_need_no_restart() -> None:
+    """Its sockets are opened now, so they are given their options now."""
+    new = replace(TWO, name="new", port=1003, options={"SO_KEEPALIVE": True})
+    assert changes.plan(BOTH, Settings(listeners=(ONE, TWO, new)), ()).needs_restart == ()

@@ -1,0 +1,266 @@
+"""netsrvd.config.schema"""
+
+from typing import Any
+
+import pytest
+
+from netsrvd.assembly import WORDS
+from netsrvd.config import schema
+from netsrvd.config.schema import NAME, Problem
+from netsrvd.settings import ListenerSettings, LogSettings, Settings
+
+
+def faults(tree: object) -> dict[str, str]:
+    """Return the text of each fault by its dotted key."""
+    _, problems = schema.read_settings(tree, WORDS)  # type: ignore[arg-type]
+    assert len({problem.path for problem in problems}) == len(problems)
+    return {".".join(problem.path): problem.text for problem in problems}
+
+
+def settings(tree: dict[str, Any]) -> Settings:
+    """Return the settings of a tree without faults."""
+    found, problems = schema.read_settings(tree, WORDS)
+    assert not problems
+    return found
+
+
+def echo(**given: object) -> dict[str, Any]:
+    """Return the tree that sets these keys of the listener `echo`."""
+    return {"listener": {"echo": given}}
+
+
+def test_without_any_key_everything_has_its_default() -> None:
+    """Echo, TCP and UDP, port 51423, all addresses, local networks alone, TCP_NODELAY."""
+    found = settings({})
+    assert found == Settings()
+    [listener] = found.listeners
+    assert listener == ListenerSettings(
+        name="echo",
+        service="echo",
+        protocols=("tcp", "udp"),
+        hosts=(),
+        port=51423,
+        interface="",
+        backlog=4096,
+        options={"TCP_NODELAY": True},
+        allow=("local",),
+        deny=(),
+        max_connections=10_000,
+        max_flows=4096,
+        idle_seconds=600.0,
+        write_seconds=30.0,
+        flow_seconds=30.0,
+    )
+    assert (found.workers, found.drain_seconds) == (0, 10.0)
+    assert found.log == LogSettings("auto", "info", 10_000, "drop")
+
+
+def test_every_key_fills_its_field() -> None:
+    """Each key of the file is found again in the settings, in the form that the program uses."""
+    found = settings(
+        {
+            "workers": 3,
+            "drain_timeout": "1min",
+            "log": {"target": "syslog", "level": "debug", "queue": 100, "when_full": "wait"},
+            "listener": {
+                "echo": {
+                    "protocols": "udp",
+                    "host": ["::1", "127.0.0.1"],
+                    "port": 7,
+                    "interface": "lo",
+                    "backlog": 1,
+                    "allow": "any",
+                    "deny": ["192.0.2.0/24"],
+                    "max_connections": 2,
+                    "max_flows": 3,
+                    "idle_timeout": 0,
+                    "write_timeout": "250ms",
+                    "flow_timeout": 1,
+                    "options": {"SO_RCVBUF": "1M", "TCP_NODELAY": False},
+                }
+            },
+        }
+    )
+    assert found == Settings(
+        workers=3,
+        drain_seconds=60.0,
+        log=LogSettings("syslog", "debug", 100, "wait"),
+        listeners=(
+            ListenerSettings(
+                name="echo",
+                protocols=("udp",),
+                hosts=("::1", "127.0.0.1"),
+                port=7,
+                interface="lo",
+                backlog=1,
+                options={"TCP_NODELAY": False, "SO_RCVBUF": 2**20},
+                allow=("any",),
+                deny=("192.0.2.0/24",),
+                max_connections=2,
+                max_flows=3,
+                idle_seconds=0.0,
+                write_seconds=0.25,
+                flow_seconds=1.0,
+            ),
+        ),
+    )
+
+
+def test_no_field_is_out_of_reach() -> None:
+    """Every field of the settings has a rule, but for those that tables of their own fill."""
+    assert schema.unruled_fields(WORDS) == {"log", "listeners", "name", "options"}
+
+
+def test_more_listeners_stand_beside_echo() -> None:
+    """A table of another name adds a listener with the same defaults; echo stays, and is first."""
+    found = settings({"listener": {"lab": {"port": 7007}}})
+    assert found.listeners == (ListenerSettings("echo"), ListenerSettings("lab", port=7007))
+
+
+def test_a_listener_can_be_disabled() -> None:
+    """`enabled = false` takes a listener away, and what it would have been is still checked."""
+    tree = {"listener": {"echo": {"enabled": False}, "lab": {"port": 7007}}}
+    assert settings(tree).listeners == (ListenerSettings("lab", port=7007),)
+    assert faults({"listener": {"echo": {"enabled": False, "port": 0}, "lab": {}}}) == {
+        "listener.echo.port": "expected a port from 1 to 65535"
+    }
+
+
+@pytest.mark.parametrize(
+    ("tree", "key", "text"),
+    [
+        ({"worker": 1}, "worker", 'unknown key; did you mean "workers"?'),
+        (
+            {"xyzzy": 1},
+            "xyzzy",
+            "unknown key; known: drain_timeout, listener, log, workers",
+        ),
+        ({"log": {"levle": "info"}}, "log.levle", 'unknown key; did you mean "level"?'),
+        (echo(ports=7), "listener.echo.ports", 'unknown key; did you mean "port"?'),
+        (echo(enable=False), "listener.echo.enable", 'unknown key; did you mean "enabled"?'),
+        (
+            echo(options={"SO_RECVBUF": 1}),
+            "listener.echo.options.SO_RECVBUF",
+            'unknown socket option; did you mean "SO_RCVBUF"?',
+        ),
+        ({"log": 7}, "log", "expected a table"),
+        ({"listener": []}, "listener", "expected a table"),
+        ({"listener": {"lab": 7}}, "listener.lab", "expected a table"),
+        (echo(options=True), "listener.echo.options", "expected a table"),
+        (
+            echo(options={"SO_REUSEADDR": True}),
+            "listener.echo.options.SO_REUSEADDR",
+            "is set by the daemon itself: always on for TCP",
+        ),
+        (
+            echo(options={"SO_RCVBUF": "1X"}),
+            "listener.echo.options.SO_RCVBUF",
+            'expected a size in bytes such as 65536 or "64K"',
+        ),
+        (echo(enabled="no"), "listener.echo.enabled", "expected true or false"),
+        (echo(service="telnet"), "listener.echo.service", 'expected one of "echo"'),
+        (echo(allow=["192.0.2.1/24"]), "listener.echo.allow", "expected a network without host"),
+        (echo(allow=["lokal"]), "listener.echo.allow", "expected addresses, networks such as"),
+        (echo(deny=7), "listener.echo.deny", "expected a list of addresses, networks and words"),
+        (echo(enabled=False), "listener", "none is enabled, so nothing would be served"),
+        ({"listener": {"": {}}}, "listener.", "expected a name of letters, digits and _ . -"),
+    ],
+)
+def test_a_fault_says_where_it_is_and_what_was_expected(
+    tree: dict[str, Any], key: str, text: str
+) -> None:
+    """What is unknown, out of range, of the wrong type or senseless is one problem at its key."""
+    [(where, what)] = faults(tree).items()
+    assert where == key
+    assert what.startswith(text)
+
+
+def test_all_faults_are_found_at_once() -> None:
+    """Nobody has to start the daemon once for each fault."""
+    assert faults(
+        {
+            "workers": -1,
+            "drain_timeout": "soon",
+            "log": {"level": "loud", "colour": True},
+            "listener": {"echo": {"port": 0, "host": "here", "options": {"SO_RCVBUF": -1}}},
+        }
+    ).keys() == {
+        "workers",
+        "drain_timeout",
+        "log.level",
+        "log.colour",
+        "listener.echo.port",
+        "listener.echo.host",
+        "listener.echo.options.SO_RCVBUF",
+    }
+
+
+CONFLICTS: list[tuple[dict[str, Any], dict[str, Any], set[str]]] = [
+    ({}, {}, {"tcp 0.0.0.0", "tcp ::", "udp 0.0.0.0", "udp ::"}),
+    ({"protocols": ["tcp"]}, {"protocols": ["udp"]}, set()),
+    ({"port": 7}, {}, set()),
+    ({}, {"host": "127.0.0.1"}, {"tcp 127.0.0.1", "udp 127.0.0.1"}),
+    ({"host": "127.0.0.1"}, {"host": "127.0.0.2"}, set()),
+    ({"host": "::1"}, {"host": "127.0.0.1"}, set()),
+    ({"host": "::"}, {"host": ["127.0.0.1", "::1"]}, {"tcp ::1", "udp ::1"}),
+    ({"interface": "eth0"}, {"interface": "eth1"}, set()),
+    ({"interface": "eth0", "protocols": "udp"}, {"host": "::1"}, {"udp ::1"}),
+    ({"interface": "eth0"}, {"interface": "eth0", "host": "::1"}, {"tcp ::1", "udp ::1"}),
+]
+
+
+@pytest.mark.parametrize(("first", "second", "wanted_twice"), CONFLICTS)
+def test_two_listeners_on_one_address_conflict(
+    first: dict[str, Any], second: dict[str, Any], wanted_twice: set[str]
+) -> None:
+    """What the kernel would not let both have is a fault: all addresses overlap each of them,
+    an interface only itself and none, and the families, protocols and ports do not meet.
+    """
+    for one, two in ((first, second), (second, first)):
+        _, found = schema.read_settings({"listener": {"echo": one, "lab": two}}, WORDS)
+        assert bool(found) == bool(wanted_twice)
+    _, found = schema.read_settings({"listener": {"echo": first, "lab": second}}, WORDS)
+    assert found == [
+        Problem(
+            ("listener", "lab", "port"),
+            f"{where} port 51423 is also wanted by listener echo; "
+            "give one of them another port, host or interface",
+        )
+        for where in sorted(wanted_twice)
+    ]
+
+
+def test_a_listener_can_conflict_with_itself() -> None:
+    """A list of hosts that has all addresses and one of them as well wants that one twice."""
+    found = faults(echo(host=["127.0.0.1", "0.0.0.0"], protocols="tcp"))
+    assert found == {
+        "listener.echo.port": "tcp 0.0.0.0 port 51423 is also wanted by listener echo; "
+        "give one of them another port, host or interface"
+    }
+
+
+@pytest.mark.parametrize("name", ["echo", "a", "lab-2", "my.service_1", "7", "x" * 63])
+def test_names_of_listeners(name: str) -> None:
+    """A name is something that FileDescriptorName= and a log line can hold."""
+    assert NAME.fullmatch(name)
+
+
+@pytest.mark.parametrize("name", ["", "-a", "a b", "a:b", "a\n", "ö", "x" * 64])
+def test_what_is_no_name_of_a_listener(name: str) -> None:
+    """Colons separate the names in LISTEN_FDNAMES; other signs would have to be escaped."""
+    assert not NAME.fullmatch(name)
+
+
+def test_effective_settings_are_in_the_order_of_the_rules() -> None:
+    """Every key is listed once, with the value that stands for it in TOML."""
+    rows = schema.effective(Settings(), WORDS)
+    assert rows[:3] == [(("workers",), 0), (("drain_timeout",), "10s"), (("log", "target"), "auto")]
+    assert rows[-1] == (("listener", "echo", "options", "TCP_NODELAY"), True)
+    paths = [path for path, _ in rows]
+    assert len({*paths}) == len(paths)
+
+
+def test_a_disabled_echo_is_listed() -> None:
+    """Where there is no listener `echo` the list says so, for it is there by default."""
+    found = settings({"listener": {"echo": {"enabled": False}, "lab": {"port": 7}}})
+    assert (("listener", "echo", "enabled"), False) in schema.effective(found, WORDS)

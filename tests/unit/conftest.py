@@ -1,0 +1,19 @@
+"""What all unit tests share."""
+
+import threading
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import settings
+
+# A slow machine is no fault of the code; what a property test finds it finds again.
+settings.register_profile("unit", deadline=None, derandomize=True)
+settings.load_profile("unit")
+
+
+@pytest.fixture(autouse=True)
+def _no_thread_stays() -> Iterator[None]:
+    """Fail a test that leaves a thread behind."""
+    before = {*threading.enumerate()}
+    yield
+    assert not {*threading.enumerate()} - before

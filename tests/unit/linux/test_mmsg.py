@@ -1,0 +1,186 @@
+"""netsrvd.linux.mmsg"""
+
+import ctypes
+import errno
+import os
+import socket
+import struct
+from collections.abc import Iterator
+
+import pytest
+
+from netsrvd.linux import mmsg
+from netsrvd.linux.mmsg import BATCH, IPV4, IPV6, Batch, Iovec, Layout, Mmsghdr, Msghdr, Timespec
+
+PAYLOAD_BYTES = 512
+
+Pair = tuple[socket.socket, socket.socket]
+
+
+@pytest.fixture
+def pair() -> Iterator[Pair]:
+    one, two = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    with one, two:
+        yield one, two
+
+
+@pytest.fixture
+def batch() -> Batch:
+    return Batch(IPV4, PAYLOAD_BYTES)
+
+
+def envelope(layout: Layout, peer: bytes, control: bytes) -> bytes:
+    """Return what the kernel would leave in the name and control buffers of a datagram."""
+    space = (layout.name_length + 7) & ~7
+    return peer.ljust(space, b"\0") + control.ljust(layout.control_length, b"\0")
+
+
+def ipv4(host: str, port: int, interface: int, local: str, asked: str) -> bytes:
+    """Return the envelope of an IPv4 datagram, built from the C declarations."""
+    name = struct.pack("=H", socket.AF_INET) + struct.pack(">H", port) + socket.inet_aton(host)
+    info = struct.pack("=i", interface) + socket.inet_aton(local) + socket.inet_aton(asked)
+    return envelope(IPV4, name, struct.pack("=Qii", 28, socket.IPPROTO_IP, 8) + info)
+
+
+def ipv6(host: str, port: int, scope: int, asked: str, interface: int) -> bytes:
+    """Return the envelope of an IPv6 datagram, built from the C declarations."""
+    packed = [socket.inet_pton(socket.AF_INET6, each) for each in (host, asked)]
+    name = struct.pack("=H", socket.AF_INET6) + struct.pack(">HI", port, 0) + packed[0]
+    info = packed[1] + struct.pack("=I", interface)
+    control = struct.pack("=Qii", 36, socket.IPPROTO_IPV6, 50) + info
+    return envelope(IPV6, name + struct.pack("=I", scope), control)
+
+
+@pytest.mark.parametrize(
+    ("kind", "size", "offsets"),
+    [
+        (Iovec, 16, {"base": 0, "length": 8}),
+        (Msghdr, 56, {"name": 0, "iov": 16, "iov_count": 24, "control": 32, "flags": 48}),
+        (Mmsghdr, 64, {"header": 0, "length": 56}),
+        (Timespec, 16, {"seconds": 0, "nanoseconds": 8}),
+    ],
+)
+@pytest.mark.skipif(ctypes.sizeof(ctypes.c_void_p) != 8, reason="the figures of 64 bits")
+def test_structures_are_laid_out_as_in_c(
+    kind: type[ctypes.Structure], size: int, offsets: dict[str, int]
+) -> None:
+    """Sizes and offsets are those that a C compiler gives the declarations."""
+    assert ctypes.sizeof(kind) == size
+    assert {name: getattr(kind, name).offset for name in offsets} == offsets
+
+
+@pytest.mark.parametrize("layout", [IPV4, IPV6])
+def test_control_messages_have_the_room_that_they_need(layout: Layout) -> None:
+    """One packet-info message fits exactly, as CMSG_SPACE() counts it."""
+    size = max(part.stop for part in (layout.asked, layout.local, layout.interface)) - 16
+    assert layout.control_length == socket.CMSG_SPACE(size)
+
+
+def test_an_ipv4_envelope_is_read() -> None:
+    """Peer, the address that was asked, the address it came in on: each from its place."""
+    batch = Batch(IPV4, PAYLOAD_BYTES)
+    made = ipv4("192.0.2.1", 7007, 3, "192.0.2.9", "192.0.2.255")
+    assert batch.peer(made) == ("192.0.2.1", 7007)
+    assert (batch.asked(made), batch.local(made)) == ("192.0.2.255", "192.0.2.9")
+
+
+@pytest.mark.parametrize(
+    ("host", "scope", "asked", "peer", "shown"),
+    [
+        ("2001:db8::1", 0, "2001:db8::9", "2001:db8::1", "2001:db8::9"),
+        ("::ffff:192.0.2.1", 0, "::ffff:192.0.2.9", "192.0.2.1", "192.0.2.9"),
+        ("fe80::1", 1, "fe80::9", f"fe80::1%{socket.if_indextoname(1)}", "fe80::9"),
+    ],
+)
+def test_an_ipv6_envelope_is_read(host: str, scope: int, asked: str, peer: str, shown: str) -> None:
+    """Mapped addresses are IPv4, link-local ones are told their interface."""
+    batch = Batch(IPV6, PAYLOAD_BYTES)
+    made = ipv6(host, 7007, scope, asked, 5)
+    assert batch.peer(made) == (peer, 7007)
+    assert (batch.asked(made), batch.local(made)) == (shown, shown)
+
+
+def test_a_batch_is_received(pair: Pair, batch: Batch) -> None:
+    """What has arrived comes in one call, each datagram by itself, empty ones too."""
+    texts = [b"one", b"", b"three", b"x" * PAYLOAD_BYTES]
+    for text in texts:
+        pair[0].send(text)
+    assert batch.receive(pair[1].fileno()) == len(texts)
+    assert batch.lengths(4) == [3, 0, 5, PAYLOAD_BYTES]
+    assert [bytes(batch.payload(index)) for index in range(4)] == texts
+    assert batch.truncated(4) == []
+    assert len({*batch.envelopes(4)}) == 1
+
+
+def test_no_more_than_a_batch_comes_at_once(pair: Pair, batch: Batch) -> None:
+    """Datagrams beyond the batch wait for the next call."""
+    descriptor, sent = pair[1].fileno(), 0
+    pair[0].setblocking(False)
+    while sent <= BATCH:
+        try:
+            pair[0].send(b"x")
+        except BlockingIOError:
+            break
+        sent += 1
+    first = batch.receive(descriptor)
+    assert first == min(sent, BATCH)
+    assert batch.receive(descriptor) == sent - first
+
+
+def test_a_datagram_that_does_not_fit_is_told(pair: Pair, batch: Batch) -> None:
+    """A truncated datagram is known by its flag; the others of the batch are whole."""
+    for size in (PAYLOAD_BYTES + 1, 1, PAYLOAD_BYTES + 9):
+        pair[0].send(b"x" * size)
+    assert batch.receive(pair[1].fileno()) == 3
+    assert batch.truncated(3) == [0, 2]
+    assert batch.lengths(3) == [PAYLOAD_BYTES, 1, PAYLOAD_BYTES]
+
+
+def test_nothing_there_is_no_error(pair: Pair, batch: Batch) -> None:
+    """Where nothing waits, nothing is received, and nobody waits for it."""
+    assert batch.receive(pair[1].fileno()) == 0
+
+
+def test_an_error_of_receiving_is_raised(batch: Batch) -> None:
+    """What is neither EAGAIN nor EINTR is an OSError with its errno."""
+    with pytest.raises(OSError, match=os.strerror(errno.EBADF)) as caught:
+        batch.receive(-1)
+    assert caught.value.errno == errno.EBADF
+
+
+def test_an_error_of_sending_is_raised(batch: Batch) -> None:
+    """An answer that cannot be sent is an OSError with its errno."""
+    with pytest.raises(OSError, match=os.strerror(errno.EBADF)):
+        batch.send(-1, 0, 1)
+
+
+def test_answers_are_the_payloads_as_they_came(pair: Pair, batch: Batch) -> None:
+    """Only the lengths and the interfaces are set for the answers; the rest is shared."""
+    for text in (b"one", b"", b"three"):
+        pair[0].send(text)
+    batch.receive(pair[1].fileno())
+    batch._interfaces[1] = 9
+    batch.reply_as_received(3)
+    assert batch._send_lengths[:3].tolist() == [3, 0, 5]
+    assert batch._interfaces[:3].tolist() == [0, 0, 0]
+
+
+def test_an_answer_can_be_pinned_to_its_interface(batch: Batch) -> None:
+    """A link-local answer goes out where its request came in; no other answer is touched."""
+    made = ipv4("169.254.1.1", 7, 3, "169.254.1.9", "169.254.1.9")
+    batch.pin(2, made)
+    assert batch._interfaces[:4].tolist() == [0, 0, 3, 0]
+
+
+def test_an_answer_can_be_sent_from_where_it_was_asked(batch: Batch) -> None:
+    """Where the kernel kept no local address, the one that was asked takes its place."""
+    made = ipv4("192.0.2.1", 7, 3, "0.0.0.0", "192.0.2.9")
+    batch.answer_from_asked(2, made)
+    found = batch.envelopes(4)
+    assert [batch.local(each) for each in found] == ["0.0.0.0", "0.0.0.0", "192.0.2.9", "0.0.0.0"]
+    assert batch.asked(found[2]) == "0.0.0.0"
+
+
+def test_layouts_are_found_by_family() -> None:
+    """Each family of a UDP socket has its layout."""
+    assert {socket.AF_INET: IPV4, socket.AF_INET6: IPV6} == mmsg.LAYOUTS

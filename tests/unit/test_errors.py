@@ -1,0 +1,36 @@
+"""netsrvd.errors"""
+
+import os
+
+import pytest
+
+from netsrvd import errors
+from netsrvd.errors import NetsrvdError
+
+STATUSES = {
+    NetsrvdError: os.EX_SOFTWARE,
+    errors.UsageError: os.EX_USAGE,
+    errors.ConfigError: os.EX_CONFIG,
+    errors.SocketError: os.EX_UNAVAILABLE,
+    errors.PrivilegeError: os.EX_NOPERM,
+    errors.ActivationError: os.EX_CONFIG,
+    errors.DetachError: os.EX_CANTCREAT,
+}
+
+
+def test_every_error_has_its_status() -> None:
+    """The exit statuses are those of sysexits(3), and no error is without one."""
+    kinds = [each for each in vars(errors).values() if isinstance(each, type)]
+    assert {kind: kind.exit_status for kind in kinds} == STATUSES
+
+
+@pytest.mark.parametrize("kind", STATUSES)
+def test_all_errors_for_people_have_one_root(kind: type[Exception]) -> None:
+    """The command line catches one type, and nothing that is a bug."""
+    assert issubclass(kind, NetsrvdError)
+
+
+def test_a_configuration_error_has_a_line_for_each_fault() -> None:
+    """All faults are shown at once, and each can be counted."""
+    error = errors.ConfigError(["one", "two"])
+    assert (str(error), error.problems) == ("one\ntwo", ["one", "two"])

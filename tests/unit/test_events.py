@@ -1,0 +1,100 @@
+"""netsrvd.events: what holds for all of them"""
+
+import re
+from dataclasses import FrozenInstanceError, fields, is_dataclass
+from pathlib import Path
+
+import pytest
+
+import netsrvd.events
+from netsrvd.events import LEVELS, MODULES, Event, all_events, one_line
+from netsrvd.events.connections import AcceptTrouble, Closed
+from netsrvd.events.flows import FlowEnded, ReceiveTrouble
+from netsrvd.events.life import Reloaded, ReloadFailed, Stopping
+from tests.support.samples import hostile, sample
+
+EVENTS = all_events()
+EACH = pytest.mark.parametrize("kind", EVENTS, ids=lambda kind: kind.__name__)
+
+
+def test_there_is_an_event_in_each_module() -> None:
+    """The list of modules is complete, and so is the list of events."""
+    folder = Path(netsrvd.events.__file__).parent
+    assert {*MODULES} == {path.stem for path in folder.glob("*.py")} - {"__init__"}
+    assert {kind.__module__.rpartition(".")[2] for kind in EVENTS} == {*MODULES}
+
+
+def test_message_ids_are_unique() -> None:
+    """No two events share a MESSAGE_ID: `journalctl MESSAGE_ID=...` finds one kind."""
+    assert len({kind.MESSAGE_ID for kind in EVENTS}) == len(EVENTS)
+
+
+@EACH
+def test_a_message_id_is_a_random_number(kind: type[Event]) -> None:
+    """It has 32 hexadecimal digits, in the form of a random UUID (RFC 4122), as systemd asks."""
+    assert re.fullmatch("[0-9a-f]{12}4[0-9a-f]{3}[89ab][0-9a-f]{15}", kind.MESSAGE_ID)
+
+
+@EACH
+def test_an_event_explains_itself(kind: type[Event]) -> None:
+    """The subject is a line, the docstring says what it means; both stand in the catalog."""
+    assert kind.SUBJECT
+    assert kind.SUBJECT.isprintable()
+    assert kind.__doc__
+    assert kind.__doc__.endswith((".\n    ", "."))
+    assert kind.PRIORITY in LEVELS.values()
+
+
+@EACH
+def test_its_text_is_one_line(kind: type[Event]) -> None:
+    """The message is one line that names where it happened."""
+    text = sample(kind).text()
+    assert text.isprintable()
+    assert len(text) > 10
+
+
+@EACH
+def test_its_text_says_what_its_fields_say(kind: type[Event]) -> None:
+    """Whatever text the fields have, the message can be made of it."""
+    assert hostile(kind, "\x1b\n").text()
+
+
+@EACH
+def test_it_is_frozen(kind: type[Event]) -> None:
+    """An event travels between threads, so nobody can change it."""
+    event = sample(kind)
+    assert is_dataclass(event)
+    with pytest.raises(FrozenInstanceError):
+        setattr(event, fields(kind)[0].name, None)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("event", "part"),
+    [
+        (sample(Closed, error="oh"), "text (oh), 1.500 s"),
+        (sample(FlowEnded, error="oh"), "unsent, last error: oh"),
+        (Reloaded("", "workers"), "nothing changed; only after a restart: workers"),
+        (Reloaded("log.level"), "configuration reloaded: log.level"),
+        (ReloadFailed("one\ntwo"), "stays: one; two"),
+        (Stopping("SIGTERM", 0, 10.0), "stopping on SIGTERM: nothing to drain"),
+        (Stopping("SIGTERM", 2, 0.5), "draining 2 connections for up to 0.5 s"),
+        (sample(AcceptTrouble, pause_ms=0), "text; going on"),
+        (sample(AcceptTrouble, pause_ms=100), "text; trying again every 100 ms"),
+        (sample(ReceiveTrouble, pause_ms=0), "text; going on"),
+        (sample(ReceiveTrouble, pause_ms=100), "text; trying again every 100 ms"),
+    ],
+)
+def test_texts_with_two_forms(event: Event, part: str) -> None:
+    """What is not there is not spoken of; what can be survived says what happens next."""
+    assert part in event.text()
+
+
+def test_one_line() -> None:
+    """Line breaks of all sorts become semicolons."""
+    assert one_line("one\ntwo\r\nthree\x0bfour\u2028five\n") == "one; two; three; four; five"
+
+
+def test_the_root_says_nothing() -> None:
+    """An event without a text of its own is a mistake."""
+    with pytest.raises(NotImplementedError):
+        Event().text()

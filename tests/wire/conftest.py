@@ -1,0 +1,102 @@
+"""What the wire tests share: serving threads, networks, and the check that nothing is left."""
+
+import os
+import resource
+import socket
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pytest
+
+from tests.support.namespaces import Namespace, link, namespace
+from tests.support.patience import eventually
+from tests.support.serving import Serving
+
+
+@pytest.fixture(autouse=True)
+def nothing_left() -> Iterator[None]:
+    """Fail a test that leaves a thread or a descriptor behind."""
+    threads, descriptors = threading.active_count(), open_descriptors()
+    yield
+    eventually(lambda: threading.active_count() == threads, "the threads have ended")
+    assert open_descriptors() == descriptors
+
+
+def open_descriptors() -> dict[str, str]:
+    """Return what stands behind each open descriptor, but the one that is used to look."""
+    found = {}
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            found[name] = os.readlink(f"/proc/self/fd/{name}")
+        except FileNotFoundError:
+            continue
+    return found
+
+
+@pytest.fixture
+def serving() -> Iterator[Serving]:
+    with Serving() as parts:
+        yield parts
+
+
+@pytest.fixture
+def many_descriptors() -> Iterator[None]:
+    """Let this process have all descriptors that its hard limit allows."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@dataclass(frozen=True)
+class Network:
+    """Two hosts with two links: `s0` to `c0` and `s1` to `c1`.
+
+    The first link has two addresses a family at the server's end; on both links the ends have the
+    same link-local addresses, which therefore do not tell the links apart.
+    """
+
+    server: Namespace
+    client: Namespace
+
+    def asker(self, host: str, interface: str = "") -> socket.socket:
+        """Return a UDP socket on an address (and an interface) of the client."""
+        with self.client.entered():
+            family = socket.AF_INET6 if ":" in host else socket.AF_INET
+            sock = socket.socket(family, socket.SOCK_DGRAM)
+            sock.settimeout(5)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
+            if interface:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, interface.encode())
+            scope = socket.if_nametoindex(interface) if host.startswith("fe80:") else 0
+            sock.bind((host, 0, 0, scope) if scope else (host, 0))
+            return sock
+
+    def scope(self, interface: str) -> int:
+        """Return the number of an interface of the client."""
+        with self.client.entered():
+            return socket.if_nametoindex(interface)
+
+
+@pytest.fixture(scope="session")
+def network() -> Iterator[Network]:
+    with namespace() as server, namespace() as client:
+        for number in (0, 1):
+            link(server, f"s{number}", client, f"c{number}")
+        for space, end, last in ((server, "s", 1), (client, "c", 9)):
+            space.ip(
+                *(
+                    f"address add {address} dev {end}{number} {flags}"
+                    for number in (0, 1)
+                    for address, flags in (
+                        (f"10.9.{number}.{last}/24 broadcast +", ""),
+                        (f"fd09:{number}::{last}/64", "nodad"),
+                        (f"169.254.9.{last}/16", ""),
+                        (f"fe80::{last}/64", "nodad"),
+                    )
+                )
+            )
+        server.ip("address add 10.9.0.2/24 dev s0", "address add fd09:0::2/64 dev s0 nodad")
+        client.ip("address add 10.9.0.10/24 dev c0")
+        yield Network(server, client)

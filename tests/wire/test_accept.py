@@ -1,0 +1,220 @@
+"""What keeps connections from being taken: errors of accept, and a listener that is full."""
+
+import errno
+import resource
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+
+import pytest
+
+from netsrvd.events.connections import (
+    Accepted,
+    AcceptRecovered,
+    AcceptTrouble,
+    Closed,
+    ListenerFull,
+    ListenerRelieved,
+)
+from netsrvd.listeners import trouble
+from netsrvd.listeners.acceptor import CAPACITY_ERRORS, PEER_ERRORS
+from netsrvd.services import echo
+from tests.support.faults import FaultySocket
+from tests.support.patience import SECONDS, eventually
+from tests.support.peers import connect, echoed, nothing_more
+from tests.support.serving import Serving, gate, listener, opened
+from tests.wire.conftest import open_descriptors
+
+ERRORS = sorted(PEER_ERRORS | CAPACITY_ERRORS - {errno.EINTR})
+
+
+@pytest.fixture
+def stack() -> Iterator[ExitStack]:
+    with ExitStack() as entered:
+        yield entered
+
+
+@pytest.fixture
+def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make the waits around trouble short."""
+    monkeypatch.setattr(trouble, "QUIET_SECONDS", 0.05)
+    monkeypatch.setattr(trouble, "PAUSE_SECONDS", 0.01)
+
+
+@pytest.mark.parametrize("number", ERRORS, ids=errno.errorcode.get)
+def test_an_error_of_accept_is_told_and_survived(
+    number: int, serving: Serving, hurry: None
+) -> None:
+    """Whatever accept(2) may return for one connection, or for want of something, is told once
+    when it begins and once when it ends; then everybody who waits is served.
+    """
+    faulty = FaultySocket(opened("tcp", listener()))
+    faulty.faults = [number] * 3
+    acceptor = serving.tcp(faulty)
+    with connect(acceptor.local) as client:
+        assert echoed(client)
+        began, ended = serving.only(AcceptTrouble), serving.only(AcceptRecovered)
+        assert began.error.startswith(f"{errno.errorcode[number]}: ")
+        assert began.pause_ms == (10 if number in CAPACITY_ERRORS else 0)
+        assert (ended.errors, acceptor.counters.accept_errors) == (3, 3)
+        assert echoed(client)
+
+
+def test_trouble_may_come_again(serving: Serving, hurry: None) -> None:
+    """New trouble after the end of the old one is told anew."""
+    faulty = FaultySocket(opened("tcp", listener()))
+    acceptor = serving.tcp(faulty)
+    for times in (1, 2):
+        faulty.faults = [errno.ECONNABORTED]
+        with connect(acceptor.local) as client:
+            assert echoed(client)
+        serving.told(AcceptRecovered, times)
+        assert len(serving.so_far(AcceptTrouble)) == times
+
+
+@pytest.mark.parametrize("number", [errno.EBADF, errno.EINVAL, errno.ENOTSOCK])
+def test_a_socket_that_is_no_good_ends_the_thread(number: int, serving: Serving) -> None:
+    """An error that can only be a bug is not survived: the process is to end."""
+    faulty = FaultySocket(opened("tcp", listener()))
+    faulty.faults = [number]
+    acceptor = serving.tcp(faulty)
+    with suppress(ConnectionError):
+        connect(acceptor.local).close()
+    name, error = serving.expect_failure()
+    assert name == acceptor.duty.name
+    assert isinstance(error, OSError)
+    assert error.errno == number
+
+
+@contextmanager
+def descriptors_for(count: int) -> Iterator[None]:
+    """Let this process open `count` more descriptors."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    limit = max(map(int, open_descriptors())) + 1 + count
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def processor_seconds() -> float:
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return used.ru_utime + used.ru_stime
+
+
+def test_running_out_of_descriptors_is_survived(
+    serving: Serving, stack: ExitStack, many_descriptors: None
+) -> None:
+    """With 500 clients and room for 20 the daemon serves 20, tells once that it cannot take more,
+    does not burn the processor, and serves the others as soon as there is room.
+    """
+    acceptor = serving.tcp(start=False)
+    clients = [stack.enter_context(connect(acceptor.local)) for _ in range(500)]
+    with descriptors_for(20):
+        acceptor.duty.start()
+        began = serving.only(AcceptTrouble)
+        errors, used, since = acceptor.counters.accept_errors, processor_seconds(), time.monotonic()
+        eventually(lambda: acceptor.counters.accept_errors >= errors + 6, "it tries again")
+        seconds, used = time.monotonic() - since, processor_seconds() - used
+        assert serving.worker.live == len(serving.so_far(Accepted)) == 20
+        assert echoed(clients[0])
+    assert began.error == "EMFILE: Too many open files"
+    assert began.pause_ms == 100
+    assert 0.5 < seconds < SECONDS
+    assert used < 0.5 * seconds  # most of it is this thread's looking
+    for client in clients:
+        assert echoed(client)
+    ended = serving.only(AcceptRecovered)
+    assert ended.errors == acceptor.counters.accept_errors < 15
+    assert serving.only(AcceptTrouble) is began
+
+
+def test_a_full_listener_has_others_wait(serving: Serving, stack: ExitStack) -> None:
+    """With `max_connections` inside, further clients wait in the kernel's queue and are served in
+    order as others leave; that it was full is told once, and once that it is no longer.
+    """
+    acceptor = serving.tcp(max_connections=10)
+    clients = [stack.enter_context(connect(acceptor.local)) for _ in range(25)]
+    for client in clients:
+        client.send(b"x")
+    serving.told(Accepted, 10)
+    full = serving.only(ListenerFull)
+    assert (full.connections, full.local_port) == (10, acceptor.local[1])
+    for left in range(15):
+        assert clients[left].recv(1) == b"x"
+        assert nothing_more(clients[left + 10])
+        clients[left].close()
+        serving.told(Accepted, left + 11)
+        assert serving.worker.live <= 10
+        clients[left + 10].settimeout(SECONDS)
+    assert serving.only(ListenerFull) is full
+    assert not serving.so_far(ListenerRelieved)
+    for client in clients[15:]:
+        assert client.recv(1) == b"x"
+        client.close()
+    relieved = serving.only(ListenerRelieved)
+    assert relieved.connections <= 9
+    assert 0 < relieved.seconds < SECONDS
+    assert serving.only(ListenerFull) is full
+
+
+def test_relief_is_told_without_a_newcomer(serving: Serving, stack: ExitStack) -> None:
+    """That a full listener has room again is told as soon as it has, though nobody comes."""
+    acceptor = serving.tcp(max_connections=40)
+    clients = [stack.enter_context(connect(acceptor.local)) for _ in range(40)]
+    serving.only(ListenerFull)
+    for client in clients[:3]:
+        client.close()
+    serving.told(Closed, 3)
+    with connect(acceptor.local) as other:
+        assert echoed(other)
+    assert not serving.so_far(ListenerRelieved)
+    for client in clients[3:]:
+        client.close()
+    assert serving.only(ListenerRelieved).connections == 36
+
+
+def test_a_higher_limit_lets_the_waiting_in(serving: Serving, stack: ExitStack) -> None:
+    """New settings with more room are in force at once, without anybody leaving; those with less
+    end nobody.
+    """
+    acceptor = serving.tcp(max_connections=1)
+    first, second = (stack.enter_context(connect(acceptor.local)) for _ in range(2))
+    second.send(b"x")
+    serving.only(ListenerFull)
+    assert nothing_more(second)
+    second.settimeout(SECONDS)
+    for limit in (5, 1):
+        changed = listener(max_connections=limit)
+        acceptor.update(changed, gate(changed), echo.Stream)
+        if limit == 5:
+            assert second.recv(1) == b"x"
+    serving.told(ListenerFull, 2)
+    assert echoed(first)
+    assert echoed(second)
+
+
+def test_waiting_for_the_log_takes_nobody(serving: Serving, stack: ExitStack) -> None:
+    """While the log is congested nobody new is taken; those inside are served on."""
+    acceptor, receiver = serving.tcp(), serving.udp()
+    inside = stack.enter_context(connect(acceptor.local))
+    assert echoed(inside)
+    serving.reports.congested = True
+    asker = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+    asker.connect(receiver.local)
+    for mover in (acceptor, receiver):
+        mover.duty.ping(1)
+        eventually(lambda mover=mover: mover.duty.pulse == 1, "it has seen that")
+    outside = stack.enter_context(connect(acceptor.local))
+    outside.send(b"x")
+    asker.send(b"x")
+    assert echoed(inside)
+    assert nothing_more(outside)
+    assert nothing_more(asker)
+    assert len(serving.so_far(Accepted)) == 1
+    serving.reports.congested = False
+    for client in (outside, asker):
+        client.settimeout(SECONDS)
+        assert client.recv(1) == b"x"

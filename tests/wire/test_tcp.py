@@ -1,0 +1,415 @@
+"""TCP connections from accept to close, through an acceptor and a worker."""
+
+import os
+import select
+import socket
+import threading
+from collections.abc import Callable
+from itertools import pairwise
+from time import monotonic
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from netsrvd.events.connections import Accepted, Closed, Refused, ServiceFailed
+from netsrvd.listeners.worker import RECEIVE_BYTES
+from netsrvd.services import echo
+from tests.support.patience import eventually
+from tests.support.peers import connect, echoed, exchange, nothing_more, read_exactly, reset
+from tests.support.serving import Serving, gate, listener
+
+LARGEST_MESSAGE = 150_000
+
+
+def test_200_kilobytes_and_the_end_come_back(serving: Serving) -> None:
+    """200 kB followed by shutdown(WR) give 200 kB and then the end, and the record counts them."""
+    data = os.urandom(200_000)
+    with connect(serving.tcp().local) as client:
+        client.sendall(data[:100_000])
+        assert exchange(client, [data[100_000:]]) == data
+    closed = serving.only(Closed)
+    assert (closed.reason, closed.bytes_received, closed.bytes_sent) == ("client", 200_000, 200_000)
+
+
+def test_everything_comes_back_to_a_client_that_reads_late(serving: Serving) -> None:
+    """What the client has not read when it shuts down its side is still sent, to the last byte."""
+    acceptor = serving.tcp(options={"SO_SNDBUF": 4096})
+    with connect(acceptor.local, SO_RCVBUF=4096) as client:
+        data = os.urandom(RECEIVE_BYTES)
+        client.sendall(data)
+        client.shutdown(socket.SHUT_WR)
+        [live] = eventually(lambda: list(serving.worker._connections.values()))
+        eventually(lambda: live.backlog is not None, "a backlog stands")
+        assert read_exactly(client, len(data)) == data
+        assert client.recv(1) == b""
+    assert serving.only(Closed).reason == "client"
+
+
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    sizes=st.lists(st.integers(0, LARGEST_MESSAGE), max_size=4),
+    cuts=st.lists(st.integers(0, 4 * LARGEST_MESSAGE), max_size=6),
+    seed=st.binary(min_size=1, max_size=8),
+)
+def test_every_byte_comes_back_in_order(
+    serving: Serving, sizes: list[int], cuts: list[int], seed: bytes
+) -> None:
+    """Messages of any sizes, cut into any pieces, come back as one stream in order."""
+    data = (seed * (sum(sizes) // len(seed) + 1))[: sum(sizes)]
+    edges = [0, *sorted(min(cut, len(data)) for cut in cuts), len(data)]
+    local = serving.tcp().local
+    try:
+        with connect(local) as client:
+            assert exchange(client, [data[a:b] for a, b in pairwise(edges) if a < b]) == data
+    finally:
+        serving.stop_listening()
+
+
+def test_a_client_that_never_reads_is_held_and_ended(serving: Serving) -> None:
+    """Who sends and never reads has at most one read of backlog here, and is ended by the write
+    time-out; his neighbour is served all the while.
+    """
+    local = serving.tcp(write_seconds=0.3).local
+    with connect(local) as greedy, connect(local) as neighbour:
+        assert echoed(greedy)
+        greedy.setblocking(False)
+        connections = serving.worker._connections
+        [live] = eventually(lambda: [one for one in connections.values() if one.bytes_sent])
+        began, backlogs = monotonic(), [0]
+        while not serving.so_far(Closed):
+            if select.select([], [greedy], [], 0.01)[1]:
+                try:
+                    greedy.send(bytes(RECEIVE_BYTES))
+                except ConnectionError:
+                    break
+            backlogs.append(len(live.backlog or b""))
+            assert echoed(neighbour)
+        closed = serving.told(Closed)[0]
+        assert closed.reason == "write"
+        assert closed.bytes_received - closed.bytes_sent <= RECEIVE_BYTES
+        assert 0 < max(backlogs) <= RECEIVE_BYTES
+        assert 0.3 <= monotonic() - began < 3
+
+
+def test_a_slow_reader_is_not_ended(serving: Serving) -> None:
+    """The write time-out counts from when the client last took something."""
+    local = serving.tcp(write_seconds=0.25, options={"SO_SNDBUF": 4096}).local
+    with connect(local, SO_RCVBUF=4096) as client:
+        data, received, began = os.urandom(RECEIVE_BYTES), b"", monotonic()
+        client.sendall(data)
+        while monotonic() - began < 0.8:
+            select.select([], [], [], 0.05)  # this client's own pace
+            received += client.recv(4096)
+        assert len(received) < len(data)
+        assert received + read_exactly(client, len(data) - len(received)) == data
+    assert serving.only(Closed).reason == "client"
+
+
+def test_a_silent_client_is_ended(serving: Serving) -> None:
+    """Who is silent for the idle time-out is ended, counted from what he last sent."""
+    with connect(serving.tcp(idle_seconds=0.2).local) as client:
+        for _ in range(3):
+            select.select([client], [], [], 0.12)
+            assert echoed(client)
+        assert client.recv(1) == b""
+    closed = serving.only(Closed)
+    assert closed.reason == "idle"
+    assert 0.5 < closed.seconds < 2
+
+
+def test_no_time_out_is_never(serving: Serving) -> None:
+    """A time-out of 0 ends nobody, even if the other one is short and often looked at."""
+    with connect(serving.tcp(idle_seconds=0, write_seconds=0.04).local) as client:
+        assert not select.select([client], [], [], 0.15)[0]
+        assert echoed(client)
+
+
+def half_close(sock: socket.socket) -> None:
+    sock.shutdown(socket.SHUT_WR)
+    assert sock.recv(1) == b""
+    sock.close()
+
+
+ENDS: dict[str, tuple[Callable[[socket.socket], None], str]] = {
+    "close": (socket.socket.close, "client"),
+    "half-close": (half_close, "client"),
+    "reset": (reset, "reset"),
+}
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_the_record_says_how_it_ended(end: str, serving: Serving) -> None:
+    """The client's way to leave stands in the record, with all that the connection was."""
+    acceptor = serving.tcp()
+    client = connect(acceptor.local)
+    peer = client.getsockname()
+    assert echoed(client, b"12345")
+    leave, reason = ENDS[end]
+    leave(client)
+    closed = serving.only(Closed)
+    assert closed.reason == reason
+    assert (closed.peer_address, closed.peer_port) == peer
+    assert (closed.local_address, closed.local_port) == acceptor.local
+    assert (closed.bytes_received, closed.bytes_sent, closed.error) == (5, 5, "")
+    assert 0 < closed.seconds < 5
+
+
+def test_a_reset_while_data_waits_is_noticed(serving: Serving) -> None:
+    """Who breaks off while there is a backlog for him is closed at once, not by the time-out."""
+    client = connect(serving.tcp(options={"SO_SNDBUF": 4096}).local, SO_RCVBUF=4096)
+    client.sendall(bytes(RECEIVE_BYTES))
+    [live] = eventually(lambda: list(serving.worker._connections.values()))
+    eventually(lambda: live.backlog is not None, "a backlog stands")
+    reset(client)
+    closed = serving.only(Closed)
+    assert closed.reason == "reset"
+    assert closed.bytes_sent < closed.bytes_received
+
+
+def test_each_connection_has_a_beginning_and_an_end(serving: Serving) -> None:
+    """Accepted connections are the closed and the live ones, each record with its id, and the
+    counters are their sums.
+    """
+    acceptor = serving.tcp()
+    clients = [connect(acceptor.local) for _ in range(30)]
+    for number, client in enumerate(clients):
+        assert echoed(client, bytes(number + 1))
+    for number, client in enumerate(clients[:20]):
+        list(ENDS.values())[number % 3][0](client)
+    closed, accepted = serving.told(Closed, 20), serving.so_far(Accepted)
+    live = {each.identity for each in serving.worker._connections.values()}
+    assert len({event.connection for event in accepted}) == len(accepted) == 30
+    assert {event.connection for event in closed} | live == {e.connection for e in accepted}
+    assert len(live) == serving.worker.live == 10
+    by_id = {event.connection: event.peer_port for event in accepted}
+    assert all(by_id[event.connection] == event.peer_port for event in closed)
+    for client in clients[20:]:
+        client.close()
+    sent = sum(event.bytes_sent for event in serving.told(Closed, 30))
+    counters = acceptor.counters + serving.worker.counters
+    assert (counters.accepted, counters.closed) == (30, 30)
+    assert counters.bytes_received == counters.bytes_sent == sent == sum(range(1, 31))
+
+
+def test_a_refused_client_is_closed_at_once(serving: Serving) -> None:
+    """Who may not come in gets the end at once and has one record; he never counts as accepted."""
+    acceptor = serving.tcp(allow=("192.0.2.0/24",))
+    with connect(acceptor.local) as client:
+        assert client.recv(1) == b""
+        refused = serving.only(Refused)
+        assert (refused.peer_address, refused.peer_port) == client.getsockname()
+    assert (refused.reason, refused.rule) == ("access", "no entry of allow contains it")
+    assert (acceptor.counters.refused, acceptor.counters.accepted) == (1, 0)
+    assert not serving.so_far(Accepted)
+
+
+def dual_stack() -> socket.socket:
+    """Return a listening socket for IPv6 and IPv4, as systemd makes it."""
+    sock = socket.create_server(("::", 0), family=socket.AF_INET6, dualstack_ipv6=True)
+    sock.setblocking(False)
+    return sock
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_mapped_peers_are_shown_as_ipv4(host: str, serving: Serving) -> None:
+    """On a dual-stack socket an IPv4 client has IPv4 addresses in its records."""
+    acceptor = serving.tcp(dual_stack())
+    with connect((host, acceptor.local[1])) as client:
+        assert echoed(client)
+    for event in (*serving.told(Accepted), *serving.told(Closed)):
+        assert event.peer_address == event.local_address == host
+
+
+@pytest.mark.parametrize(
+    ("allow", "deny", "welcome"),
+    [
+        (("any",), ("127.0.0.0/8",), {"::1"}),
+        (("127.0.0.1",), (), {"127.0.0.1"}),
+        (("any",), ("::ffff:0:0/96",), {"127.0.0.1", "::1"}),
+    ],
+    ids=["IPv4 denied", "IPv4 allowed", "mapped denied"],
+)
+def test_mapped_peers_are_judged_as_ipv4(
+    allow: tuple[str, ...], deny: tuple[str, ...], welcome: set[str], serving: Serving
+) -> None:
+    """On a dual-stack socket an IPv4 client is judged by the IPv4 entries."""
+    port = serving.tcp(dual_stack(), allow=allow, deny=deny).local[1]
+    for host in ("127.0.0.1", "::1"):
+        with connect((host, port)) as client:
+            assert (echoed(client) if host in welcome else client.recv(1) == b"") is True
+    assert {event.peer_address for event in serving.so_far(Accepted)} == welcome
+
+
+class Failing:
+    """A service that fails where it is told to."""
+
+    finished = False
+
+    def __init__(self, where: str) -> None:
+        self._where = where
+        self.fail("beginning")
+
+    def fail(self, where: str) -> None:
+        if self._where == where:
+            raise RuntimeError(f"bad luck at the {where}")
+
+    def greeting(self) -> bytes:
+        self.fail("greeting")
+        return b"!"
+
+    def respond(self, data: bytes) -> bytes:
+        self.fail("answer")
+        return data * RECEIVE_BYTES * 16
+
+    def more(self) -> bytes:
+        self.fail("rest")
+        return b""
+
+
+@pytest.mark.parametrize("where", ["beginning", "greeting", "answer", "rest"])
+def test_a_service_that_fails_ends_its_connection_alone(where: str, serving: Serving) -> None:
+    """An exception of a service is reported with its traceback and ends one connection."""
+    good = serving.tcp()
+    bad = serving.tcp(service=lambda: Failing(where), options={"SO_SNDBUF": 4096})
+    with connect(good.local) as neighbour, connect(bad.local, SO_RCVBUF=4096) as client:
+        assert echoed(neighbour)
+        client.send(b"x")
+        ended = False
+        while not ended:
+            try:
+                ended = not client.recv(1 << 20)
+            except ConnectionResetError:
+                ended = True
+        failed, closed = serving.only(ServiceFailed), serving.only(Closed)
+        assert failed.error == f"RuntimeError('bad luck at the {where}')"
+        assert failed.traceback.startswith("Traceback (most recent call last):")
+        assert f'raise RuntimeError(f"bad luck at the {{where}}")\n' in failed.traceback
+        assert failed.connection == closed.connection
+        assert (closed.reason, closed.error) == ("error", failed.error)
+        assert echoed(neighbour)
+
+
+class Farewell:
+    """A service that has said all with its greeting."""
+
+    finished = True
+
+    def greeting(self) -> bytes:
+        return b"goodbye"
+
+    respond = more = greeting
+
+
+def test_a_service_may_end_with_its_greeting(serving: Serving) -> None:
+    """Where all is said with the greeting the connection ends after it, without a word from the
+    client, and not before it began: it may have come while the worker was busy with others.
+    """
+    free = threading.Event()
+    serving.worker.duty.mailbox.post(free.wait)
+    with connect(serving.tcp(service=Farewell).local) as client:
+        serving.only(Accepted)
+        free.set()
+        assert read_exactly(client, 7) == b"goodbye"
+        assert client.recv(1) == b""
+    closed = serving.only(Closed)
+    assert (closed.reason, closed.bytes_sent) == ("finished", 7)
+    assert closed.seconds >= 0
+
+
+def test_new_settings_hold_for_live_connections(serving: Serving) -> None:
+    """A live connection gets the new time-outs of its listener; others keep theirs."""
+    one, other = serving.tcp(), serving.tcp(name="other")
+    with connect(one.local) as client, connect(other.local) as neighbour:
+        assert echoed(client)
+        assert echoed(neighbour)
+        serving.worker.update({"echo": listener(idle_seconds=0.1)})
+        assert client.recv(1) == b""
+        assert serving.only(Closed).reason == "idle"
+        assert echoed(neighbour)
+
+
+def test_new_access_holds_for_newcomers(serving: Serving) -> None:
+    """Who is inside stays when the rules change; who comes then is judged by the new ones."""
+    acceptor = serving.tcp()
+    with connect(acceptor.local) as client:
+        assert echoed(client)
+        changed = listener(deny=("127.0.0.1",))
+        acceptor.update(changed, gate(changed), echo.Stream)
+        with connect(acceptor.local) as late:
+            assert late.recv(1) == b""
+        assert echoed(client)
+        assert serving.only(Refused).rule == 'deny has "127.0.0.1"'
+
+
+def test_draining_tells_when_the_last_one_leaves(serving: Serving) -> None:
+    """A worker that drains serves on, and tells once the last connection has ended."""
+    acceptor = serving.tcp()
+    with connect(acceptor.local) as last:
+        with connect(acceptor.local) as first:
+            assert echoed(first)
+            assert echoed(last)
+            serving.stop_listening()
+            serving.worker.drain()
+            assert echoed(first)
+        serving.told(Closed)
+        assert echoed(last)
+        assert not serving.emptied.is_set()
+    eventually(serving.emptied.is_set, "the worker is empty")
+    assert serving.stop_worker() == 0
+    assert [event.reason for event in serving.so_far(Closed)] == ["client", "client"]
+
+
+def test_draining_with_nobody_there_is_told_at_once(serving: Serving) -> None:
+    """A worker that has no connection is empty as soon as it is asked to drain."""
+    serving.worker.drain()
+    eventually(serving.emptied.is_set, "the worker is empty")
+
+
+def test_what_is_left_is_cut_off(serving: Serving) -> None:
+    """Connections that are still open when the worker stops end with the reason `drain`."""
+    acceptor = serving.tcp()
+    with connect(acceptor.local) as one, connect(acceptor.local) as two:
+        assert echoed(one)
+        assert echoed(two)
+        serving.stop_listening()
+        assert serving.stop_worker() == 2
+        assert one.recv(1) == two.recv(1) == b""
+    assert [event.reason for event in serving.so_far(Closed)] == ["drain", "drain"]
+
+
+def test_a_stopped_listener_refuses(serving: Serving) -> None:
+    """After the stop nobody can connect, and who is inside is served on."""
+    acceptor = serving.tcp()
+    with connect(acceptor.local) as client:
+        assert echoed(client)
+        serving.stop_listening()
+        with pytest.raises(ConnectionRefusedError):
+            connect(acceptor.local)
+        assert echoed(client)
+        assert nothing_more(client)
+
+
+def test_connections_are_few_bytes_each(serving: Serving, many_descriptors: Any) -> None:
+    """A connection that has nothing to say costs less than 4 KiB of this process's objects, the
+    client's end and the records included.
+    """
+    import tracemalloc
+
+    acceptor = serving.tcp()
+    with connect(acceptor.local) as first:
+        assert echoed(first)
+    tracemalloc.start()
+    try:
+        clients = [connect(acceptor.local) for _ in range(200)]
+        serving.told(Accepted, 201)
+        eventually(lambda: serving.worker.live == 200, "all are with the worker")
+        used = tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+        for client in clients:
+            client.close()
+    assert used / 200 < 4096
