@@ -8,9 +8,11 @@ the whole batch.
 
 import ctypes
 import errno
+import mmap
 import os
 import socket
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,12 +58,6 @@ class Mmsghdr(ctypes.Structure):
     """struct mmsghdr { struct msghdr msg_hdr; unsigned int msg_len; };"""
 
     _fields_ = (("header", Msghdr), ("length", ctypes.c_uint))
-
-
-class Timespec(ctypes.Structure):
-    """struct timespec { time_t tv_sec; long tv_nsec; };"""
-
-    _fields_ = (("seconds", ctypes.c_long), ("nanoseconds", ctypes.c_long))
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +121,7 @@ _recvmmsg.argtypes = (
     ctypes.c_void_p,
     ctypes.c_uint,
     ctypes.c_int,
-    ctypes.POINTER(Timespec),
+    ctypes.c_void_p,  # struct timespec *timeout: never used here
 )
 _sendmmsg = _libc.sendmmsg
 _sendmmsg.argtypes = (ctypes.c_int, ctypes.c_void_p, ctypes.c_uint, ctypes.c_int)
@@ -162,10 +158,11 @@ class Batch:
         iovecs = (Iovec * BATCH)(), (Iovec * BATCH)()
         headers = (Mmsghdr * BATCH)(), (Mmsghdr * BATCH)()
         envelopes: Any = (ctypes.c_char * (BATCH * stride))()  # a slice of it is bytes
-        payloads = (ctypes.c_char * (BATCH * payload_bytes))()  # pages stay untouched until used
+        payloads = _untouched_memory(BATCH * payload_bytes)
+        payloads_at = ctypes.addressof(ctypes.c_char.from_buffer(payloads))
         for header_row, iovec_row in zip(headers, iovecs, strict=True):
             for index in range(BATCH):
-                iovec_row[index].base = ctypes.addressof(payloads) + index * payload_bytes
+                iovec_row[index].base = payloads_at + index * payload_bytes
                 iovec_row[index].length = payload_bytes
                 envelope = ctypes.addressof(envelopes) + index * stride
                 header = header_row[index].header
@@ -178,7 +175,7 @@ class Batch:
         self._layout = layout
         self._buffers = (iovecs, headers)
         self._envelopes = envelopes
-        self._payloads = memoryview(payloads).cast("B")
+        self._payloads = memoryview(payloads)
         self._slices = [slice(at, at + stride) for at in range(0, BATCH * stride, stride)]
         self._receive_at, self._send_at = (ctypes.addressof(row) for row in headers)
         self._header_bytes = ctypes.sizeof(Mmsghdr)
@@ -281,6 +278,17 @@ class Batch:
 
     def _part(self, envelope: bytes, part: slice) -> bytes:
         return envelope[self._control_at + part.start : self._control_at + part.stop]
+
+
+def _untouched_memory(size: int) -> mmap.mmap:
+    """Return memory of which no page exists until it is written to, and then that page alone.
+
+    Room for the largest datagram is 4 MiB a batch; the usual small ones touch a page each.
+    """
+    memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    with suppress(OSError):  # EINVAL: a kernel without huge pages
+        memory.madvise(mmap.MADV_NOHUGEPAGE)
+    return memory
 
 
 def _column(rows: ctypes.Array[Any], kind: type[ctypes.Structure], offset: int) -> memoryview:

@@ -19,8 +19,16 @@ from netsrvd.listeners.flow import Flow
 from netsrvd.listeners.trouble import Trouble, named
 from netsrvd.settings import ListenerSettings
 
-PEER_ERRORS = frozenset({errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.ENETUNREACH})
-"""Errors that an earlier answer met on its way (udp(7)); they say nothing about this socket."""
+PEER_ERRORS = frozenset(
+    {
+        *(errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN),
+        *(errno.ENONET, errno.ENOPROTOOPT, errno.EOPNOTSUPP, errno.EPROTO, errno.EACCES),
+        errno.EMSGSIZE,
+    }
+)
+"""What ICMP said of an earlier answer (udp(7), icmp_err_convert in the kernel's net/ipv4/icmp.c);
+it says nothing about this socket.
+"""
 
 PASSING_ERRORS = frozenset({errno.ENOMEM, errno.ENOBUFS, errno.ENETDOWN, errno.EPERM})
 
@@ -129,8 +137,14 @@ class Receiver:
                 if self._flows:
                     self._sweep(monotonic())
                 self._trouble.settle(monotonic())
-            for envelope in list(self._flows):
-                self._end(envelope, "stop")
+            self._sum_up()
+
+    def _sum_up(self) -> None:
+        """Tell all that is known when the thread ends."""
+        for envelope in list(self._flows):
+            self._end(envelope, "stop")
+        for _ in range(2):  # the second look finds no new drops, which is their end
+            self.counters.datagrams_dropped += self._drops.look(monotonic())
 
     def _watch(self, poll: select.poll) -> None:
         poll.register(self.sock, select.POLLIN)
@@ -176,6 +190,7 @@ class Receiver:
         if failure:
             unanswered = self._all_failed(failure, flows)
         self._answer(descriptor, flows, lengths, sorted(unanswered))
+        self._make_room()
         self.counters.datagrams_received += count
         self.counters.bytes_received += sum(lengths)
 
@@ -230,9 +245,7 @@ class Receiver:
         counters.bytes_sent += sum(lengths) - unsent_bytes
 
     def _begin(self, envelope: bytes, now: float) -> Flow:
-        """Remember a new peer, if need be in place of the one that has been known for longest."""
-        if len(self._flows) >= self._settings.max_flows:
-            self._end(next(iter(self._flows)), "full")
+        """Remember a new peer."""
         if not self._flows:
             self._plan_sweep(now)
         local = self._batch.asked(envelope), self.local[1]
@@ -243,6 +256,11 @@ class Receiver:
         self.counters.flows += 1
         self._report(flow.began())
         return flow
+
+    def _make_room(self) -> None:
+        """Forget those who have been known for longest, once their last datagrams are counted."""
+        while len(self._flows) > self._settings.max_flows:
+            self._end(next(iter(self._flows)), "full")
 
     def _judge(self, envelope: bytes) -> tuple[str, str] | None:
         batch = self._batch

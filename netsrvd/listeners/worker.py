@@ -99,9 +99,7 @@ class Worker:
     def _take(self, connection: Connection) -> None:
         # It may have come after this turn of the loop began, and must not end before it came.
         self._now = max(self._now, connection.opened_at)
-        descriptor = connection.sock.fileno()
-        self._connections[descriptor] = connection
-        self._epoll.register(descriptor, select.EPOLLIN)
+        self._connections[connection.sock.fileno()] = connection
         self._plan_sweeps(connection.settings)
         self._guarded(connection, self._greet)
 
@@ -152,11 +150,11 @@ class Worker:
             self._close(connection, "error", repr(error))
 
     def _greet(self, connection: Connection) -> None:
+        self._epoll.register(connection.sock, select.EPOLLIN)
         greeting = connection.begin()
         if greeting:
             self._send(connection, greeting)
-        if connection.service.finished:
-            self._finish(connection)
+        self._go_on(connection)
 
     def _receive(self, connection: Connection) -> None:
         """Take what the client sent, and answer it. The hot path of TCP."""
@@ -169,8 +167,7 @@ class Worker:
                 self._send(connection, answer)
         else:
             connection.client_done = True
-        if connection.client_done or connection.service.finished:
-            self._finish(connection)
+        self._go_on(connection)
 
     def _send(self, connection: Connection, data: bytes) -> None:
         """Send `data`; what the peer does not take now becomes the backlog."""
@@ -194,15 +191,18 @@ class Worker:
             return
         connection.backlog = None
         self._epoll.modify(connection.sock, select.EPOLLIN)
-        more = connection.service.more()
-        if more:
-            self._send(connection, more)
-        if connection.client_done or connection.service.finished:
-            self._finish(connection)
+        self._go_on(connection)
 
-    def _finish(self, connection: Connection) -> None:
-        """Close in order, once everything is sent."""
-        if connection.backlog is None:
+    def _go_on(self, connection: Connection) -> None:
+        """Once everything is sent, let the service say more, or close when all is said."""
+        if connection.backlog is not None:
+            return
+        finished = connection.service.finished
+        more = b"" if finished else connection.service.more()
+        if more:  # is sent in the next turn: a service without an end leaves room for others
+            connection.backlog = memoryview(more)
+            self._epoll.modify(connection.sock, select.EPOLLOUT)
+        elif connection.client_done or finished:
             self._close(connection, "client" if connection.client_done else "finished")
 
     def _close(self, connection: Connection, reason: str, error: str = "") -> None:
