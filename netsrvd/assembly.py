@@ -64,13 +64,14 @@ def open_sockets(settings: Settings, passed: list[Passed]) -> tuple[Sockets, lis
     adopted = {(end.listener, end.protocol) for end in sockets}
     wanted = changes.endpoints(settings, adopted)
     bound, notes = bind_all({end: wanted[end] for end in wanted if end not in sockets})
-    sockets |= bound
-    notes += [note for all_of in sockets.values() for one in all_of for note in _opened(one)]
-    return sockets, notes
+    return sockets | bound, _opened(sockets) + notes
 
 
 def bind_all(wanted: changes.Endpoints) -> tuple[Sockets, list[Event]]:
-    """Open the sockets of all endpoints; or none, and raise SocketError."""
+    """Open the sockets of all endpoints; or none, and raise SocketError.
+
+    Returns the sockets and what is to be reported about them.
+    """
     sockets: Sockets = {}
     missing: list[Event] = []
     try:
@@ -83,7 +84,7 @@ def bind_all(wanted: changes.Endpoints) -> tuple[Sockets, list[Event]]:
         for [opened] in sockets.values():
             opened.sock.close()
         raise
-    return sockets, missing
+    return sockets, missing + _opened(sockets)
 
 
 def choose_log(target: str, *, detached: bool) -> tuple[str, list[Event]]:
@@ -159,11 +160,11 @@ def _gate(listener: ListenerSettings) -> admission.AccessGate:
     return admission.AccessGate(listener.allow, listener.deny)
 
 
-def _opened(opened: Opened) -> list[Event]:
-    listener, where = opened.listener, opened.address()
-    found: list[Event] = [
-        OptionAdjusted(listener.name, opened.protocol, *adjustment)
-        for adjustment in opened.adjustments
-    ]
-    listening = Listening(listener.name, listener.service, opened.protocol, *where, opened.origin)
-    return [listening, *found]
+def _opened(sockets: Sockets) -> list[Event]:
+    found: list[Event] = []
+    for opened in (one for all_of in sockets.values() for one in all_of):
+        listener, where = opened.listener, opened.address()
+        service, protocol = listener.service, opened.protocol
+        found.append(Listening(listener.name, service, protocol, *where, opened.origin))
+        found += [OptionAdjusted(listener.name, protocol, *each) for each in opened.adjustments]
+    return found

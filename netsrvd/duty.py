@@ -35,6 +35,12 @@ class Duty:
         """Ask the thread to show that its loop still turns."""
         self.mailbox.post(self._answer, number)
 
+    def settle(self, seconds: float) -> bool:
+        """Wait until the thread has done what was posted so far. False if that takes longer."""
+        done = threading.Event()
+        self.mailbox.post(done.set)
+        return done.wait(seconds)
+
     def join(self, seconds: float | None = None) -> bool:
         """Wait until the thread has ended, then close its mailbox. False if it still runs."""
         if self._thread.ident is not None:

@@ -83,13 +83,17 @@ class House:
             duty.start()
 
     def apply(self, plan: changes.Plan, sockets: Sockets, settings: Settings) -> None:
-        """Change what runs to the new settings; cannot fail."""
+        """Change what runs to the new settings; cannot fail. Returns when they are in force."""
         self.reporter.level = LEVELS[settings.log.level]
         for endpoint in plan.close:
             self._close(endpoint)
         for endpoint, listener in plan.keep.items():
             for mover in self._movers.get(endpoint, ()):
                 update_mover(mover, listener)
+        for mover in itertools.chain.from_iterable(self._movers.values()):
+            # Before the workers are told, or a connection that is on its way to one with the old
+            # settings would keep them.
+            mover.duty.settle(JOIN_SECONDS)
         by_name = {listener.name: listener for listener in settings.listeners}
         for worker in self.workers:
             worker.update(by_name)

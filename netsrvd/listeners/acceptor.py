@@ -1,7 +1,6 @@
 """The accept loop: takes connections from one listening socket and hands them to the workers."""
 
 import errno
-import select
 import socket
 from collections.abc import Callable
 from itertools import cycle
@@ -21,6 +20,7 @@ from netsrvd.events.connections import (
 from netsrvd.listeners.connection import Connection
 from netsrvd.listeners.contracts import Gate, Report, StreamFactory
 from netsrvd.listeners.trouble import Trouble, named
+from netsrvd.listeners.watch import Watch
 from netsrvd.listeners.worker import Worker
 from netsrvd.settings import ListenerSettings
 
@@ -125,29 +125,18 @@ class Acceptor:
         self._live -= 1
 
     def _run(self) -> None:
-        poll = select.poll()
-        poll.register(self._duty.mailbox, select.POLLIN)
-        watched = False
+        watch, now = Watch(self.sock, self._duty.mailbox), monotonic()
         with self.sock:
             while not self._stopping:
-                now = monotonic()
                 wanted = self._wants_connections(now)
-                if wanted != watched:
-                    watched = wanted
-                    (self._watch if wanted else self._unwatch)(poll)
-                ready = poll.poll(0 if watched and self._has_room() else self._patience_ms(now))
-                self._duty.mailbox.deliver()
-                if any(descriptor == self.sock.fileno() for descriptor, _ in ready):
+                patience_ms = 0 if wanted and self._has_room() else self._patience_ms(now)
+                ready = watch.wait(patience_ms, wanted=wanted)
+                now = monotonic()
+                if ready:
                     self._take_waiting()
-                elif watched and self._has_room():
-                    self._relieved(monotonic())
-                self._trouble.settle(monotonic())
-
-    def _watch(self, poll: select.poll) -> None:
-        poll.register(self.sock, select.POLLIN)
-
-    def _unwatch(self, poll: select.poll) -> None:
-        poll.unregister(self.sock)
+                elif wanted and self._has_room():
+                    self._relieved(now)
+                self._trouble.settle(now)
 
     def _wants_connections(self, now: float) -> bool:
         """Return whether to look at the listening socket: full means not listening."""

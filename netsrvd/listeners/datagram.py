@@ -1,7 +1,6 @@
 """Serves datagrams: one thread a UDP socket, a batch at a time."""
 
 import errno
-import select
 import socket
 import traceback
 from time import monotonic
@@ -17,6 +16,7 @@ from netsrvd.listeners.contracts import DatagramService, Gate, Report
 from netsrvd.listeners.drops import Drops
 from netsrvd.listeners.flow import Flow
 from netsrvd.listeners.trouble import Trouble, named
+from netsrvd.listeners.watch import Watch
 from netsrvd.settings import ListenerSettings
 
 PEER_ERRORS = frozenset(
@@ -119,24 +119,21 @@ class Receiver:
                 self._end(envelope, "reload")
 
     def _run(self) -> None:
-        descriptor, mailbox = self.sock.fileno(), self._duty.mailbox
-        poll = select.poll()
-        poll.register(mailbox, select.POLLIN)
-        watched = False
+        watch, descriptor, now = (
+            Watch(self.sock, self._duty.mailbox),
+            self.sock.fileno(),
+            monotonic(),
+        )
         with self.sock:
             while not self._stopping:
-                now = monotonic()
                 wanted = not (self._trouble.pausing(now) or self._report.congested)
-                if wanted != watched:
-                    watched = wanted
-                    (self._watch if wanted else self._unwatch)(poll)
-                ready = poll.poll(self._patience_ms(now))
-                mailbox.deliver()
-                if any(each == descriptor for each, _ in ready):
-                    self._serve(descriptor, monotonic())
-                if self._flows:
-                    self._sweep(monotonic())
-                self._trouble.settle(monotonic())
+                ready = watch.wait(self._patience_ms(now), wanted=wanted)
+                now = monotonic()
+                if ready:
+                    self._serve(descriptor, now)
+                if self._flows and now >= self._sweep_at:
+                    self._sweep(now)
+                self._trouble.settle(now)
             self._sum_up()
 
     def _sum_up(self) -> None:
@@ -146,18 +143,14 @@ class Receiver:
         for _ in range(2):  # the second look finds no new drops, which is their end
             self.counters.datagrams_dropped += self._drops.look(monotonic())
 
-    def _watch(self, poll: select.poll) -> None:
-        poll.register(self.sock, select.POLLIN)
-
-    def _unwatch(self, poll: select.poll) -> None:
-        poll.unregister(self.sock)
-
     def _patience_ms(self, now: float) -> float | None:
         if self._report.congested:
             return CONGESTED_MS
-        waits = [] if not self._flows else [max(0.0, (self._sweep_at - now) * 1000) + 1]
         look = self._trouble.next_look_ms(now)
-        return min(waits + ([] if look is None else [look]), default=None)
+        if not self._flows:
+            return look
+        sweep = max(0.0, (self._sweep_at - now) * 1000) + 1
+        return sweep if look is None else min(sweep, look)
 
     def _serve(self, descriptor: int, now: float) -> None:
         """Receive one batch and answer it. The hot path of UDP."""
@@ -183,12 +176,12 @@ class Receiver:
                 unanswered.append(index)
             elif flow.special:
                 self._redirect(index, envelope, flow)
-        for index in batch.truncated(count):
+        if failure:
+            unanswered = self._all_failed(failure, flows)
+        for index in () if failure else batch.truncated(count):
             if not flows[index].refusal:
                 flows[index].truncated += 1
                 unanswered.append(index)
-        if failure:
-            unanswered = self._all_failed(failure, flows)
         self._answer(descriptor, flows, lengths, sorted(unanswered))
         self._make_room()
         self.counters.datagrams_received += count
@@ -207,6 +200,7 @@ class Receiver:
         for flow in flows:
             flow.unsent += not flow.refusal
             flow.error = repr(error)
+        self.counters.datagrams_unsent += sum(not flow.refusal for flow in flows)
         text = "".join(traceback.format_exception(error))
         name, service = self._settings.name, self._settings.service
         self._report(ServiceFailed(name, service, *flows[0].peer, repr(error), text))
@@ -278,8 +272,6 @@ class Receiver:
 
     def _sweep(self, now: float) -> None:
         """End the flows that have been silent for long enough, and look for drops."""
-        if now < self._sweep_at:
-            return
         self._plan_sweep(now)
         limit = self._settings.flow_seconds
         silent = [key for key, flow in self._flows.items() if now - flow.active_at >= limit]

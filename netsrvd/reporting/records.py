@@ -75,8 +75,6 @@ def printable(text: str) -> str:
     cannot be encoded, and characters that turn the direction of writing deceive the eye.
     """
     if not text.isprintable():
-        text = "".join(
-            each if each.isprintable() else each.encode("unicode_escape").decode("ascii")
-            for each in text
-        )
+        # ascii() needs no codec: a first use of one opens its file, and descriptors may be short.
+        text = "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
     return text if len(text) <= LONGEST_FIELD else text[: LONGEST_FIELD - 1] + "…"

@@ -63,7 +63,7 @@ def test_new_limits_are_in_force(start: Start) -> None:
         assert ended(live)
         assert ended(other)
     run.wait_line('refused: access: deny has "127.0.0.1"')
-    assert len(run.lines_with("closed: idle")) == 2
+    run.wait_line("closed: idle", 2)
 
 
 def test_fewer_connections_are_let_in(start: Start) -> None:

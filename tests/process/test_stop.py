@@ -33,8 +33,8 @@ def test_live_connections_are_served_to_their_end(start: Start, stop: signal.Sig
     run = start()
     with talking(run.port) as first, talking(run.port, "::1") as second:
         run.send(stop)
+        run.wait_line("draining 2 connections for up to 10 s")
         run.wait(lambda: refused(run.port) and refused(run.port, "::1"), "refusal of new clients")
-        assert run.wait_line("draining 2 connections for up to 10 s")
         for sock in (first, second):
             assert echoed(sock, HELLO * 1000)
             assert leaves_in_order(sock)

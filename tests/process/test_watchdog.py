@@ -18,6 +18,7 @@ ACCEPTOR = "from netsrvd.listeners.acceptor import Acceptor as Owner\nname = '_t
 WORKER = "from netsrvd.listeners.worker import Worker as Owner\nname = '_receive'"
 WORKER_LOOP = "from netsrvd.listeners.worker import Worker as Owner\nname = '_plan_sweeps'"
 RECEIVER = "from netsrvd.listeners.datagram import Receiver as Owner\nname = '_serve'"
+MAIN = "from netsrvd.daemon import Daemon as Owner\nname = '_tick'"
 REPORTER = "from netsrvd.reporting.stderr import StderrLog as Owner\nname = 'write'"
 
 
@@ -92,13 +93,15 @@ def test_a_thread_that_hangs_starves_the_watchdog(start: Start, where: str) -> N
         (WORKER_LOOP, "worker 1"),
         (RECEIVER, "datagram echo 127.0.0.1"),
         (REPORTER, "reporter"),
+        (MAIN, "main"),
     ],
-    ids=["acceptor", "worker", "receiver", "log"],
+    ids=["acceptor", "worker", "receiver", "log", "main"],
 )
 def test_a_thread_that_fails_ends_the_process(start: Start, where: str, thread: str) -> None:
     """Status 70, so that systemd starts it anew, and the traceback is on standard error."""
     # What the thread held is left to the end of the process, of which Python would warn.
-    run = start(planted=_raises(where), environment={"PYTHONWARNINGS": ""}, ready=False)
+    environment = WATCHED | {"PYTHONWARNINGS": ""}
+    run = start(planted=_raises(where), environment=environment, ready=False)
     run.wait(lambda: run.notices or run.process.poll() is not None, "beginning")
     if where != REPORTER:
         _visit(run.port)

@@ -55,4 +55,6 @@ def refused(port: int, host: str = "127.0.0.1") -> bool:
         connect((host, port)).close()
     except ConnectionRefusedError:
         return True
+    except ConnectionResetError:  # it was just being closed
+        return False
     return False

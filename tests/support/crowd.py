@@ -1,8 +1,8 @@
 """Many clients at once, in a process of their own: `crowd.py PORT IDLE BUSY ROUNDS`.
 
 All connect and have one byte echoed; then the busy ones send and check message after message, all
-at the same time. It prints a line of JSON after each of the two steps; after the second it waits for
-a line on standard input, has one byte of everybody echoed again, leaves, and prints a third one.
+at the same time. It prints a line of JSON after each of the two steps; after the second it waits
+for a line on standard input, has one byte of everybody echoed again, leaves, and prints a third.
 """
 
 import json

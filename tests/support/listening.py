@@ -25,7 +25,7 @@ class FakeSocket:
         proto: int | None = None,
         address: tuple[str, int] = ("127.0.0.1", 51423),
         listens: bool = True,
-        fails: dict[int, OSError] | None = None,
+        fails: dict[int | str, OSError] | None = None,
     ) -> None:
         usual = socket.IPPROTO_TCP if kind == socket.SOCK_STREAM else socket.IPPROTO_UDP
         self.family, self.type, self.proto = family, kind, usual if proto is None else proto
@@ -35,7 +35,8 @@ class FakeSocket:
         self.closed = False
         self._listens = listens
         self._fails = fails or {}
-        """The options that cannot be set, by their numbers."""
+        """The options that cannot be set, by their numbers, and the calls, by their names."""
+        self.steps: list[str] = []
 
     def getsockname(self) -> tuple[str, int]:
         """Return the address it was made with."""
@@ -51,6 +52,7 @@ class FakeSocket:
 
     def setsockopt(self, level: int, number: int, value: object) -> None:
         """Keep an option, or fail as told."""
+        self._step("setsockopt")
         if number in self._fails:
             raise self._fails[number]
         self.options[level, number] = value
@@ -61,9 +63,37 @@ class FakeSocket:
             return int(self._listens)
         return self.options.get((level, number), b"\0\0\0\0" if size else 0)
 
+    def bind(self, address: object) -> None:
+        """Be bound, or fail as told."""
+        self._step("bind")
+
+    def listen(self, backlog: int) -> None:
+        """Listen, or fail as told."""
+        self._step(f"listen {backlog}")
+
     def close(self) -> None:
         """Note that it was closed."""
         self.closed = True
+
+    def _step(self, name: str) -> None:
+        if name not in self.steps:
+            self.steps.append(name)
+        if error := self._fails.get(name.partition(" ")[0]):
+            raise error
+
+
+class Accepted(socket.socket):
+    """One end of a socket pair that takes itself for an accepted TCP connection."""
+
+    def getsockname(self) -> tuple[str, int]:
+        """Return the local address."""
+        return "127.0.0.1", 51423
+
+
+def accepted() -> tuple[socket.socket, socket.socket]:
+    """Return both ends of a connection, ours first."""
+    near, far = socket.socketpair()
+    return Accepted(fileno=near.detach()), far
 
 
 class FakeListener(FakeSocket):

@@ -6,6 +6,7 @@ they live as long as a descriptor or a socket of theirs is open.
 
 import ctypes
 import os
+import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -65,6 +66,8 @@ def namespace() -> Iterator[Namespace]:
     """Make a namespace whose loopback is up; it ends with the block and the last socket in it."""
     if os.geteuid() != 0:
         pytest.fail("network namespaces need root: run the tests as root")
+    if not shutil.which("ip"):
+        pytest.fail("network namespaces need ip(8): install iproute2")
     home = os.open(_HERE, os.O_RDONLY | os.O_CLOEXEC)
     try:
         _checked(_libc.unshare(CLONE_NEWNET))

@@ -24,7 +24,7 @@ COMMAND = Path(sys.executable).with_name("netsrvd")
 PATIENCE = 2 * SECONDS
 """How long anything may take that needs another process."""
 
-LOOK_SECONDS = 0.02
+LOOK_SECONDS = 0.01
 """How often to look at what cannot be waited for, such as /proc."""
 
 MEMORY_KB = 64 * 1024
@@ -63,10 +63,11 @@ def free_port(least: int = 0) -> int:
             for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
                 with socket.socket(socket.AF_INET6, kind) as sock:
                     sock.bind(("::", port))
-        except OSError:
+        except OSError as error:
+            last = error
             continue
         return port
-    raise OSError("every port is taken")
+    raise OSError(f"no port can be had: {last}")
 
 
 def command(planted: str = "") -> list[str | Path]:
@@ -125,6 +126,7 @@ class Run:
             **self._how,  # type: ignore[call-overload]
         )
         self.pid = self.process.pid
+        self._pidfd = os.pidfd_open(self.pid)
         self._pipe = self.process.stderr
         if self._pipe:
             os.set_blocking(self._pipe.fileno(), False)
@@ -141,6 +143,7 @@ class Run:
             if self._pipe:
                 self._pipe.close()
             self._notify.close()
+            os.close(self._pidfd)
 
     # --- what it says ---------------------------------------------------------------------
 
@@ -148,28 +151,37 @@ class Run:
         """Return what `look` finds as soon as it finds anything, hearing what the run says."""
         deadline = monotonic() + PATIENCE
         while True:
-            over = self.process.poll() is not None or monotonic() > deadline
+            over = self._is_over() or monotonic() > deadline
             self._hear()
             if found := look():
                 return found
             assert not over, f"no {what}; {self!r}"
 
+    def _is_over(self) -> bool:
+        """Return whether it has ended and all that it said has been heard."""
+        return self.process.poll() is not None and (not self._pipe or self._pipe.closed)
+
     def _hear(self) -> None:
         """Take what was said on standard error and to NOTIFY_SOCKET, waiting a little for it."""
         pipe = [self._pipe] if self._pipe and not self._pipe.closed else []
-        ready, _, _ = select.select([self._notify, *pipe], [], [], LOOK_SECONDS)
+        ended = [self._pidfd] if self.process.returncode is None else []
+        ready, _, _ = select.select([self._notify, *pipe, *ended], [], [], LOOK_SECONDS)
         if self._notify in ready:
-            lines = self._notify.recv(65536).decode().splitlines()
-            self.notices.append(
-                {key: value for key, _, value in (each.partition("=") for each in lines)}
-            )
-            self.heard_at |= dict.fromkeys(self.notices[-1], monotonic())
+            self._take_notices()
         if self._pipe in ready:
             said = os.read(self._pipe.fileno(), 1 << 20)
             if not said:
                 self._pipe.close()
             *lines, self._rest = (self._rest + said).split(b"\n")
             self.lines += [line.decode() for line in lines]
+
+    def _take_notices(self) -> None:
+        with suppress(BlockingIOError):
+            while True:
+                lines = self._notify.recv(65536).decode().splitlines()
+                notice = {key: value for key, _, value in (each.partition("=") for each in lines)}
+                self.notices.append(notice)
+                self.heard_at |= dict.fromkeys(notice, monotonic())
 
     def wait_line(self, text: str, count: int = 1) -> str:
         """Return the line that has `text`, the `count`th such line of the run."""
@@ -263,7 +275,7 @@ class Run:
 
         All that it said on standard error must have been records, or `allow`ed.
         """
-        self.wait(lambda: self.process.poll() is not None, "end")
+        self.wait(self._is_over, "end")
         assert self.process.returncode == status, repr(self)
         try:
             os.killpg(self.pid, 0)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any, Self, TypeVar
 
 from netsrvd.admission import AccessGate
+from netsrvd.duty import Duty
 from netsrvd.events import Event
 from netsrvd.linux.mmsg import PAYLOAD_BYTES
 from netsrvd.listeners.acceptor import Acceptor
@@ -15,7 +16,8 @@ from netsrvd.listeners.datagram import Receiver
 from netsrvd.listeners.worker import Worker
 from netsrvd.services import echo
 from netsrvd.settings import Endpoint, ListenerSettings
-from netsrvd.sockets import bind
+from netsrvd.sockets import activation, bind
+from tests.support.inherited import as_systemd
 from tests.support.patience import SECONDS, eventually
 from tests.support.reports import Failures, Reports
 
@@ -36,6 +38,20 @@ def opened(protocol: str, settings: ListenerSettings, host: str = "127.0.0.1") -
     """Return an own socket, by the four steps."""
     endpoint = Endpoint(settings.name, protocol, host, settings.port, settings.interface)
     return bind.open_endpoint(endpoint, settings).sock
+
+
+def adopted(kind: int, host: str = "::") -> socket.socket:
+    """Return a socket that systemd made, by default a dual-stack one, as it is adopted."""
+    sock = as_systemd(kind, host)
+    [one] = activation.adopt([activation.Passed(sock, "echo")], (listener(),))
+    return one.sock
+
+
+def answered(duty: Duty) -> None:
+    """Return when a thread has done all that it was asked to do until now."""
+    number = duty.pulse + 1
+    duty.ping(number)
+    eventually(lambda: duty.pulse == number, f"{duty.name} answers")
 
 
 class Serving:

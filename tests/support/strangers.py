@@ -32,7 +32,8 @@ def as_nobody(script: str, *arguments: object) -> str:
 TAKE_UDP_PORT = """
     import errno, socket, sys
     host, port = sys.argv[1], int(sys.argv[2])
-    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM) as sock:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_DGRAM) as sock:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             sock.bind((host, port))

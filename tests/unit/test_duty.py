@@ -7,6 +7,7 @@ import threading
 import pytest
 
 from netsrvd.duty import Duty
+from tests.support.patience import SECONDS
 from tests.support.reports import Failures
 from tests.support.waiting import wait_end, wait_event
 
@@ -68,6 +69,18 @@ def test_a_loop_that_is_stuck_does_not_answer() -> None:
     assert duty.pulse == 0
     stuck.set()
     wait_end(duty)
+
+
+def test_what_was_posted_can_be_waited_for() -> None:
+    """`settle` returns when the thread has done all that was posted so far, or says it has not."""
+    loop, done = Loop(), []
+    assert not loop.duty.settle(0)
+    loop.duty.start()
+    loop.duty.mailbox.post(done.append, 1)
+    assert loop.duty.settle(SECONDS)
+    assert done == [1]
+    loop.duty.mailbox.post(loop.stop)
+    wait_end(loop.duty)
 
 
 @pytest.mark.parametrize("error", [ZeroDivisionError("oh"), SystemExit(3), KeyboardInterrupt()])

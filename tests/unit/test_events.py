@@ -1,5 +1,6 @@
 """netsrvd.events: what holds for all of them"""
 
+import inspect
 import re
 from dataclasses import FrozenInstanceError, fields, is_dataclass
 from pathlib import Path
@@ -40,8 +41,7 @@ def test_an_event_explains_itself(kind: type[Event]) -> None:
     """The subject is a line, the docstring says what it means; both stand in the catalog."""
     assert kind.SUBJECT
     assert kind.SUBJECT.isprintable()
-    assert kind.__doc__
-    assert kind.__doc__.endswith((".\n    ", "."))
+    assert (inspect.getdoc(kind) or "").endswith(".")
     assert kind.PRIORITY in LEVELS.values()
 
 

@@ -1,16 +1,18 @@
 """What the wire tests share: serving threads, networks, and the check that nothing is left."""
 
-import os
 import resource
 import socket
 import threading
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
+from netsrvd.listeners import trouble
 from tests.support.namespaces import Namespace, link, namespace
-from tests.support.patience import eventually
+from tests.support.patience import SECONDS, eventually
 from tests.support.serving import Serving
 
 
@@ -26,9 +28,9 @@ def nothing_left() -> Iterator[None]:
 def open_descriptors() -> dict[str, str]:
     """Return what stands behind each open descriptor, but the one that is used to look."""
     found = {}
-    for name in os.listdir("/proc/self/fd"):
+    for entry in Path("/proc/self/fd").iterdir():
         try:
-            found[name] = os.readlink(f"/proc/self/fd/{name}")
+            found[entry.name] = str(entry.readlink())
         except FileNotFoundError:
             continue
     return found
@@ -38,6 +40,20 @@ def open_descriptors() -> dict[str, str]:
 def serving() -> Iterator[Serving]:
     with Serving() as parts:
         yield parts
+
+
+@pytest.fixture
+def stack() -> Iterator[ExitStack]:
+    """What closes, at the end of the test, whatever was entered."""
+    with ExitStack() as entered:
+        yield entered
+
+
+@pytest.fixture
+def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make the waits around trouble short."""
+    monkeypatch.setattr(trouble, "QUIET_SECONDS", 0.05)
+    monkeypatch.setattr(trouble, "PAUSE_SECONDS", 0.01)
 
 
 @pytest.fixture
@@ -62,15 +78,16 @@ class Network:
 
     def asker(self, host: str, interface: str = "") -> socket.socket:
         """Return a UDP socket on an address (and an interface) of the client."""
-        with self.client.entered():
+        with self.client.entered(), ExitStack() as stack:
             family = socket.AF_INET6 if ":" in host else socket.AF_INET
-            sock = socket.socket(family, socket.SOCK_DGRAM)
-            sock.settimeout(5)
+            sock = stack.enter_context(socket.socket(family, socket.SOCK_DGRAM))
+            sock.settimeout(SECONDS)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
             if interface:
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, interface.encode())
             scope = socket.if_nametoindex(interface) if host.startswith("fe80:") else 0
             sock.bind((host, 0, 0, scope) if scope else (host, 0))
+            stack.pop_all()
             return sock
 
     def scope(self, interface: str) -> int:
@@ -98,5 +115,5 @@ def network() -> Iterator[Network]:
                 )
             )
         server.ip("address add 10.9.0.2/24 dev s0", "address add fd09:0::2/64 dev s0 nodad")
-        client.ip("address add 10.9.0.10/24 dev c0")
+        client.ip(*(f"address add 10.9.0.{last}/24 dev c0" for last in range(10, 20)))
         yield Network(server, client)

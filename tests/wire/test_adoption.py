@@ -3,7 +3,6 @@
 import itertools
 import os
 import socket
-from collections.abc import Iterator
 from contextlib import ExitStack
 
 import pytest
@@ -13,6 +12,7 @@ from netsrvd.errors import ActivationError
 from netsrvd.settings import Endpoint, Settings
 from netsrvd.sockets import activation
 from netsrvd.sockets.activation import Passed
+from tests.support.inherited import as_systemd, by_descriptor
 from tests.support.namespaces import namespace
 from tests.support.patience import wait_readable
 from tests.support.peers import connect, datagrams, echoed, nothing_more
@@ -29,32 +29,6 @@ KINDS = {
     "udp6": (DATAGRAM, "::1"),
     "udp dual": (DATAGRAM, "::"),
 }
-
-
-@pytest.fixture
-def stack() -> Iterator[ExitStack]:
-    """What closes, at the end of the test, whatever was entered."""
-    with ExitStack() as entered:
-        yield entered
-
-
-def as_systemd(kind: int, host: str = "127.0.0.1", port: int = 0) -> socket.socket:
-    """Return a socket as systemd makes it: blocking, dual-stack if it is for all addresses, with
-    SO_REUSEADDR on UDP, too.
-    """
-    sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, kind)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    if ":" in host:
-        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-    sock.bind((host, port))
-    if kind == STREAM:
-        sock.listen()
-    return by_descriptor(sock)
-
-
-def by_descriptor(sock: socket.socket) -> socket.socket:
-    """Return the same socket as `activation.passed` finds it: Python asks the kernel for its kind."""
-    return socket.socket(fileno=sock.detach())
 
 
 def port_of(sock: socket.socket) -> int:
@@ -203,8 +177,7 @@ def test_turn_away_empties_the_queues(stack: ExitStack) -> None:
         tcp, udp = as_systemd(STREAM, "::"), as_systemd(DATAGRAM, "::")
         kept_by_systemd = [stack.enter_context(sock.dup()) for sock in (tcp, udp)]
         clients = [
-            stack.enter_context(connect((host, port_of(tcp))))
-            for host in ("127.0.0.1", "::1") * 20
+            stack.enter_context(connect((host, port_of(tcp)))) for host in ("127.0.0.1", "::1") * 20
         ]
         asker = stack.enter_context(datagrams())
         for payload in (b"", b"x", b"y" * 9000) * 10:

@@ -207,7 +207,10 @@ FAULTS: dict[str, tuple[dict[str, Any], str]] = {
     "in use": ({}, "127.0.0.1 port {port} is already in use; `ss -lnp` shows by whom"),
     "not available": ({"hosts": ("192.0.2.1",)}, "192.0.2.1 port {port} is not an address of this"),
     "interface": ({"interface": "none0"}, "on interface none0 cannot be bound: there is no such"),
-    "scope": ({"hosts": ("fe80::1%none0",)}, "%none0 port {port} cannot be bound: there is no such"),
+    "scope": (
+        {"hosts": ("fe80::1%none0",)},
+        "%none0 port {port} cannot be bound: there is no such",
+    ),
     "option": ({"options": {"IP_TTL": 300}}, "cannot be opened: IP_TTL = 300: Invalid argument"),
 }
 

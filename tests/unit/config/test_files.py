@@ -82,6 +82,14 @@ def test_drop_ins_override_key_by_key(main: Path) -> None:
     assert [file.name for file in found.files] == ["netsrvd.toml", "a.toml", "b.toml"]
 
 
+def test_drop_ins_are_read_by_their_names(main: Path) -> None:
+    """Whatever the order in which the folder lists them, the last name has the last word."""
+    names = {name: f"workers = {number}" for number, name in enumerate("gbfahdce")}
+    found = load(main, **names)
+    assert [file.stem for file in found.files[1:]] == sorted(names)
+    assert found.settings.workers == 4
+
+
 def test_each_key_remembers_its_file(main: Path) -> None:
     """The effective configuration tells for each key from which file it is, or "default"."""
     found = load(

@@ -3,6 +3,7 @@
 import os
 import select
 import threading
+from collections import deque
 from collections.abc import Iterator
 
 import pytest
@@ -91,6 +92,19 @@ def test_a_wake_up_that_is_still_on_its_way_is_seen_later(mailbox: Mailbox) -> N
     mailbox.deliver()
     assert calls == [1, 2]
     assert not wakes(mailbox)
+
+
+def test_two_threads_may_want_to_wake_at_once(mailbox: Mailbox) -> None:
+    """Of two that find the token one takes it; the other has nothing to do any more."""
+
+    class Taken(deque[bool]):
+        def pop(self) -> bool:
+            raise IndexError
+
+    mailbox._token = Taken([True])
+    mailbox.post(print)
+    assert not wakes(mailbox)
+    mailbox._token = deque([True])
 
 
 def test_nothing_is_lost_between_threads(mailbox: Mailbox) -> None:

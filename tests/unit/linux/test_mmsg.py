@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from netsrvd.linux import mmsg
-from netsrvd.linux.mmsg import BATCH, IPV4, IPV6, Batch, Iovec, Layout, Mmsghdr, Msghdr, Timespec
+from netsrvd.linux.mmsg import BATCH, IPV4, IPV6, Batch, Iovec, Layout, Mmsghdr, Msghdr
 
 PAYLOAD_BYTES = 512
 
@@ -57,7 +57,6 @@ def ipv6(host: str, port: int, scope: int, asked: str, interface: int) -> bytes:
         (Iovec, 16, {"base": 0, "length": 8}),
         (Msghdr, 56, {"name": 0, "iov": 16, "iov_count": 24, "control": 32, "flags": 48}),
         (Mmsghdr, 64, {"header": 0, "length": 56}),
-        (Timespec, 16, {"seconds": 0, "nanoseconds": 8}),
     ],
 )
 @pytest.mark.skipif(ctypes.sizeof(ctypes.c_void_p) != 8, reason="the figures of 64 bits")

@@ -97,7 +97,9 @@ def test_most_events_have_no_traceback() -> None:
 @pytest.mark.parametrize("kind", all_events(), ids=lambda kind: kind.__name__)
 def test_its_fields_are_those_of_the_event(kind: type) -> None:
     """Every field that has something to say becomes a field of the record, zero included."""
-    texts = [each.name for each in fields(kind) if isinstance(getattr(sample(kind), each.name), str)]
+    texts = [
+        each.name for each in fields(kind) if isinstance(getattr(sample(kind), each.name), str)
+    ]
     every = [f"NETSRVD_{each.name.upper()}" for each in fields(kind)]
     silent = [f"NETSRVD_{name.upper()}" for name in texts]
 

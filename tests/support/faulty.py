@@ -1,7 +1,9 @@
-"""A real socket whose accept fails when it is told to."""
+"""Real sockets and C functions that fail when they are told to."""
 
+import ctypes
 import os
 import socket
+from collections.abc import Callable
 from typing import Any
 
 
@@ -18,3 +20,18 @@ class FaultySocket(socket.socket):
             number = self.faults.pop(0)
             raise OSError(number, os.strerror(number))
         return super().accept()
+
+
+class FaultyCall:
+    """A function of the C library that fails with the errors in `faults`, one a call, at first."""
+
+    def __init__(self, real: Callable[..., int]) -> None:
+        self.faults: list[int] = []
+        self._real = real
+
+    def __call__(self, *arguments: Any) -> int:
+        """Make the call, or fail."""
+        if self.faults:
+            ctypes.set_errno(self.faults.pop(0))
+            return -1
+        return self._real(*arguments)

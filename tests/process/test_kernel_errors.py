@@ -1,0 +1,162 @@
+"""What the daemon makes of system calls that fail, by the errors that their manual pages name."""
+
+import errno
+import socket
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from tests.process.conftest import Start
+from tests.support.clients import HELLO, serves
+from tests.support.peers import connect, datagrams
+from tests.support.run import Run, echo
+from tests.support.strace import injecting
+
+HOST = "127.0.0.1"
+
+Faulty = Callable[..., Run]
+
+
+@pytest.fixture
+def faulty(start: Start, port: int, tmp_path: Path) -> Faulty:
+    """Start a run in which the first such call of each thread, or the `nth`, fails so."""
+
+    def started(call: str, error: str, nth: int = 1, **how: object) -> Run:
+        fault = f"{call}:error={error}:when={nth}"
+        return start(echo(port, host=[HOST]), under=injecting(tmp_path, fault), **how)
+
+    return started
+
+
+def _named(error: str) -> str:
+    """Return the name that Python has for an error that has two, such as EOPNOTSUPP."""
+    return errno.errorcode[getattr(errno, error)]
+
+
+@pytest.mark.parametrize(
+    ("call", "error"),
+    [
+        *((call, "EINTR") for call in ("accept4", "epoll_wait", "poll", "recvfrom", "sendto")),
+        *((call, "EAGAIN") for call in ("accept4", "recvfrom", "sendto", "recvmmsg")),
+    ],
+)
+def test_a_call_that_is_to_be_made_again_is(faulty: Faulty, call: str, error: str) -> None:
+    """An interrupted call, or one that came too early, is no news: the client sees nothing."""
+    run = faulty(call, error, nth=2)
+    assert serves(run.port, [HOST])
+    assert len(run.lines_with("<4>")) == 0
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        # The connection was lost while it waited (accept(2): pending network errors).
+        *("ECONNABORTED", "EPERM", "EPROTO", "ENOPROTOOPT", "ENETDOWN", "EHOSTDOWN", "ENONET"),
+        *("EHOSTUNREACH", "EOPNOTSUPP", "ENETUNREACH", "ETIMEDOUT", "ECONNRESET"),
+        # Something is short.
+        *("EMFILE", "ENFILE", "ENOBUFS", "ENOMEM"),
+    ],
+)
+def test_accept_goes_on(faulty: Faulty, error: str) -> None:
+    """After an error of one connection, or while something is short, clients are served."""
+    run = faulty("accept4", error)
+    assert serves(run.port, [HOST])
+    run.wait_line(f"<4>echo: accept on {HOST}:{run.port}: {_named(error)}: ")
+    assert len(run.lines_with("<4>")) == 1
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "reason"),
+    [
+        *(("recvfrom", each, "reset") for each in ("ECONNRESET", "ENOTCONN")),
+        *(("recvfrom", each, "network") for each in ("ENOMEM", "ETIMEDOUT")),
+        *(("sendto", each, "reset") for each in ("EPIPE", "ECONNRESET")),
+        *(("sendto", each, "network") for each in ("ENOBUFS", "EPERM")),
+        *(("epoll_ctl", each, "network") for each in ("ENOMEM", "ENOSPC")),
+    ],
+)
+def test_an_error_of_a_connection_ends_it_alone(
+    faulty: Faulty, call: str, error: str, reason: str
+) -> None:
+    """Its record tells the reason; the next connection is served."""
+    run = faulty(call, error, nth=2)  # the worker watches its mailbox, the daemon gets ready
+    with connect((HOST, run.port)) as sock:
+        assert _ends(sock)
+    run.wait_line(f"closed: {reason}")
+    assert serves(run.port, [HOST])
+
+
+def _ends(sock: socket.socket) -> bool:
+    """Return whether the server closes before it has answered twice."""
+    with suppress(ConnectionError):
+        for _ in range(2):
+            sock.sendall(HELLO)
+            if not sock.recv(len(HELLO)):
+                return True
+        return False
+    return True
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        # What an answer to somebody met on its way (udp(7), icmp(7)).
+        *("ECONNREFUSED", "EHOSTUNREACH", "ENETUNREACH", "ENOPROTOOPT", "EOPNOTSUPP"),
+        *("EHOSTDOWN", "ENONET", "EPROTO", "EACCES", "EMSGSIZE"),
+        # Something is short, or down.
+        *("ENOMEM", "ENOBUFS", "ENETDOWN"),
+    ],
+)
+def test_receiving_datagrams_goes_on(faulty: Faulty, error: str) -> None:
+    """Whatever an earlier answer met, or what is short, the datagram that waits is answered."""
+    run = faulty("recvmmsg", error)
+    assert serves(run.port, [HOST])
+    run.wait_line(f"<4>echo: receiving on {HOST}:{run.port}: {_named(error)}: ")
+    assert len(run.lines_with("<4>")) == 1
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        *("EAGAIN", "EINTR", "ENOBUFS", "ENOMEM", "EPERM", "EHOSTUNREACH"),
+        *("ECONNREFUSED", "EMSGSIZE", "EINVAL"),
+    ],
+)
+def test_an_answer_that_cannot_be_sent_is_counted(faulty: Faulty, error: str) -> None:
+    """It concerns one datagram: the next one of the same peer is answered, the summary says why."""
+    run = faulty("sendmmsg", error)
+    with datagrams(HOST) as sender:
+        sender.connect((HOST, run.port))
+        sender.send(b"lost")
+        sender.send(HELLO)
+        assert sender.recv(100) == HELLO
+    assert serves(run.port, [HOST])
+    run.end()
+    assert run.lines_with(f"2 in, 1 out, 0 refused, 0 truncated, 1 unsent, last error: {error}")
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "thread"),
+    [
+        ("accept4", "EBADF", "acceptor echo"),
+        ("accept4", "EINVAL", "acceptor echo"),
+        ("recvmmsg", "EBADF", "datagram echo"),
+        ("recvmmsg", "EFAULT", "datagram echo"),
+        ("epoll_wait", "EBADF", "worker 1"),
+    ],
+)
+def test_an_error_of_our_own_ends_the_process(
+    faulty: Faulty, call: str, error: str, thread: str
+) -> None:
+    """What only a bug can cause is no reason to go on half dead: status 70, and a record."""
+    run = faulty(call, error, ready=False, environment={"PYTHONWARNINGS": ""})
+    run.wait(lambda: run.notices or run.process.poll() is not None, "beginning")
+    with datagrams(HOST) as sender:
+        sender.sendto(HELLO, (HOST, run.port))
+    with suppress(OSError), connect((HOST, run.port)) as sock:
+        _ends(sock)
+    run.allow("thread ", "Traceback ", "  ", "OSError: ")
+    run.wait_end(70)
+    assert run.lines_with(f"<3>thread {thread}")

@@ -1,0 +1,224 @@
+"""netsrvd.listeners.acceptor: what depends on errors and limits; tests/wire has the rest"""
+
+import errno
+import socket
+from collections.abc import Iterator, Sequence
+from itertools import count
+from typing import Any
+
+import pytest
+
+from netsrvd.events.connections import (
+    Accepted,
+    AcceptRecovered,
+    AcceptTrouble,
+    ListenerFull,
+    ListenerRelieved,
+    Refused,
+)
+from netsrvd.listeners import acceptor as module
+from netsrvd.listeners import trouble
+from netsrvd.listeners.acceptor import CAPACITY_ERRORS, PEER_ERRORS, Acceptor
+from netsrvd.listeners.connection import Connection
+from netsrvd.services.echo import Stream
+from netsrvd.settings import ListenerSettings
+from tests.support.listening import FakeListener, Outcome, accepted, failure
+from tests.support.reports import Failures, Reports
+from tests.support.waiting import wait_end
+
+PEER = ("192.0.2.1", 40_000)
+
+
+class Gate:
+    """Refuses one host."""
+
+    def refusal(self, host: str) -> tuple[str, str] | None:
+        return ("access", "rule") if host == "192.0.2.66" else None
+
+    def datagram_refusal(self, host: str, asked: str, local: str) -> tuple[str, str] | None:
+        raise NotImplementedError
+
+
+class Worker:
+    """Keeps what it is handed, until the test closes it."""
+
+    def __init__(self) -> None:
+        self.taken: list[Connection] = []
+
+    def take(self, connection: Connection) -> None:
+        self.taken.append(connection)
+
+
+class Stage:
+    """An acceptor with a listening socket and a worker that are none."""
+
+    def __init__(self) -> None:
+        self.reports, self.failures = Reports(), Failures()
+        self.workers = [Worker(), Worker()]
+        self.far_ends: list[socket.socket] = []
+        self.expected_failures: list[tuple[str, BaseException]] = []
+        self.acceptor: Acceptor
+        self.listener: FakeListener
+
+    def client(self, host: str = PEER[0]) -> Outcome:
+        """Return what accept returns for one client."""
+        near, far = accepted()
+        self.far_ends.append(far)
+        return near, (host, PEER[1])
+
+    def start(self, outcomes: Sequence[Outcome], **settings: Any) -> None:
+        """Start an acceptor whose accept does as told."""
+        self.listener = FakeListener(outcomes)
+        self.acceptor = Acceptor(
+            self.listener,  # type: ignore[arg-type]
+            ListenerSettings("lab", **settings),
+            Gate(),
+            Stream,
+            self.workers,  # type: ignore[arg-type]
+            self.reports,
+            (f"c-{number}" for number in count(1)).__next__,
+            self.failures,
+        )
+        self.acceptor.duty.start()
+
+    @property
+    def taken(self) -> list[Connection]:
+        """The connections that were handed over, in turn."""
+        return sorted((each for worker in self.workers for each in worker.taken), key=identity)
+
+    def end(self) -> None:
+        """Stop the acceptor and close all that it left open."""
+        self.acceptor.stop()
+        wait_end(self.acceptor.duty)
+        assert self.failures.found == self.expected_failures
+        for each in (*self.far_ends, *(connection.sock for connection in self.taken)):
+            each.close()
+
+
+def identity(connection: Connection) -> str:
+    return connection.identity
+
+
+@pytest.fixture
+def stage(monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
+    """Return a stage on which time is short, and goes on by half a millisecond a look."""
+    clock = count(1)
+    monkeypatch.setattr(module, "monotonic", lambda: next(clock) * 0.0005)
+    monkeypatch.setattr(trouble, "PAUSE_SECONDS", 0.001)
+    monkeypatch.setattr(trouble, "QUIET_SECONDS", 0.01)
+    monkeypatch.setattr(module, "CONGESTED_MS", 1)
+    made = Stage()
+    yield made
+    made.end()
+
+
+def test_connections_are_handed_to_the_workers_in_turn(stage: Stage) -> None:
+    """Each client is reported, counted and given away, with a socket that never blocks."""
+    stage.start([stage.client() for _ in range(3)])
+    first, *_ = stage.reports.wait_for(Accepted, 3)
+    stage.acceptor.stop()
+    wait_end(stage.acceptor.duty)
+    assert isinstance(first, Accepted)
+    assert (first.connection, first.listener, first.peer_address) == ("c-1", "lab", PEER[0])
+    assert [len(worker.taken) for worker in stage.workers] == [2, 1]
+    assert not any(connection.sock.getblocking() for connection in stage.taken)
+    assert stage.acceptor.counters.accepted == 3
+    assert stage.listener.closed
+
+
+def test_strangers_are_turned_away_at_once(stage: Stage) -> None:
+    """A client that the gate refuses is closed, told with the reason, and counted."""
+    stage.start([stage.client("192.0.2.66"), stage.client()])
+    [refused] = stage.reports.wait_for(Refused)
+    stage.reports.wait_for(Accepted)
+    assert isinstance(refused, Refused)
+    assert (refused.peer_address, refused.reason, refused.rule) == ("192.0.2.66", "access", "rule")
+    assert stage.far_ends[0].recv(1) == b""
+    assert stage.acceptor.counters.refused == 1
+
+
+@pytest.mark.parametrize("number", sorted(PEER_ERRORS), ids=errno.errorcode.get)
+def test_a_pending_network_error_concerns_one_client(stage: Stage, number: int) -> None:
+    """accept(2) hands over the errors of a connection: the next client is served, and the trouble
+    is told once when it begins and once when it ends.
+    """
+    stage.start([failure(number), failure(number), stage.client()])
+    [began] = stage.reports.wait_for(AcceptTrouble)
+    [ended] = stage.reports.wait_for(AcceptRecovered)
+    stage.reports.wait_for(Accepted)
+    assert isinstance(began, AcceptTrouble)
+    assert isinstance(ended, AcceptRecovered)
+    assert (began.error, began.pause_ms) == (trouble.named(failure(number)), 0)
+    assert ended.errors == 2
+    assert stage.acceptor.counters.accept_errors == 2
+
+
+@pytest.mark.parametrize("number", sorted(CAPACITY_ERRORS), ids=errno.errorcode.get)
+def test_a_shortage_does_not_spin(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """While descriptors or memory lack, the socket is left alone for a moment after each try; the
+    trouble is told once, and its end with the number of tries.
+    """
+    stage.start([*[failure(number)] * 5, stage.client()])
+    [began] = stage.reports.wait_for(AcceptTrouble)
+    [ended] = stage.reports.wait_for(AcceptRecovered)
+    stage.reports.wait_for(Accepted)
+    assert isinstance(began, AcceptTrouble)
+    assert isinstance(ended, AcceptRecovered)
+    assert began.pause_ms == 1
+    assert ended.errors == 5
+    assert ended.seconds >= 4 * trouble.PAUSE_SECONDS
+    assert stage.listener.accepts <= 5 + 3
+
+
+@pytest.mark.parametrize("number", [errno.EBADF, errno.EINVAL, errno.ENOTSOCK])
+def test_what_is_neither_ends_the_thread(stage: Stage, number: int) -> None:
+    """An error of the listening socket itself is a bug: it is handed over, the socket closed."""
+    error = failure(number)
+    stage.start([error])
+    wait_end(stage.acceptor.duty)
+    stage.expected_failures = [("acceptor lab 127.0.0.1", error)]
+    assert stage.listener.closed
+
+
+def test_a_full_listener_leaves_the_others_waiting(stage: Stage) -> None:
+    """At its limit accept is not called; a departure lets the next client in."""
+    stage.start([stage.client() for _ in range(3)], max_connections=2)
+    [full] = stage.reports.wait_for(ListenerFull)
+    assert isinstance(full, ListenerFull)
+    assert full.connections == 2
+    assert stage.listener.accepts == 2
+    stage.acceptor.departed()
+    stage.reports.wait_for(Accepted, 3)
+    assert stage.reports.kinds.count("ListenerFull") == 1
+
+
+def test_a_listener_with_room_again_says_so(stage: Stage) -> None:
+    """When enough have left and nobody waits, the end of the fullness is told once."""
+    stage.start([stage.client() for _ in range(2)], max_connections=2)
+    stage.reports.wait_for(ListenerFull)
+    stage.acceptor.departed()
+    stage.acceptor.departed()
+    [relieved] = stage.reports.wait_for(ListenerRelieved)
+    assert isinstance(relieved, ListenerRelieved)
+    assert relieved.connections < 2
+
+
+def test_a_larger_limit_lets_others_in(stage: Stage) -> None:
+    """New settings hold for the clients that come next."""
+    stage.start([stage.client() for _ in range(3)], max_connections=2)
+    stage.reports.wait_for(ListenerFull)
+    stage.acceptor.update(ListenerSettings("lab", max_connections=3), Gate(), Stream)
+    stage.reports.wait_for(Accepted, 3)
+
+
+def test_a_congested_log_lets_nobody_in(stage: Stage) -> None:
+    """With `when_full = "wait"` clients wait in the kernel's queue until the log has caught up."""
+    stage.reports.congested = True
+    stage.start([stage.client()])
+    stage.acceptor.duty.ping(1)
+    while not stage.acceptor.duty.pulse:
+        assert stage.listener.accepts == 0
+    stage.reports.congested = False
+    stage.reports.wait_for(Accepted)

@@ -1,0 +1,73 @@
+"""netsrvd.listeners.connection"""
+
+import socket
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+
+from netsrvd.events.connections import Accepted, Closed
+from netsrvd.listeners.connection import Connection
+from netsrvd.services.echo import Stream
+from netsrvd.settings import ListenerSettings
+
+PEER, LOCAL = ("192.0.2.1", 40_000), ("192.0.2.9", 7)
+SETTINGS = ListenerSettings("lab", idle_seconds=10.0, write_seconds=3.0)
+
+
+@pytest.fixture
+def connection() -> Iterator[Connection]:
+    """Return a connection that was accepted at 100 seconds."""
+    near, far = socket.socketpair()
+    with near, far:
+        yield Connection(near, "c-1", PEER, LOCAL, SETTINGS, Stream, lambda: None, 100.0)
+
+
+def test_its_two_records_belong_together(connection: Connection) -> None:
+    """The first record says who came, the last one with the same id how it went and why."""
+    connection.bytes_received, connection.bytes_sent = 5, 4
+    assert connection.accepted() == Accepted("c-1", "lab", "echo", *PEER, *LOCAL)
+    assert connection.closed("write", 102.5, "oh") == Closed(
+        "c-1", "lab", "echo", *PEER, *LOCAL, "write", 2.5, 5, 4, "oh"
+    )
+
+
+@pytest.mark.parametrize(
+    ("backlog", "seconds", "reason"),
+    [
+        (None, 9.9, ""),
+        (None, 10.0, "idle"),
+        (b"x", 2.9, ""),
+        (b"x", 3.0, "write"),
+        (b"x", 100.0, "write"),
+    ],
+)
+def test_it_is_overdue_by_what_it_waits_for(
+    connection: Connection, backlog: bytes | None, seconds: float, reason: str
+) -> None:
+    """The idle time-out counts while the client is waited for, the write time-out while it does
+    not take its answer.
+    """
+    connection.backlog = backlog and memoryview(backlog)
+    assert connection.overdue(100.0 + seconds) == reason
+
+
+@pytest.mark.parametrize("backlog", [None, memoryview(b"x")])
+def test_zero_is_never(connection: Connection, backlog: memoryview | None) -> None:
+    """A time-out of 0 never comes."""
+    connection.settings = replace(SETTINGS, idle_seconds=0.0, write_seconds=0.0)
+    connection.backlog = backlog
+    assert connection.overdue(1e9) == ""
+
+
+def test_activity_counts(connection: Connection) -> None:
+    """Time-outs run from the last byte, not from the beginning."""
+    connection.active_at = 105.0
+    assert connection.overdue(110.0) == ""
+    assert connection.overdue(115.0) == "idle"
+
+
+def test_it_makes_its_service_when_it_begins(connection: Connection) -> None:
+    """A service that cannot be made fails in the worker, where it ends one connection."""
+    assert connection.begin() == b""
+    assert connection.service.respond(b"x") == b"x"

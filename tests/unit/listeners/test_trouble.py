@@ -1,0 +1,94 @@
+"""netsrvd.listeners.trouble"""
+
+import errno
+
+import pytest
+
+from netsrvd.events import Event
+from netsrvd.events.connections import AcceptRecovered, AcceptTrouble
+from netsrvd.listeners.trouble import PAUSE_SECONDS, QUIET_SECONDS, Trouble, named
+from tests.support.listening import failure
+from tests.support.reports import Reports
+
+WHERE = ("echo", "127.0.0.1", 7)
+FULL, ABORTED = failure(errno.EMFILE), failure(errno.ECONNABORTED)
+
+
+def began(error: OSError, pause_ms: int) -> Event:
+    return AcceptTrouble(*WHERE, named(error), pause_ms)
+
+
+def ended(errors: int, seconds: float) -> Event:
+    return AcceptRecovered(*WHERE, errors, seconds)
+
+
+@pytest.fixture
+def reports() -> Reports:
+    return Reports()
+
+
+@pytest.fixture
+def trouble(reports: Reports) -> Trouble:
+    return Trouble(reports, began, ended)
+
+
+def test_it_is_told_once_when_it_begins_and_once_when_it_ends(
+    trouble: Trouble, reports: Reports
+) -> None:
+    """A thousand errors are two records, the second with their number and how long they lasted."""
+    for number in range(1000):
+        trouble.occurred(FULL, 10.0 + number * 0.1, pause=True)
+        trouble.settle(10.0 + number * 0.1)
+    last = 10.0 + 999 * 0.1
+    trouble.settle(last + QUIET_SECONDS * 0.9)
+    assert reports.events == [AcceptTrouble(*WHERE, "EMFILE: Too many open files", 100)]
+    trouble.settle(last + QUIET_SECONDS)
+    trouble.settle(last + 10 * QUIET_SECONDS)
+    assert reports.events[1:] == [AcceptRecovered(*WHERE, 1000, pytest.approx(99.9))]
+
+
+def test_the_next_trouble_is_told_again(trouble: Trouble, reports: Reports) -> None:
+    """After a quiet second an error is the beginning of something new."""
+    for start in (0.0, 100.0):
+        trouble.occurred(ABORTED, start, pause=False)
+        trouble.settle(start + QUIET_SECONDS)
+    assert reports.kinds == ["AcceptTrouble", "AcceptRecovered"] * 2
+    assert reports.events[2] == AcceptTrouble(*WHERE, named(ABORTED), 0)
+    assert reports.events[3] == AcceptRecovered(*WHERE, 1, 0.0)
+
+
+def test_a_shortage_pauses(trouble: Trouble) -> None:
+    """What waiting may cure has the socket left alone for a moment; other errors do not."""
+    trouble.occurred(FULL, 5.0, pause=True)
+    assert trouble.pausing(5.0)
+    assert trouble.pausing(5.0 + PAUSE_SECONDS * 0.9)
+    assert not trouble.pausing(5.0 + PAUSE_SECONDS)
+    trouble.occurred(FULL, 6.0, pause=True)
+    trouble.occurred(ABORTED, 6.0, pause=False)
+    assert not trouble.pausing(6.0)
+
+
+def test_there_is_always_a_next_look(trouble: Trouble) -> None:
+    """The loop neither spins nor sleeps over the end of a pause or of the trouble."""
+    assert trouble.next_look_ms(0.0) is None
+    trouble.occurred(FULL, 5.0, pause=True)
+    assert trouble.next_look_ms(5.0) == pytest.approx(PAUSE_SECONDS * 1000, abs=1)
+    after = 5.0 + PAUSE_SECONDS
+    assert trouble.next_look_ms(after) == pytest.approx((QUIET_SECONDS - PAUSE_SECONDS) * 1000, 0.1)
+    look = trouble.next_look_ms(5.0 + QUIET_SECONDS + 10)
+    assert look == 1
+    trouble.settle(5.0 + QUIET_SECONDS)
+    assert trouble.next_look_ms(5.0 + QUIET_SECONDS) is None
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (FULL, "EMFILE: Too many open files"),
+        (OSError(9999, "?"), "9999: Unknown error 9999"),
+        (OSError("no number"), "0: Success"),
+    ],
+)
+def test_errors_are_named(error: OSError, text: str) -> None:
+    """An error is shown by its symbol, which manuals speak of, and its meaning."""
+    assert named(error) == text

@@ -1,0 +1,278 @@
+"""netsrvd.assembly"""
+
+import os
+import socket
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from netsrvd import assembly
+from netsrvd.config import changes
+from netsrvd.errors import ActivationError, DetachError, SocketError
+from netsrvd.events import DEBUG
+from netsrvd.events.log import LogFallback
+from netsrvd.events.sockets import FamilyMissing, Listening, OptionAdjusted
+from netsrvd.listeners.acceptor import Acceptor
+from netsrvd.listeners.datagram import Receiver
+from netsrvd.reporting import journal, stderr, syslog
+from netsrvd.settings import DEFAULT_PORT, Endpoint, ListenerSettings, LogSettings, Settings
+from netsrvd.sockets import bind
+from netsrvd.sockets.activation import Passed
+from netsrvd.sockets.bind import FamilyMissingError, Opened
+from tests.support.listening import FakeSocket
+from tests.support.reports import Failures, Reports
+
+ECHO = ListenerSettings("echo")
+Open = Callable[[Endpoint, ListenerSettings], Opened]
+
+
+# --- which log --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def logs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """Return the folder in which a file `journal` or `syslog` means that there is such a log."""
+    for name in assembly.LOG_SOCKETS:
+        monkeypatch.setitem(assembly.LOG_SOCKETS, name, tmp_path / name)
+    monkeypatch.delenv("JOURNAL_STREAM", raising=False)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("target", "detached", "there", "chosen"),
+    [
+        ("auto", False, "", "stderr"),
+        ("auto", False, "journal syslog", "stderr"),
+        ("auto", True, "journal syslog", "syslog"),
+        ("journal", False, "journal", "journal"),
+        ("journal", True, "journal", "journal"),
+        ("syslog", False, "syslog", "syslog"),
+        ("stderr", False, "journal", "stderr"),
+    ],
+)
+def test_the_log_that_fits_is_chosen(
+    logs: Path,
+    target: str,
+    detached: bool,  # noqa: FBT001
+    there: str,
+    chosen: str,
+) -> None:
+    """A log that is asked for and there is taken; `auto` is the one that fits the start."""
+    for name in there.split():
+        (logs / name).touch()
+    assert assembly.choose_log(target, detached=detached) == (chosen, [])
+
+
+@pytest.mark.parametrize(
+    ("target", "detached", "there", "used", "reason"),
+    [
+        ("journal", False, "", "stderr", "{}/journal does not exist"),
+        ("journal", False, "syslog", "syslog", "{}/journal does not exist"),
+        ("syslog", False, "journal", "journal", "{}/syslog does not exist"),
+        ("auto", True, "journal", "journal", "{}/syslog does not exist"),
+        ("stderr", True, "syslog", "syslog", "it is closed"),
+    ],
+)
+def test_a_log_that_is_missing_is_replaced(
+    logs: Path,
+    target: str,
+    detached: bool,  # noqa: FBT001
+    there: str,
+    used: str,
+    reason: str,
+) -> None:
+    """Another log takes the place of a missing one, and a record says so."""
+    for name in there.split():
+        (logs / name).touch()
+    wanted = "syslog" if target == "auto" else target
+    assert assembly.choose_log(target, detached=detached) == (
+        used,
+        [LogFallback(wanted, used, reason.format(logs))],
+    )
+
+
+@pytest.mark.usefixtures("logs")
+@pytest.mark.parametrize("target", ["auto", "journal", "syslog", "stderr"])
+def test_nobody_leaves_the_terminal_without_a_log(target: str) -> None:
+    """A daemon whose records nobody could read does not start."""
+    with pytest.raises(DetachError, match="neither syslog nor a journal"):
+        assembly.choose_log(target, detached=True)
+
+
+def test_systemd_is_known_by_its_stream(logs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`auto` is the journal where standard error leads there already (systemd.exec(5))."""
+    (logs / "journal").touch()
+    with tempfile.TemporaryFile("w") as stream:
+        status = os.fstat(stream.fileno())
+        monkeypatch.setattr(sys, "stderr", stream)
+        monkeypatch.setenv("JOURNAL_STREAM", f"{status.st_dev}:{status.st_ino}")
+        assert assembly.choose_log("auto", detached=False) == ("journal", [])
+        monkeypatch.setenv("JOURNAL_STREAM", "1:1")
+        assert assembly.choose_log("auto", detached=False) == ("stderr", [])
+
+
+def test_without_a_standard_error_it_is_not_systemd(
+    logs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A closed standard error is nobody's stream."""
+
+    def fileno() -> int:
+        return -1
+
+    monkeypatch.setattr(sys, "stderr", SimpleNamespace(fileno=fileno))
+    assert assembly.choose_log("auto", detached=False) == ("stderr", [])
+
+
+def test_every_log_can_be_made() -> None:
+    """Each name of the configuration is a log of that name; making it opens nothing."""
+    made = {name: log() for name, log in assembly.LOGS.items()}
+    assert {name: log.name for name, log in made.items()} == {name: name for name in made}
+    kinds = {type(log) for log in made.values()}
+    assert kinds == {journal.JournalLog, syslog.SyslogLog, stderr.StderrLog}
+
+
+# --- sockets ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def opens(monkeypatch: pytest.MonkeyPatch) -> Callable[[Open], None]:
+    """Have endpoints opened as the test says."""
+    return lambda opening: monkeypatch.setattr(bind, "open_endpoint", opening)
+
+
+def opened(endpoint: Endpoint, listener: ListenerSettings) -> Opened:
+    """Open a socket that is none, with one option adjusted."""
+    sock = FakeSocket(address=(endpoint.host, endpoint.port))
+    adjusted = (("SO_RCVBUF", "1", "2304"),)
+    return Opened(sock, endpoint.protocol, listener, "bound", adjusted)  # type: ignore[arg-type]
+
+
+def test_what_nobody_passed_is_bound_and_reported(opens: Callable[[Open], None]) -> None:
+    """Each socket has its record, and each option that the kernel gave another value."""
+    opens(opened)
+    sockets, notes = assembly.open_sockets(Settings(), [])
+    assert {*sockets} == {*ECHO.endpoints()}
+    assert notes[:2] == [
+        Listening("echo", "echo", "tcp", "0.0.0.0", DEFAULT_PORT, "bound"),
+        OptionAdjusted("echo", "tcp", "SO_RCVBUF", "1", "2304"),
+    ]
+    assert len(notes) == 2 * len(sockets)
+
+
+def test_what_was_passed_is_not_bound_besides(opens: Callable[[Open], None]) -> None:
+    """systemd's TCP sockets serve the listener's TCP alone; UDP is bound as configured."""
+    opens(opened)
+    passed = [
+        Passed(FakeSocket(address=("0.0.0.0", 7)), "echo"),  # type: ignore[arg-type]
+        Passed(FakeSocket(socket.AF_INET6, address=("::", 7)), "echo"),  # type: ignore[arg-type]
+    ]
+    sockets, notes = assembly.open_sockets(Settings(), passed)
+    assert len(sockets[Endpoint("echo", "tcp")]) == 2
+    assert {end.protocol for end in sockets if end.port} == {"udp"}
+    origins = [note.origin for note in notes if isinstance(note, Listening)]
+    assert origins == ["systemd", "systemd", "bound", "bound"]
+
+
+def test_what_a_reload_opens_is_reported_too(opens: Callable[[Open], None]) -> None:
+    """A reload binds by the same function, which also tells what came of it."""
+    opens(opened)
+    _, notes = assembly.bind_all(changes.endpoints(Settings(), ()))
+    assert [type(note) for note in notes] == [Listening, OptionAdjusted] * 4
+
+
+def test_one_failure_closes_everything(opens: Callable[[Open], None]) -> None:
+    """All or nothing: what was bound before the failure is closed again."""
+    made: list[Opened] = []
+
+    def open_until_udp(endpoint: Endpoint, listener: ListenerSettings) -> Opened:
+        if endpoint.protocol == "udp":
+            raise SocketError("in use")
+        made.append(opened(endpoint, listener))
+        return made[-1]
+
+    opens(open_until_udp)
+    with pytest.raises(SocketError, match="in use"):
+        assembly.open_sockets(Settings(), [])
+    assert len(made) == 2
+    assert all(one.sock.closed for one in made)  # type: ignore[attr-defined]
+
+
+def test_a_missing_family_is_a_note(opens: Callable[[Open], None]) -> None:
+    """A kernel without IPv6 serves IPv4, and says so for each protocol."""
+
+    def open_ipv4(endpoint: Endpoint, listener: ListenerSettings) -> Opened:
+        if ":" in endpoint.host:
+            raise FamilyMissingError("IPv6")
+        return opened(endpoint, listener)
+
+    opens(open_ipv4)
+    sockets, notes = assembly.open_sockets(Settings(), [])
+    assert {end.host for end in sockets} == {"0.0.0.0"}
+    missing = [note for note in notes if isinstance(note, FamilyMissing)]
+    assert missing == [FamilyMissing("echo", each, "IPv6") for each in ("tcp", "udp")]
+
+
+def test_nothing_is_bound_where_a_passed_socket_does_not_fit(opens: Callable[[Open], None]) -> None:
+    """A socket unit that does not fit is found before anything is bound."""
+    opens(lambda *_: pytest.fail("bound"))
+    with pytest.raises(ActivationError):
+        assembly.open_sockets(Settings(), [Passed(FakeSocket(listens=False), "x")])  # type: ignore[arg-type]
+
+
+# --- parts ------------------------------------------------------------------------------------
+
+
+def test_the_reporter_is_built_as_configured() -> None:
+    """Log, level, queue and what happens when it is full are those of the settings."""
+    settings = Settings(log=LogSettings(level="debug", queue_records=1, when_full="wait"))
+    reporter = assembly.build_reporter(settings, "stderr", Failures())
+    assert (reporter.level, reporter.duty.name) == (DEBUG, "reporter")
+    assert not reporter.congested
+    reporter.put(LogFallback("a", "b", "c"))
+    assert reporter.congested
+    reporter.duty.join()
+
+
+@pytest.mark.parametrize(
+    ("protocol", "kind", "number"), [("tcp", Acceptor, 1), ("udp", Receiver, 2)]
+)
+def test_each_protocol_has_its_mover(protocol: str, kind: type, number: int) -> None:
+    """TCP has an acceptor, UDP a receiver; both can be given new settings."""
+    with socket.socket(socket.AF_INET, socket.SocketKind(number)) as sock:
+        one = Opened(sock, protocol, ECHO, "bound")
+        mover = assembly.build_mover(one, [], Reports(), str, Failures())
+        assert type(mover) is kind
+        assembly.update_mover(mover, ListenerSettings("new", allow=("any",)))
+        mover.duty.mailbox.deliver()
+        assert mover._settings.name == "new"
+        assert mover._gate.refusal("192.0.2.1") is None
+        mover.duty.join()
+
+
+@pytest.mark.parametrize(
+    ("configured", "has_gil", "cpus", "count"),
+    [(0, True, 8, 1), (3, True, 8, 3), (0, False, 8, 8), (3, False, 8, 3), (0, False, None, 1)],
+)
+def test_workers(
+    monkeypatch: pytest.MonkeyPatch,
+    configured: int,
+    has_gil: bool,  # noqa: FBT001
+    cpus: int | None,
+    count: int,
+) -> None:
+    """One worker where Python has its global lock, one a CPU where it has not."""
+    monkeypatch.setattr(sys, "_is_gil_enabled", lambda: has_gil, raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: cpus)
+    assert assembly.worker_count(configured) == count
+
+
+def test_the_configuration_is_read_with_the_words_of_the_rooms(tmp_path: Path) -> None:
+    """Services, socket options and access words are those that the program has."""
+    file = tmp_path / "netsrvd.toml"
+    file.write_text('[listener.echo]\nservice = "echo"\nallow = "any"\noptions.SO_KEEPALIVE = true')
+    [listener] = assembly.read_configuration(file).settings.listeners
+    assert listener.options["SO_KEEPALIVE"] is True

@@ -1,0 +1,113 @@
+"""A house that runs, and gets a new configuration."""
+
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+import pytest
+
+from netsrvd import assembly
+from netsrvd.config import changes
+from netsrvd.events.sockets import ListeningEnded
+from netsrvd.house import House
+from netsrvd.settings import ListenerSettings, Settings
+from tests.support.logs import FakeLog
+from tests.support.patience import eventually
+from tests.support.peers import connect, datagrams, echoed
+from tests.support.serving import listener
+
+
+class Reloading:
+    """A house that serves listeners on 127.0.0.1, and changes to others."""
+
+    def __init__(self, *listeners: ListenerSettings) -> None:
+        self.settings = Settings(listeners=listeners)
+        sockets, _ = assembly.open_sockets(self.settings, [])
+        self.house = House(self.settings, sockets, "stderr", lambda: None)
+        self.house.start()
+
+    def reload(self, *listeners: ListenerSettings) -> None:
+        """Do what the daemon does for SIGHUP."""
+        new = Settings(listeners=listeners)
+        plan = changes.plan(self.settings, new, self.house.adopted)
+        sockets, _ = assembly.bind_all(plan.open)
+        self.house.apply(plan, sockets, new)
+        self.settings = new
+
+
+def on_loopback(name: str, port: int, **more: object) -> ListenerSettings:
+    return listener(name=name, port=port, hosts=("127.0.0.1",), **more)
+
+
+@pytest.fixture
+def log(monkeypatch: pytest.MonkeyPatch) -> FakeLog:
+    made = FakeLog()
+    monkeypatch.setitem(assembly.LOGS, "stderr", lambda: made)
+    return made
+
+
+@pytest.fixture
+def ports() -> tuple[int, int]:
+    """Two ports that are free on TCP and UDP."""
+    with ExitStack() as stack:
+        found = []
+        for _ in range(2):
+            tcp, udp = (
+                stack.enter_context(socket.socket(socket.AF_INET, kind))
+                for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM)
+            )
+            tcp.bind(("127.0.0.1", 0))
+            udp.bind(tcp.getsockname())
+            found.append(tcp.getsockname()[1])
+    return found[0], found[1]
+
+
+@pytest.fixture
+def running(log: FakeLog, ports: tuple[int, int]) -> Iterator[Reloading]:
+    """A house with the listener `one` on the first port."""
+    made = Reloading(on_loopback("one", ports[0]))
+    yield made
+    made.house.stop_listening()
+    made.house.stop_workers()
+    made.house.stop_reporting()
+
+
+def test_a_new_listener_is_served_and_an_old_one_closed(
+    running: Reloading, log: FakeLog, ports: tuple[int, int]
+) -> None:
+    """What the new configuration has besides is opened, what it has no more is closed; who came in
+    there stays, and the totals keep what was counted there.
+    """
+    one, two = (("127.0.0.1", port) for port in ports)
+    with connect(one) as client, datagrams() as asker:
+        assert echoed(client)
+        asker.sendto(b"x", one)
+        assert asker.recv(1) == b"x"
+        running.reload(on_loopback("one", ports[0]), on_loopback("two", ports[1]))
+        with connect(two) as other:
+            assert echoed(other)
+        running.reload(on_loopback("two", ports[1]))
+        with pytest.raises(ConnectionRefusedError):
+            connect(one)
+        asker.sendto(b"x", two)
+        assert asker.recv(1) == b"x"
+        assert echoed(client)
+    ended = ListeningEnded.MESSAGE_ID
+    eventually(lambda: [each.message_id for each in log.taken].count(ended) == 2, "both are told")
+    counters = running.house.counters()
+    assert (counters.accepted, counters.datagrams_received) == (2, 2)
+
+
+def test_new_settings_reach_every_thread(running: Reloading, ports: tuple[int, int]) -> None:
+    """A listener that stays keeps its sockets and gets its new rules and time-outs."""
+    address = ("127.0.0.1", ports[0])
+    with connect(address) as client, datagrams() as asker:
+        assert echoed(client)
+        running.reload(on_loopback("one", ports[0], deny=("127.0.0.1",), idle_seconds=0.1))
+        with connect(address) as late:
+            assert late.recv(1) == b""
+        asker.sendto(b"x", address)
+        assert client.recv(1) == b""
+        eventually(lambda: running.house.counters().refused == 1)
+        eventually(lambda: running.house.counters().datagrams_received == 1)
+        assert running.house.counters().datagrams_sent == 0

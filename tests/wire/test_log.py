@@ -1,0 +1,190 @@
+"""A house whose journal is slow, hung, absent or restarted: nothing of it stops the service."""
+
+import os
+import socket
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import pytest
+
+from netsrvd import assembly
+from netsrvd.events.connections import Accepted, Closed
+from netsrvd.events.log import RecordsLost
+from netsrvd.house import House
+from netsrvd.reporting import reporter
+from netsrvd.reporting.journal import JournalLog
+from netsrvd.settings import LogSettings, Settings
+from tests.support.logs import LogDaemon
+from tests.support.patience import SECONDS, eventually
+from tests.support.peers import Address, connect, echoed, nothing_more
+from tests.support.serving import answered, listener
+
+Housed = Callable[..., tuple[House, Address]]
+
+
+@contextmanager
+def read(journal: LogDaemon) -> Iterator[list[dict[str, str]]]:
+    """Read what comes to a journal's socket while the block runs, as journald would."""
+    records: list[dict[str, str]] = []
+
+    def run() -> None:
+        while datagram := journal.read():
+            records.append(dict(line.split("=", 1) for line in datagram.decode().splitlines()))
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        yield records
+    finally:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as last:
+            last.sendto(b"", str(journal.path))
+        thread.join()
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> LogDaemon:
+    """A journal that is not there yet."""
+    return LogDaemon(tmp_path / "journal")
+
+
+@pytest.fixture
+def housed(journal: LogDaemon, monkeypatch: pytest.MonkeyPatch) -> Iterator[Housed]:
+    """Begin to serve with these settings of the log; return the house and its TCP address."""
+    monkeypatch.setitem(assembly.LOGS, "journal", lambda: JournalLog(journal.path))
+    monkeypatch.setattr(reporter, "LAST_PATIENCE_SECONDS", 0.3)
+    with ExitStack() as stack:
+
+        def start(**log: Any) -> tuple[House, Address]:
+            settings = Settings(
+                log=LogSettings(**log),
+                listeners=(listener(hosts=("127.0.0.1",), protocols=("tcp",)),),
+            )
+            sockets, _ = assembly.open_sockets(settings, [])
+            house = House(settings, sockets, "journal", lambda: None)
+            house.start()
+            for stop in (house.stop_reporting, house.stop_workers, house.stop_listening):
+                stack.callback(stop)
+            [[opened]] = sockets.values()
+            return house, opened.address()
+
+        yield start
+
+
+def visit(address: Address, times: int) -> list[float]:
+    """Connect, have something echoed and leave, so many times; return how long each took."""
+    took = []
+    for _ in range(times):
+        began = time.perf_counter()
+        with connect(address) as client:
+            assert echoed(client)
+        took.append(time.perf_counter() - began)
+    return took
+
+
+def kinds(records: list[dict[str, str]]) -> Counter[str]:
+    """Return how many records there are of each kind."""
+    names = {kind.MESSAGE_ID: kind.__name__ for kind in (Accepted, Closed, RecordsLost)}
+    return Counter(names[record["MESSAGE_ID"]] for record in records)
+
+
+def test_a_hung_journal_slows_nobody(journal: LogDaemon, housed: Housed) -> None:
+    """While nobody reads the journal clients are served as before; what is lost is counted to the
+    last record, and told when reading is resumed.
+    """
+    house, address = housed(queue_records=50)
+    with journal:
+        with read(journal) as before:
+            usual = visit(address, 100)
+            eventually(lambda: kinds(before) == {"Accepted": 100, "Closed": 100}, "all are written")
+        hung = visit(address, 300)
+        assert median(hung) < 3 * median(usual) + 0.001
+        assert max(hung) < 0.2
+        eventually(lambda: house.counters().closed == 400, "all have left")
+        lost = house.reporter.lost
+        assert lost > 400
+        with read(journal) as after:
+            eventually(lambda: kinds(after)["RecordsLost"], "the loss is told")
+            visit(address, 1)
+            eventually(lambda: len(after) == 600 - lost + 1 + 2, "all are written")
+    [told] = (one for one in after if one["MESSAGE_ID"] == RecordsLost.MESSAGE_ID)
+    assert told["NETSRVD_RECORDS"] == told["NETSRVD_RECORDS_LOST"] == str(lost)
+    assert after.index(told) == 600 - lost
+    assert house.reporter.lost == lost
+
+
+def test_a_hung_journal_does_not_keep_from_stopping(journal: LogDaemon, housed: Housed) -> None:
+    """The end waits a moment for a journal that nobody reads; what it did not take is counted."""
+    house, address = housed(queue_records=50)
+    with journal:
+        visit(address, 100)
+        house.stop_listening()
+        house.stop_workers()
+        began = time.monotonic()
+        house.stop_reporting()
+        assert 0.2 < time.monotonic() - began < 2
+        with read(journal) as taken:
+            pass
+        assert house.reporter.lost == 200 - len(taken)
+
+
+def test_who_must_have_every_record_waits(
+    journal: LogDaemon, housed: Housed, stack: ExitStack
+) -> None:
+    """With when_full = "wait" nobody new is served while the journal hangs, those inside are, and
+    when it is read again everybody is, and not one record is missing.
+    """
+    house, address = housed(queue_records=5, when_full="wait")
+    with journal:
+        clients = []
+        while not house.reporter.congested:
+            clients.append(stack.enter_context(connect(address)))
+            assert echoed(clients[-1])
+        late = stack.enter_context(connect(address))
+        late.send(b"x")
+        [acceptor, *_] = house.duties()
+        answered(acceptor)
+        assert all(echoed(client) for client in clients)
+        assert nothing_more(late)
+        with read(journal) as records:
+            late.settimeout(SECONDS)
+            assert late.recv(1) == b"x"
+            visit(address, 50)
+            stack.close()
+            total = len(clients) + 1 + 50
+            eventually(lambda: kinds(records) == {"Accepted": total, "Closed": total})
+    assert house.reporter.lost == 0
+
+
+def test_an_absent_journal_stops_nothing(journal: LogDaemon, housed: Housed) -> None:
+    """Clients are served before there is a journal; when it comes it gets what waits for it."""
+    _, address = housed()
+    visit(address, 20)
+    with journal, read(journal) as records:
+        eventually(lambda: kinds(records) == {"Accepted": 20, "Closed": 20}, "all are written")
+
+
+def test_a_restarted_journal_is_found_again(
+    journal: LogDaemon, housed: Housed, stack: ExitStack, many_descriptors: None
+) -> None:
+    """When the journal's socket is replaced the records go on; also if the new descriptor is
+    beyond what select(2) can watch, because there are many clients by then.
+    """
+    house, address = housed()
+    with journal, read(journal) as first:
+        visit(address, 20)
+        eventually(lambda: kinds(first) == {"Accepted": 20, "Closed": 20}, "all are written")
+    for _ in range(1100):
+        stack.callback(os.close, os.open(os.devnull, os.O_RDONLY))
+    with journal:
+        visit(address, 100)
+        assert not house.failures
+        with read(journal) as second:
+            eventually(lambda: len(second) == 200, "all are written")
+    assert house.reporter.lost == 0
+    assert not house.failures
