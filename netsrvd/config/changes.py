@@ -9,6 +9,16 @@ from netsrvd.settings import Endpoint, ListenerSettings, Settings
 SOCKET_FIELDS = ("backlog", "options")
 """Settings of a listener that its sockets are given when they are opened."""
 
+KEYS = {
+    "drain_seconds": "drain_timeout",
+    "queue_records": "queue",
+    "hosts": "host",
+    "idle_seconds": "idle_timeout",
+    "write_seconds": "write_timeout",
+    "flow_seconds": "flow_timeout",
+}
+"""The keys of the files where a field of the settings has another name, mostly for its unit."""
+
 Endpoints = dict[Endpoint, ListenerSettings]
 Adopted = Collection[tuple[str, str]]
 """The listener and protocol of each socket that systemd passed."""
@@ -91,5 +101,6 @@ def _changed(old: Settings, new: Settings) -> list[str]:
 
 
 def _differing(one: object, two: object) -> list[str]:
+    """Return the keys, as the files have them, of the fields that differ."""
     names = [field.name for field in fields(one)]  # type: ignore[arg-type]
-    return [name for name in names if getattr(one, name) != getattr(two, name)]
+    return [KEYS.get(name, name) for name in names if getattr(one, name) != getattr(two, name)]

@@ -32,7 +32,6 @@ class FlowRefused(Event):
 
     One summary will follow. `access`: `allow` and `deny` do not let this address in.
     `destination`: it was sent to a multicast or broadcast address, which is never answered.
-    `source`: an answer would go to a multicast, broadcast or unspecified address.
     """
 
     MESSAGE_ID = "36f71ba5a5d9403198358e42673e5d36"

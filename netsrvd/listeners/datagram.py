@@ -178,10 +178,8 @@ class Receiver:
                 self._redirect(index, envelope, flow)
         if failure:
             unanswered = self._all_failed(failure, flows)
-        for index in () if failure else batch.truncated(count):
-            if not flows[index].refusal:
-                flows[index].truncated += 1
-                unanswered.append(index)
+        else:
+            unanswered += self._truncated(count, flows)
         self._answer(descriptor, flows, lengths, sorted(unanswered))
         self._make_room()
         self.counters.datagrams_received += count
@@ -194,6 +192,13 @@ class Receiver:
         except Exception as error:  # noqa: BLE001 - a bug in a service, reported with traceback
             return error
         return None
+
+    def _truncated(self, count: int, flows: list[Flow]) -> list[int]:
+        """Count the datagrams of which a part is missing; return their indexes."""
+        found = [index for index in self._batch.truncated(count) if not flows[index].refusal]
+        for index in found:
+            flows[index].truncated += 1
+        return found
 
     def _all_failed(self, error: Exception, flows: list[Flow]) -> list[int]:
         """Report a failure that leaves a whole batch without answers; return all its indexes."""

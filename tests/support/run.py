@@ -58,7 +58,7 @@ def echo(port: int, **keys: object) -> dict[str, object]:
 
 def free_port(least: int = 0) -> int:
     """Return a port, at `least` this one, that nobody has and that no client will be given."""
-    for port in range(least or 20_000 + os.getpid() % 5_000, 32_000):
+    for port in range(least or 20_000 + os.getpid() * 311 % 11_000, 32_000):
         try:
             for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
                 with socket.socket(socket.AF_INET6, kind) as sock:

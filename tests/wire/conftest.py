@@ -52,7 +52,7 @@ def stack() -> Iterator[ExitStack]:
 @pytest.fixture
 def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make the waits around trouble short."""
-    monkeypatch.setattr(trouble, "QUIET_SECONDS", 0.05)
+    monkeypatch.setattr(trouble, "QUIET_SECONDS", 0.2)
     monkeypatch.setattr(trouble, "PAUSE_SECONDS", 0.01)
 
 

@@ -4,7 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from netsrvd.config import changes
+from netsrvd.assembly import WORDS
+from netsrvd.config import changes, schema
 from netsrvd.errors import ConfigError
 from netsrvd.settings import Endpoint, ListenerSettings, LogSettings, Settings
 
@@ -68,7 +69,7 @@ def test_limits_change_under_the_same_socket() -> None:
     plan = changes.plan(BOTH, changed(stricter), ())
     assert plan.keep[ONE_TCP] == stricter
     assert (plan.open, plan.close, plan.needs_restart) == ({}, (), ())
-    assert plan.changed == ("listener.one.allow", "listener.one.idle_seconds")
+    assert plan.changed == ("listener.one.allow", "listener.one.idle_timeout")
 
 
 def test_listeners_come_and_go() -> None:
@@ -109,7 +110,7 @@ def test_a_passed_socket_is_kept_wherever_the_listener_moves() -> None:
     [
         (replace(BOTH, workers=2), ("workers",)),
         (replace(BOTH, log=LogSettings(target="syslog")), ("log.target",)),
-        (replace(BOTH, log=LogSettings(queue_records=100)), ("log.queue_records",)),
+        (replace(BOTH, log=LogSettings(queue_records=100)), ("log.queue",)),
         (replace(BOTH, log=LogSettings(when_full="wait")), ("log.when_full",)),
         (changed(replace(ONE, backlog=1)), ("listener.one.backlog",)),
         (changed(replace(ONE, options={"SO_KEEPALIVE": True})), ("listener.one.options",)),
@@ -139,3 +140,9 @@ def test_the_options_of_a_new_listener_need_no_restart() -> None:
     """Its sockets are opened now, so they are given their options now."""
     new = replace(TWO, name="new", port=1003, options={"SO_KEEPALIVE": True})
     assert changes.plan(BOTH, Settings(listeners=(ONE, TWO, new)), ()).needs_restart == ()
+
+
+def test_changes_are_told_by_the_keys_of_the_files() -> None:
+    """What the record of a reload names is what the administrator wrote, for every setting."""
+    rules = (*schema.GLOBAL_RULES, *schema.LOG_RULES, *schema.listener_rules(WORDS))
+    assert {rule.field: rule.key for rule in rules if rule.key != rule.field} == changes.KEYS
