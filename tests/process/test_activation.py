@@ -76,7 +76,7 @@ def test_sockets_of_another_process_are_left_alone(
     other = free_port(port + 1)
     run = start(**passing(opened(stack, other, *ALL_KINDS), pid="1"))
     assert serves(port)
-    assert len(run.lines_with("(bound)")) == 4
+    run.wait_line("(bound)", 4)
 
 
 def test_passed_sockets_are_prepared(start: Start, port: int, stack: ExitStack) -> None:

@@ -86,8 +86,9 @@ def test_it_serves_though_systemd_does_not_listen(start: Start, path: str) -> No
     """A NOTIFY_SOCKET that is gone, such as one inherited by a shell, hinders nothing."""
     run = start(environment={"NOTIFY_SOCKET": path}, ready=False)
     run.wait_line("ready: ")
-    run.rest()
-    assert serves(run.port)
+    for _ in range(2):
+        assert serves(run.port)
+        run.rest()
 
 
 @pytest.mark.parametrize("closed", [(0,), (2,), (0, 1, 2)], ids=str)
@@ -120,4 +121,4 @@ bind.make = make
 """,
     )
     assert serves(port, ["127.0.0.1"])
-    assert run.lines_with("<4>echo: tcp: IPv6 is not available in this kernel")
+    run.wait_line("<4>echo: tcp: IPv6 is not available in this kernel")

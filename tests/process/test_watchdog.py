@@ -131,7 +131,7 @@ Stream.respond = respond
     assert answer(run.port) == HELLO
     run.wait_line("<3>    ArithmeticError: planted")
     assert run.lines_with("<3>echo: service echo failed for 127.0.0.1:")
-    assert run.lines_with("closed: error (ArithmeticError('planted'))")
+    run.wait_line("closed: error (ArithmeticError('planted'))")
 
 
 def test_a_datagram_service_that_fails_ends_nothing(start: Start) -> None:

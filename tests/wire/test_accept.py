@@ -177,6 +177,7 @@ def test_a_higher_limit_lets_the_waiting_in(serving: Serving, stack: ExitStack) 
         acceptor.update(changed, gate(changed), echo.Stream)
         if limit == 5:
             assert second.recv(1) == b"x"
+            serving.only(ListenerRelieved)
     serving.told(ListenerFull, 2)
     assert echoed(first)
     assert echoed(second)

@@ -97,7 +97,7 @@ def test_a_hung_journal_slows_nobody(journal: LogDaemon, housed: Housed) -> None
     """While nobody reads the journal clients are served as before; what is lost is counted to the
     last record, and told when reading is resumed.
     """
-    house, address = housed(queue_records=50)
+    house, address = housed(queue_records=250)  # more than the usual visits make
     with journal:
         with read(journal) as before:
             usual = visit(address, 100)
@@ -106,8 +106,10 @@ def test_a_hung_journal_slows_nobody(journal: LogDaemon, housed: Housed) -> None
         assert median(hung) < 3 * median(usual) + 0.001
         assert max(hung) < 0.2
         eventually(lambda: house.counters().closed == 400, "all have left")
+        for duty in house.duties():
+            answered(duty)  # so that what it last reported is counted, too
         lost = house.reporter.lost
-        assert lost > 400
+        assert lost > 200
         with read(journal) as after:
             eventually(lambda: kinds(after)["RecordsLost"], "the loss is told")
             visit(address, 1)

@@ -126,7 +126,7 @@ def test_what_only_a_restart_changes_is_named(new: Settings, names: tuple[str, .
 @pytest.mark.parametrize(
     ("new", "names"),
     [
-        (replace(BOTH, drain_seconds=1.0), ("drain_seconds",)),
+        (replace(BOTH, drain_seconds=1.0), ("drain_timeout",)),
         (replace(BOTH, log=LogSettings(level="debug")), ("log.level",)),
     ],
 )
