@@ -3,6 +3,7 @@
 import argparse
 import importlib
 import os
+import signal
 import sys
 from pathlib import Path
 from time import monotonic
@@ -30,6 +31,8 @@ def main(argv: list[str] | None = None) -> int:
         for line in str(error).splitlines():
             print(f"netsrvd: {line}", file=sys.stderr)
         return error.exit_status
+    except KeyboardInterrupt:  # before the daemon takes signals as work
+        return 128 + signal.SIGINT
     except BrokenPipeError:  # `netsrvd sockopts | head`: nobody reads on
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return os.EX_IOERR

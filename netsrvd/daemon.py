@@ -128,13 +128,13 @@ class Daemon:
 
     def _end(self, reason: str) -> int:
         """Stop in order: nobody new, drain, close what is left, the last record."""
-        house, drain_seconds = self._house, self._settings.drain_seconds
+        house = self._house
+        drain_seconds = 0.0 if house.failures else self._settings.drain_seconds
         self._notifier.stopping(f"Stopping on {reason}", drain_seconds + LONGEST_END_SECONDS)
         house.report(Stopping(reason, house.connections, drain_seconds))
         live = house.connections
         house.stop_listening()
-        if not house.failures:
-            self._drain(monotonic() + drain_seconds)
+        self._drain(monotonic() + drain_seconds)
         cut = house.stop_workers()
         house.report(self._summary(live, cut))
         house.stop_reporting()

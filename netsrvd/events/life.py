@@ -85,8 +85,9 @@ class Stopping(Event):
     drain_seconds: float
 
     def text(self) -> str:
-        wait = f"draining {self.connections} connections for up to {self.drain_seconds:g} s"
-        return f"stopping on {self.signal}: {wait if self.connections else 'nothing to drain'}"
+        wait = f" for up to {self.drain_seconds:g} s" if self.drain_seconds else ", not waiting"
+        drain = f"draining {self.connections} connections{wait}"
+        return f"stopping on {self.signal}: {drain if self.connections else 'nothing to drain'}"
 
 
 @dataclass(frozen=True, slots=True)

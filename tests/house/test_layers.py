@@ -41,7 +41,7 @@ USERS = {
         "linux.mailbox",
     },
     "ctypes": {"linux.mmsg"},
-    "signal": {"daemon"},
+    "signal": {"cli", "daemon"},
     "daemon": {"detach"},
     "systemd": {"sockets.activation"},
     "resource": {"daemon"},

@@ -11,15 +11,22 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 
+BECOME_NOBODY = """
+import os, pwd
+import netsrvd.assembly  # while it can be read: a checkout may lie where nobody may look
+user = pwd.getpwnam("nobody")
+os.setgroups([])
+os.setgid(user.pw_gid)
+os.setuid(user.pw_uid)
+"""
+
+
 def as_nobody(script: str, *arguments: object) -> str:
     """Run a Python script as the user nobody, in the caller's network; return what it printed."""
     if os.geteuid() != 0:
         pytest.fail("becoming another user needs root: run the tests as root")
     done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(script), *map(str, arguments)],
-        user="nobody",
-        group="nogroup",
-        extra_groups=(),
+        [sys.executable, "-c", BECOME_NOBODY + textwrap.dedent(script), *map(str, arguments)],
         cwd=ROOT,
         capture_output=True,
         text=True,
