@@ -155,6 +155,9 @@ class Worker:
         if greeting:
             self._send(connection, greeting)
         self._go_on(connection)
+        if connection.backlog is None and connection.sock.fileno() >= 0:
+            # Most clients have spoken by now, which saves a turn of the loop.
+            self._receive(connection)
 
     def _receive(self, connection: Connection) -> None:
         """Take what the client sent, and answer it. The hot path of TCP."""
