@@ -5,8 +5,9 @@ PYTHON ?= /usr/bin/python3
 VENV := .venv
 RUN := $(VENV)/bin
 TIERS := house unit wire process machine
+BENCH := build/bench/venv
 
-.PHONY: run test $(TIERS) deb format clean
+.PHONY: run test $(TIERS) bench bench-peers deb format clean
 
 run: $(VENV)/ready ## serve echo on port 51423 in the foreground, until Ctrl-C
 	$(RUN)/netsrvd run
@@ -16,6 +17,13 @@ test: $(VENV)/ready deb ## run every test
 
 $(TIERS): %: $(VENV)/ready ## run one tier; `machine` wants `make deb` first
 	$(RUN)/pytest tests/$*
+
+bench: $(VENV)/ready $(BENCH)/ready ## compare with what is installed, into docs/performance.md
+	$(MAKE) --directory=tests/bench
+	$(BENCH)/bin/python -m tests.bench.run --publish
+
+bench-peers: $(BENCH)/ready ## install what Debian and PyPI have to compare with
+	tests/bench/install-peers $(BENCH)
 
 deb: ## build and check the package, into build/deb
 	packaging/make-deb
@@ -29,4 +37,10 @@ clean: ## remove what was made here
 
 $(VENV)/ready: pyproject.toml packaging/make-venv
 	packaging/make-venv $(PYTHON) $(VENV)
+	touch $@
+
+$(BENCH)/ready: $(VENV)/ready
+	$(PYTHON) -m venv $(BENCH)
+	$(BENCH)/bin/pip install --quiet --upgrade pip
+	$(BENCH)/bin/pip install --quiet --group bench
 	touch $@

@@ -1,0 +1,234 @@
+"""Turns what was measured into the page that is read: Markdown with tables and plots."""
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from tests.bench.figures import Figures, Spread, spread
+from tests.bench.growth import FREE, LOGGED
+from tests.bench.peers import OWN, PEERS, REFERENCE
+from tests.bench.scenarios import COMPARED, SCENARIOS, START, TOGETHER, Scenario
+from tests.bench.targets import Target, targets
+
+PLOTS = "performance"
+"""The folder of the plots, beside the page."""
+
+BEGIN = "<!-- Written by `make bench` from here on. -->"
+END = "<!-- Written by `make bench` up to here. -->"
+
+Lines = Iterator[str]
+
+
+def spliced(prose: str, text: str) -> str:
+    """Return the page with what stands between the two comments replaced."""
+    before, _, rest = prose.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    return f"{before}{BEGIN}\n\n{text}\n{END}{after}"
+
+
+def page(document: dict[str, Any]) -> Lines:
+    """Yield the lines of the whole report; a part that was not measured is left out."""
+    figures = Figures(document["samples"])
+    yield from conditions(document, figures)
+    yield from section("Targets", target_lines(targets(figures)))
+    if "churn" in figures.samples:
+        yield from section("CPU time of a message, as a ratio to C", summary_lines(figures))
+        yield from section("Loads at the same time", together_lines(figures))
+        yield from section("Memory", memory_lines(figures))
+    if LOGGED.name in figures.samples:
+        yield from section("Each connection logged twice", logged_lines(figures))
+    if FREE["tcp"].name in figures.samples:
+        yield from section("Growth", growth_lines())
+    for scenario in SCENARIOS:
+        if scenario.name in figures.samples and len(scenario.loads) == 1:
+            yield from section(f"`{scenario.name}`", scenario_lines(scenario, figures))
+    if troubles := figures.troubles():
+        yield from section("Failures and wrong answers", [f"- {each}" for each in troubles])
+    yield from section("Versions", version_lines(document["versions"]))
+
+
+def section(title: str, lines: Iterable[str]) -> Lines:
+    """Yield a heading with what belongs below it."""
+    yield from ("", f"### {title}", "", *lines)
+
+
+def table(head: list[str], rows: Iterable[list[str]]) -> Lines:
+    """Yield a table; all columns but the first are numbers."""
+    yield f"| {' | '.join(head)} |"
+    yield "|---" + "|--:" * (len(head) - 1) + "|"
+    for row in rows:
+        yield f"| {' | '.join(row)} |"
+
+
+def number(value: float) -> str:
+    """Return three digits that matter, or all that stand before the point."""
+    if value == int(value):
+        return f"{value:,.0f}"
+    return f"{value:,.{0 if value >= 100 else 1 if value >= 10 else 2}f}"
+
+
+def shown(figure: Spread | None) -> str:
+    """Return a median with its ends."""
+    if figure is None:
+        return "-"
+    low, high = number(figure.low), number(figure.high)
+    return number(figure.median) + (f" ({low} to {high})" if low != high else "")
+
+
+def middle(figure: Spread | None) -> str:
+    """Return a median."""
+    return "-" if figure is None else number(figure.median)
+
+
+# --- the parts ------------------------------------------------------------------------------
+
+
+def conditions(document: dict[str, Any], figures: Figures) -> Lines:
+    """Yield what must be known to read the rest."""
+    machine = document["machine"]
+    yield (
+        f"{machine['date']}, commit {machine['commit']}: {machine['system']}, "
+        f"Linux {machine['kernel']}, {machine['processor']} with {machine['cpus']} CPUs, "
+        f"Python {machine['python']}; {document['rounds']} rounds of {document['seconds']:g} s, "
+        f"{document['minutes']:.0f} minutes in all."
+    )
+    if busy := figures.others_busy():
+        yield (
+            f"What is no part of the bench took {busy.median:.2f} CPUs meanwhile, "
+            f"at most {busy.high:.2f}."
+        )
+
+
+def target_lines(found: list[Target]) -> Lines:
+    """Yield the table of the targets."""
+    yield from table(
+        ["netsrvd", "compared with", "limit", "measured", "verdict"],
+        (
+            [
+                each.work,
+                each.reference or "-",
+                ("≥ " if each.at_least else "≤ ") + f"{each.limit:g}",
+                shown(each.figure),
+                each.verdict,
+            ]
+            for each in found
+        ),
+    )
+
+
+def summary_lines(figures: Figures) -> Lines:
+    """Yield a line for each peer, a column for each scenario that everybody is tried under."""
+    yield f"![CPU time of a message, as a ratio to C]({PLOTS}/cost.svg)"
+    yield ""
+    tried = {name for each in COMPARED for name in figures.samples.get(each, ())}
+    names = [peer.name for peer in PEERS if peer.name in tried]
+    rows = []
+    for name in names:
+        ratios = [figures.ratio("server_us", each, name, REFERENCE) for each in COMPARED]
+        marks = [mark(figures, each, name) for each in COMPARED]
+        cells = [middle(ratio) + sign for ratio, sign in zip(ratios, marks, strict=True)]
+        if name == REFERENCE:
+            cost = [figures.spread(each, name, "server_us") for each in COMPARED]
+            cells = [f"{middle(each)} µs" for each in cost]
+        rows.append([f"**{name}**" if name == OWN else name, *cells])
+    yield from table(["", *COMPARED], rows)
+    yield ""
+    yield "\\* throttled by itself: neither it nor the load had much to do."
+    yield "† failed, or answered wrongly."
+
+
+def mark(figures: Figures, scenario: str, peer: str) -> str:
+    """Return the sign of a figure that is not what it seems."""
+    samples = figures.samples.get(scenario, {}).get(peer, {}).values()
+    if any(each.get("failed") or each.get("errors") for each in samples):
+        return " †"
+    return " \\*" if samples and figures.bound(scenario, peer) == "waiting" else ""
+
+
+def together_lines(figures: Figures) -> Lines:
+    """Yield what several loads at once get, those that are named first and second."""
+    head = ["", "rate 1", "p50", "p99", "rate 2", "p50", "p99", "sum", "of one loop"]
+    for scenario in SCENARIOS:
+        if len(scenario.loads) == 1 or scenario.name not in figures.samples:
+            continue
+        rows = []
+        for peer in TOGETHER:
+            rounds = [sample["parts"] for sample in figures.rounds(scenario.name, peer).values()]
+            parts = [
+                middle(spread([parts[place][key] for parts in rounds]))
+                for place in (0, 1)
+                for key in ("rate", "p50_us", "p99_us")
+            ]
+            total = figures.spread(scenario.name, peer, "rate")
+            ratio = figures.ratio("rate", scenario.name, peer, "one loop")
+            rows.append([peer, *parts, middle(total), shown(ratio)])
+        yield f"`{scenario.name}`: {scenario.about}. Messages a second, latencies in µs."
+        yield ""
+        yield from table(head, rows)
+        yield ""
+
+
+def memory_lines(figures: Figures) -> Lines:
+    """Yield the memory after the start and for each idle connection."""
+    places = [
+        (START, "rss_mib"),
+        (START, "pss_mib"),
+        ("tcp crowd", "crowd"),
+        ("tcp crowd", "crowd_kib"),
+    ]
+    rows = [
+        [peer.name, *(middle(figures.spread(scenario, peer.name, key)) for scenario, key in places)]
+        for peer in PEERS
+        if figures.rounds(START, peer.name)
+    ]
+    head = ["", "RSS after the start, MiB", "PSS, MiB", "idle connections", "KiB each"]
+    yield from table(head, rows)
+
+
+def logged_lines(figures: Figures) -> Lines:
+    """Yield the short connections with a real journal."""
+    keys = ("rate", "server_us", "log_busy", "records_lost", "p50_us", "p99_us")
+    rows = [
+        [peer, *(shown(figures.spread(LOGGED.name, peer, key)) for key in keys)]
+        for peer in figures.samples[LOGGED.name]
+    ]
+    head = ["", "per second", "CPU µs", "the journal's CPUs", "records lost", "p50 µs", "p99 µs"]
+    yield from table(head, rows)
+
+
+def growth_lines() -> Lines:
+    """Yield the plots."""
+    for name, title in (
+        ("connections", "CPU time of a message against the number of connections"),
+        ("log", "Connections per second against the speed of the log"),
+        ("processes", "Throughput against workers and instances"),
+    ):
+        yield f"![{title}]({PLOTS}/{name}.svg)"
+        yield ""
+
+
+def scenario_lines(scenario: Scenario, figures: Figures) -> Lines:
+    """Yield every figure of one scenario, cheapest first."""
+    yield f"{scenario.about[0].upper()}{scenario.about[1:]}."
+    yield ""
+    keys = ("server_us", "rate", "p50_us", "p99_us", "errors", "lost_percent")
+    rows = []
+    for peer in figures.samples[scenario.name]:
+        found = {key: figures.spread(scenario.name, peer, key) for key in keys}
+        ratio = figures.ratio("server_us", scenario.name, peer, REFERENCE)
+        rate = figures.ratio("rate", scenario.name, peer, REFERENCE)
+        cost = found["server_us"].median if found["server_us"] else float("inf")
+        cells = [
+            *(peer, shown(found["server_us"]), middle(ratio), middle(found["rate"]), middle(rate)),
+            *(middle(found[key]) for key in keys[2:]),
+            "" if scenario.is_latency else figures.bound(scenario.name, peer),
+        ]
+        rows.append((cost, cells))
+    head = ["", "CPU µs", "to C", "rate/s", "to C", "p50 µs", "p99 µs", "errors", "lost %", "bound"]
+    yield from table(head, (cells for _, cells in sorted(rows)))
+
+
+def version_lines(versions: dict[str, str]) -> Lines:
+    """Yield what was compared, and what was not there."""
+    about = {peer.name: peer.about for peer in PEERS}
+    for name, version in versions.items():
+        yield f"- {name} ({about.get(name, '')}): {version or 'not installed'}"

@@ -1,0 +1,189 @@
+"""Figures that are known become the tables that are expected. Nothing is measured here."""
+
+import itertools
+from typing import Any
+
+import pytest
+
+from tests.bench import report, run
+from tests.bench.figures import Figures, Spread, bound
+from tests.bench.growth import LOGGED
+from tests.bench.peers import OWN, PEERS, REFERENCE, XINETD_LOGS
+from tests.bench.scenarios import COMPARED, SCENARIOS, START, TOGETHER
+from tests.bench.targets import Target, targets
+
+TCP = "tcp 64 x 1 KiB"
+
+
+def sample(**changes: Any) -> dict[str, Any]:
+    """Return a sample of a server that was busy, with some of its figures changed."""
+    part = {"rate": 1000.0, "p50_us": 50.0, "p99_us": 99.0}
+    usual = part | {
+        "server_us": 4.0,
+        "server_busy": 1.0,
+        "load_busy": 0.5,
+        "log_busy": 0.0,
+        "others_busy": 0.0,
+        "lost_percent": 0.0,
+        "errors": 0,
+        "trouble": "",
+        "total": 1200,
+        "parts": [part, part],
+    }
+    return usual | changes
+
+
+def rounds(*samples: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return the samples of one peer as they are kept."""
+    return {str(number): each for number, each in enumerate(samples)}
+
+
+def costs(*server_us: float) -> dict[str, dict[str, Any]]:
+    """Return samples that differ in their cost only."""
+    return rounds(*(sample(server_us=each) for each in server_us))
+
+
+def target(figures: Figures, work: str, reference: str) -> Target:
+    """Return one line of the table of targets."""
+    [found] = [
+        each for each in targets(figures) if (each.work, each.reference) == (work, reference)
+    ]
+    return found
+
+
+def test_ratios_are_those_of_one_round() -> None:
+    """A round that is slow for both changes no ratio; the median of the ratios is what counts."""
+    figures = Figures({TCP: {REFERENCE: costs(4, 8, 4), OWN: costs(4.4, 9.6, 5.2)}})
+    assert figures.ratio("server_us", TCP, OWN, REFERENCE) == pytest.approx((1.2, 1.1, 1.3))
+
+
+def test_rounds_that_failed_do_not_count() -> None:
+    """A ratio is made of the rounds in which both have figures."""
+    failed = {"failed": "it ended"}
+    mine = rounds(failed, sample(server_us=5.0), sample(server_us=6.0))
+    theirs = rounds(sample(), sample(), failed)
+    figures = Figures({TCP: {REFERENCE: theirs, OWN: mine}})
+    assert figures.ratio("server_us", TCP, OWN, REFERENCE) == Spread(1.25, 1.25, 1.25)
+    assert figures.troubles() == [
+        f"{REFERENCE}, {TCP}: it ended (1 of 3 rounds)",
+        f"{OWN}, {TCP}: it ended (1 of 3 rounds)",
+    ]
+
+
+@pytest.mark.parametrize(("cost", "verdict"), [(5.0, "met"), (5.01, "met"), (5.04, "**not met**")])
+def test_a_target_is_met_or_not(cost: float, verdict: str) -> None:
+    """What counts is the median as it is shown, with two digits after the point."""
+    figures = Figures({TCP: {REFERENCE: costs(4), OWN: costs(cost)}})
+    assert target(figures, TCP, REFERENCE).verdict == verdict
+
+
+def test_a_target_without_figures() -> None:
+    """What was not measured is neither met nor missed."""
+    assert {each.verdict for each in targets(Figures({}))} == {"not measured"}
+
+
+@pytest.mark.parametrize(("lost", "verdict"), [(0, "met"), (1, "not measured")])
+def test_the_rate_with_a_log_counts_only_with_all_records(lost: int, verdict: str) -> None:
+    """A single record that is missing in the journal, and the rate says nothing."""
+    mine = rounds(sample(rate=8000.0, records_lost=lost))
+    theirs = rounds(sample(rate=1000.0, records_lost=0))
+    figures = Figures({LOGGED.name: {OWN: mine, XINETD_LOGS.name: theirs}})
+    assert targets(figures)[-1].verdict == verdict
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, "server"),
+        ({"server_busy": 0.4, "load_busy": 0.95}, "load"),
+        ({"server_busy": 0.4, "log_busy": 0.45}, "load"),
+        ({"server_busy": 0.4, "others_busy": 0.9}, "others"),
+        ({"server_busy": 0.4}, "waiting"),
+    ],
+)
+def test_what_bounds_a_rate(changes: dict[str, float], expected: str) -> None:
+    """A server that waits while nobody is busy is throttled by itself."""
+    assert bound(sample(**changes)) == expected
+
+
+def test_the_line_of_a_target() -> None:
+    """A line has the work, the reference, the limit, the median with its ends, the verdict."""
+    lines = [
+        Target("work", "C", 1.25, Spread(1.2, 1.1, 1.3)),
+        Target("rates", "", 8, Spread(1234.5, 1234.5, 1234.5), at_least=True),
+    ]
+    assert [*report.target_lines(lines)][2:] == [
+        "| work | C | ≤ 1.25 | 1.20 (1.10 to 1.30) | met |",
+        "| rates | - | ≥ 8 | 1,234 | met |",
+    ]
+
+
+def test_the_line_of_a_peer() -> None:
+    """The reference shows its cost, the others their ratio to it, with a mark where one is due."""
+    peers = {
+        REFERENCE: costs(4, 4),
+        OWN: costs(4.6, 4.8),
+        "go": rounds(sample(server_us=6.0, server_busy=0.1)),
+        "ncat": rounds(sample(server_us=30.0, errors=2, trouble="wrong bytes")),
+    }
+    lines = [*report.summary_lines(Figures(dict.fromkeys(COMPARED, peers)))]
+    columns = len(COMPARED)
+    assert "| C |" + " 4 µs |" * columns in lines
+    assert "| **netsrvd** |" + " 1.17 |" * columns in lines
+    assert "| go |" + " 1.50 \\* |" * columns in lines
+    assert "| ncat |" + " 7.50 † |" * columns in lines
+
+
+def test_the_whole_page() -> None:
+    """A full run becomes a page with all its parts; each table has as many cells in every line."""
+    names = [peer.name for peer in PEERS]
+    everything = {
+        each.name: {name: rounds(sample(crowd=8000, crowd_kib=0.5)) for name in each.among or names}
+        for each in SCENARIOS
+    }
+    everything[START] = {name: rounds({"rss_mib": 18.0, "pss_mib": 12.0}) for name in names}
+    everything[LOGGED.name] = {OWN: rounds(sample(records_lost=0))}
+    document = {
+        "machine": dict.fromkeys(("date", "commit", "system", "kernel", "processor", "python"), "x")
+        | {"cpus": 2},
+        "versions": dict.fromkeys(names, "1.0") | {"go": ""},
+        "rounds": 1,
+        "seconds": 0.5,
+        "minutes": 1.5,
+        "samples": everything,
+    }
+    lines = [*report.page(document)]
+    headings = [line.removeprefix("### ") for line in lines if line.startswith("### ")]
+    single = [f"`{each.name}`" for each in SCENARIOS if len(each.loads) == 1]
+    assert headings[:2] == ["Targets", "CPU time of a message, as a ratio to C"]
+    assert headings[-1 - len(single) : -1] == single
+    assert "- go (a goroutine a connection): not installed" in lines
+    assert [line for line in lines if line.startswith("| one loop | 1,000 |")]
+    for above, below in itertools.pairwise(lines):
+        if above.startswith("|") and below.startswith("|"):
+            assert above.count("|") == below.count("|")
+
+
+def test_only_the_generated_part_of_the_page_changes() -> None:
+    """What people wrote before and behind the two comments stays."""
+    before = f"# Title\n\n{report.BEGIN}\nold\n{report.END}\n\nMore.\n"
+    after = f"# Title\n\n{report.BEGIN}\n\nnew\n\n{report.END}\n\nMore.\n"
+    assert report.spliced(before, "new\n") == after
+    assert report.spliced(after, "new\n") == after
+
+
+def test_who_is_asked_together_is_there() -> None:
+    """Scenarios name peers of the table only, and the reference is always among several."""
+    names = {peer.name for peer in PEERS}
+    for scenario in SCENARIOS:
+        assert {*scenario.among} <= names
+        assert scenario.among in ((), (OWN,)) or REFERENCE in scenario.among
+    assert {*TOGETHER} <= names
+
+
+def test_the_command_line() -> None:
+    """What is chosen by patterns is what fits one of them; by default that is everything."""
+    arguments = run.parser().parse_args([])
+    assert (arguments.only, arguments.peers, arguments.scenarios) == run.ALL
+    assert run.chosen("udp 64 x 64 B", "tcp*,udp 64*")
+    assert not run.chosen("churn", "tcp*,udp*")
