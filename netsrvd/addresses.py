@@ -2,6 +2,9 @@
 
 import socket
 
+UNKNOWN = "0.0.0.0"  # noqa: S104 - compared with, not bound to
+"""The local address of a datagram of which the kernel did not keep it."""
+
 IPV4_MAPPED = "::ffff:"
 
 

@@ -9,6 +9,8 @@ import socket
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from netsrvd.addresses import UNKNOWN
+
 WORDS = {
     "loopback": ("127.0.0.0/8", "::1/128"),
     # Loopback, link-local (RFC 3927, RFC 4291), private (RFC 1918) and unique local (RFC 4193).
@@ -23,9 +25,6 @@ MAPPED = ipaddress.IPv6Network("::ffff:0:0/96")
 
 VERDICTS_KEPT = 1024
 """Addresses whose verdict is remembered; it costs 100 bytes each and saves 2 µs a connection."""
-
-
-UNKNOWN = "0.0.0.0"  # noqa: S104 - what the kernel gives for an address it did not keep
 
 
 class Entry(NamedTuple):

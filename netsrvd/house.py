@@ -64,18 +64,15 @@ class House:
     @property
     def flows(self) -> int:
         """How many UDP flows are live."""
-        movers = itertools.chain.from_iterable(self._movers.values())
-        return sum(mover.flows for mover in movers if isinstance(mover, Receiver))
+        return sum(mover.flows for mover in self._every_mover() if isinstance(mover, Receiver))
 
     def counters(self) -> Counters:
         """Return the sums of all threads since the start."""
-        movers = itertools.chain.from_iterable(self._movers.values())
-        return sum((part.counters for part in (*movers, *self.workers)), self._retired)
+        return sum((part.counters for part in (*self._every_mover(), *self.workers)), self._retired)
 
     def duties(self) -> list[Duty]:
         """Return all threads that must make progress, those who take new clients first."""
-        movers = itertools.chain.from_iterable(self._movers.values())
-        return [part.duty for part in (*movers, *self.workers, self.reporter)]
+        return [part.duty for part in (*self._every_mover(), *self.workers, self.reporter)]
 
     def start(self) -> None:
         """Start all threads, the log first and those who take new clients last."""
@@ -90,7 +87,7 @@ class House:
         for endpoint, listener in plan.keep.items():
             for mover in self._movers.get(endpoint, ()):
                 update_mover(mover, listener)
-        for mover in itertools.chain.from_iterable(self._movers.values()):
+        for mover in self._every_mover():
             # Before the workers are told, or a connection that is on its way to one with the old
             # settings would keep them.
             mover.duty.settle(JOIN_SECONDS)
@@ -103,7 +100,7 @@ class House:
 
     def stop_listening(self) -> None:
         """Take nobody new any more, and have the workers tell when they are empty."""
-        movers = list(itertools.chain.from_iterable(self._movers.values()))
+        movers = self._every_mover()
         for mover in movers:
             mover.stop()
         for mover in movers:
@@ -123,6 +120,9 @@ class House:
         """Write what is still to be written, as far as the log takes it."""
         self.reporter.stop()
         self.reporter.duty.join(JOIN_SECONDS)
+
+    def _every_mover(self) -> list[Mover]:
+        return list(itertools.chain.from_iterable(self._movers.values()))
 
     def _close(self, endpoint: Endpoint) -> None:
         for mover in self._movers.pop(endpoint, ()):

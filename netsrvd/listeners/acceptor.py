@@ -20,15 +20,12 @@ from netsrvd.events.connections import (
 from netsrvd.listeners.connection import Connection
 from netsrvd.listeners.contracts import Gate, Report, StreamFactory
 from netsrvd.listeners.trouble import Trouble, named
-from netsrvd.listeners.watch import Watch
+from netsrvd.listeners.watch import CONGESTED_MS, Watch
 from netsrvd.listeners.worker import Worker
 from netsrvd.settings import ListenerSettings
 
 ACCEPTS_A_TURN = 64
 """Connections taken before the mailbox is looked at again."""
-
-CONGESTED_MS = 20
-"""How often to look whether the log has room again, with `when_full = "wait"`."""
 
 PEER_ERRORS = frozenset(
     {

@@ -5,7 +5,7 @@ import socket
 import traceback
 from time import monotonic
 
-from netsrvd.addresses import host_and_port
+from netsrvd.addresses import UNKNOWN, host_and_port
 from netsrvd.counters import Counters
 from netsrvd.duty import Duty, OnFailure
 from netsrvd.events import Event
@@ -16,7 +16,7 @@ from netsrvd.listeners.contracts import DatagramService, Gate, Report
 from netsrvd.listeners.drops import Drops
 from netsrvd.listeners.flow import Flow
 from netsrvd.listeners.trouble import Trouble, named
-from netsrvd.listeners.watch import Watch
+from netsrvd.listeners.watch import CONGESTED_MS, Watch
 from netsrvd.settings import ListenerSettings
 
 PEER_ERRORS = frozenset(
@@ -32,13 +32,8 @@ it says nothing about this socket.
 
 PASSING_ERRORS = frozenset({errno.ENOMEM, errno.ENOBUFS, errno.ENETDOWN, errno.EPERM})
 
-CONGESTED_MS = 20
-"""How often to look whether the log has room again, with `when_full = "wait"`."""
-
 LONGEST_SWEEP_SECONDS = 5.0
 """How often to look for flows that have ended and for datagrams that the kernel dropped."""
-
-UNKNOWN = "0.0.0.0"  # noqa: S104 - the local address that the kernel did not keep
 
 
 class Receiver:
@@ -119,11 +114,8 @@ class Receiver:
                 self._end(envelope, "reload")
 
     def _run(self) -> None:
-        watch, descriptor, now = (
-            Watch(self.sock, self._duty.mailbox),
-            self.sock.fileno(),
-            monotonic(),
-        )
+        watch, descriptor = Watch(self.sock, self._duty.mailbox), self.sock.fileno()
+        now = monotonic()
         with self.sock:
             while not self._stopping:
                 wanted = not (self._trouble.pausing(now) or self._report.congested)

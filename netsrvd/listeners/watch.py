@@ -5,6 +5,9 @@ import socket
 
 from netsrvd.linux.mailbox import Mailbox
 
+CONGESTED_MS = 20
+"""How often to look whether the log has room again, with `when_full = "wait"`."""
+
 
 class Watch:
     """A poll(2) of one socket and one mailbox. Owned by the thread that both belong to."""
