@@ -42,3 +42,16 @@ def interface_name(index: int) -> str:
         return socket.if_indextoname(index)
     except OSError:
         return str(index)
+
+
+def source(host: str) -> str:
+    """Return whom a peer shares its limits with: its IPv4 address, or the /64 of an IPv6 one.
+
+    Whoever has an IPv6 address has all of its /64 (RFC 6177), and so any number of them.
+    """
+    if ":" not in host:
+        return host
+    address, _, scope = host.partition("%")
+    network = socket.inet_pton(socket.AF_INET6, address)[:8] + bytes(8)
+    name = socket.inet_ntop(socket.AF_INET6, network)
+    return f"{name}%{scope}/64" if scope else f"{name}/64"

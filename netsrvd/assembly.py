@@ -6,26 +6,31 @@ words of the rooms; sockets are adopted and opened; then come the parts that are
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from netsrvd import admission
+from netsrvd.admission.access import Access, checked_entry
+from netsrvd.admission.connections import ConnectionGate
+from netsrvd.admission.datagrams import DatagramGate
+from netsrvd.admission.ports import checked_ports
 from netsrvd.config import changes, files
 from netsrvd.config.schema import Vocabulary
 from netsrvd.duty import OnFailure
 from netsrvd.errors import DetachError, NetsrvdError
 from netsrvd.events import LEVELS, Event
+from netsrvd.events.connections import ConnectionsLimited
 from netsrvd.events.log import LogFallback
 from netsrvd.events.sockets import FamilyMissing, Listening, OptionAdjusted
 from netsrvd.listeners.acceptor import Acceptor
 from netsrvd.listeners.contracts import Report
 from netsrvd.listeners.datagram import Receiver
+from netsrvd.listeners.places import Places
 from netsrvd.listeners.worker import Worker
 from netsrvd.reporting import journal, stderr, syslog
 from netsrvd.reporting.reporter import Log, Reporter
 from netsrvd.services import SERVICES
 from netsrvd.settings import Endpoint, ListenerSettings, Settings
-from netsrvd.sockets import activation, bind, options
+from netsrvd.sockets import activation, bind, broadcast, descriptors, options
 from netsrvd.sockets.activation import Passed
 from netsrvd.sockets.bind import Opened
 
@@ -33,7 +38,8 @@ WORDS = Vocabulary(
     services=SERVICES,
     options=options.OPTIONS,
     read_option=options.parse,
-    read_access=admission.checked_entry,
+    read_access=checked_entry,
+    read_ports=checked_ports,
 )
 
 LOGS: dict[str, Callable[[], Log]] = {
@@ -87,6 +93,19 @@ def bind_all(wanted: changes.Endpoints) -> tuple[Sockets, list[Event]]:
     return sockets, missing + _opened(sockets)
 
 
+def count_places(settings: Settings, sockets: int) -> tuple[int, list[Event]]:
+    """Return how many connections may be live at once, and what is to be reported about that.
+
+    Raises SocketError where there are too few descriptors for any.
+    """
+    room = descriptors.room(settings, sockets, worker_count(settings.workers))
+    if room.connections == room.configured:
+        return room.connections, []
+    return room.connections, [
+        ConnectionsLimited(room.configured, room.connections, room.descriptors)
+    ]
+
+
 def choose_log(target: str, *, detached: bool) -> tuple[str, list[Event]]:
     """Return the log to be used for a configured target, and what is to be reported about it.
 
@@ -132,32 +151,47 @@ def build_reporter(settings: Settings, log: str, on_failure: OnFailure) -> Repor
 
 
 def build_mover(
-    opened: Opened,
+    protocol: str,
+    listener: ListenerSettings,
+    own_ports: frozenset[int],
+    places: Places,
     workers: list[Worker],
     report: Report,
     identify: Callable[[], str],
     on_failure: OnFailure,
 ) -> Mover:
-    """Build what serves one socket."""
-    listener, sock = opened.listener, opened.sock
+    """Build what serves the sockets of a listener by one protocol; they are opened into it."""
     stream, datagrams = SERVICES[listener.service]
-    gate = _gate(listener)
-    if opened.protocol == "udp":
-        return Receiver(sock, listener, gate, datagrams(), report, on_failure)
-    return Acceptor(sock, listener, gate, stream, workers, report, identify, on_failure)
+    if protocol == "udp":
+        gate = DatagramGate(listener, own_ports, broadcast.is_broadcast)
+        return Receiver(listener, gate, datagrams(), report, on_failure)
+    return Acceptor(
+        listener, ConnectionGate(listener), stream, workers, places, report, identify, on_failure
+    )
 
 
-def update_mover(mover: Mover, listener: ListenerSettings) -> None:
-    """Give what serves a socket its new settings."""
+def update_mover(mover: Mover, listener: ListenerSettings, own_ports: frozenset[int]) -> None:
+    """Give what serves a listener its new settings."""
     stream, datagrams = SERVICES[listener.service]
     if isinstance(mover, Acceptor):
-        mover.update(listener, _gate(listener), stream)
+        mover.update(listener, stream)
     else:
-        mover.update(listener, _gate(listener), datagrams())
+        mover.update(listener, datagrams(), own_ports)
 
 
-def _gate(listener: ListenerSettings) -> admission.AccessGate:
-    return admission.AccessGate(listener.allow, listener.deny)
+def update_workers(workers: list[Worker], settings: Settings) -> None:
+    """Give the live connections their new settings, and end those that may no longer be there."""
+    by_name = {
+        listener.name: (listener, Access(listener.allow, listener.deny).rule_against)
+        for listener in settings.listeners
+    }
+    for worker in workers:
+        worker.update(by_name)
+
+
+def own_udp_ports(opened: Iterable[Opened]) -> frozenset[int]:
+    """Return the ports on which datagrams are answered."""
+    return frozenset(one.address()[1] for one in opened if one.protocol == "udp")
 
 
 def _opened(sockets: Sockets) -> list[Event]:

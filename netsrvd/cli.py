@@ -57,8 +57,9 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
     run = commands.add_parser("run", help="serve until SIGTERM or Ctrl-C")
     check = commands.add_parser("check", help="check the configuration and print what is in force")
+    explain = commands.add_parser("explain", help="say whether a client is let in, and why")
     sockopts = commands.add_parser("sockopts", help="list the socket options of this system")
-    for command in (run, check, sockopts):
+    for command in (run, check, explain, sockopts):
         command.add_argument(
             *("-c", "--config"),
             type=Path,
@@ -74,6 +75,9 @@ def parser() -> argparse.ArgumentParser:
         choices=("auto", "journal", "syslog", "stderr"),
         help="where records go, whatever the configuration says",
     )
+    explain.add_argument("--udp", action="store_true", help="ask about datagrams")
+    explain.add_argument("listener", help="the name of a listener")
+    explain.add_argument("address", help="an IP address, with a port or without: 192.0.2.1:40000")
     sockopts.add_argument("--json", action="store_true", help="print JSON")
     sockopts.add_argument(
         "--listener", metavar="NAME", help="show what this listener's configuration would set"

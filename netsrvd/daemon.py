@@ -6,7 +6,6 @@ sigtimedwait(2): a time-out is the tick of the watchdog, a signal is work.
 
 import os
 import platform
-import resource
 import signal
 import sys
 from collections.abc import Callable
@@ -15,7 +14,7 @@ from pathlib import Path
 from time import monotonic
 
 import netsrvd
-from netsrvd.assembly import Sockets, bind_all, read_configuration
+from netsrvd.assembly import Sockets, bind_all, count_places, read_configuration
 from netsrvd.config import changes
 from netsrvd.errors import NetsrvdError
 from netsrvd.events import Event
@@ -23,6 +22,7 @@ from netsrvd.events.life import Ready, Reloaded, ReloadFailed, Starting, Stopped
 from netsrvd.house import House
 from netsrvd.reporting.notify import Notifier
 from netsrvd.settings import Settings
+from netsrvd.sockets import descriptors
 
 STOPS = {signal.SIGTERM, signal.SIGINT}
 RELOAD = signal.SIGHUP
@@ -44,6 +44,8 @@ class Start:
     settings: Settings
     config_path: Path | None
     sockets: Sockets
+    places: int
+    """How many connections may be live at once."""
     notes: list[Event]
     log: str
     began_at: float
@@ -58,12 +60,12 @@ class Daemon:
         self._settings = start.settings
         self._notifier = Notifier()
         self._ping = 0
-        self._house = House(start.settings, start.sockets, start.log, wake_main)
+        self._house = House(start.settings, start.sockets, start.places, start.log, wake_main)
 
     def run(self) -> int:
         """Serve until a signal or a failure ends it; return the exit status."""
         signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-        _raise_descriptor_limit()
+        descriptors.raise_limit()
         try:
             self._begin()
             reason = self._watch()
@@ -114,14 +116,15 @@ class Daemon:
         try:
             settings = read_configuration(self._start.config_path).settings
             plan = changes.plan(self._settings, settings, self._house.adopted)
+            places, limit_notes = count_places(settings, len(plan.keep) + len(plan.open))
             sockets, notes = bind_all(plan.open)
         except NetsrvdError as error:
             self._house.report(ReloadFailed(str(error)))
             self._notifier.ready(f"Reload failed, the old configuration is in force: {error}")
             return
-        self._house.apply(plan, sockets, settings)
+        self._house.apply(plan, sockets, places, settings)
         self._settings = settings
-        for note in notes:
+        for note in limit_notes + notes:
             self._house.report(note)
         self._house.report(Reloaded(", ".join(plan.changed), ", ".join(plan.needs_restart)))
         self._notifier.ready(self._status())
@@ -183,9 +186,3 @@ def _wait(seconds: float) -> int | None:
     """Return the next signal, None if none came in time."""
     received = signal.sigtimedwait(SIGNALS, max(0.0, seconds))
     return received.si_signo if received else None
-
-
-def _raise_descriptor_limit() -> None:
-    """Use all descriptors that the hard limit allows; each connection takes one."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

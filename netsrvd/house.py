@@ -3,9 +3,18 @@
 import itertools
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
-from netsrvd.assembly import Mover, Sockets, build_mover, build_reporter, update_mover, worker_count
+from netsrvd.assembly import (
+    Mover,
+    Sockets,
+    build_mover,
+    build_reporter,
+    own_udp_ports,
+    update_mover,
+    update_workers,
+    worker_count,
+)
 from netsrvd.config import changes
 from netsrvd.counters import Counters
 from netsrvd.duty import Duty
@@ -13,6 +22,7 @@ from netsrvd.events import LEVELS
 from netsrvd.events.life import ThreadFailed
 from netsrvd.events.sockets import ListeningEnded
 from netsrvd.listeners.datagram import Receiver
+from netsrvd.listeners.places import Places
 from netsrvd.listeners.worker import Worker
 from netsrvd.reporting.reporter import Port
 from netsrvd.settings import Endpoint, Settings
@@ -21,15 +31,24 @@ from netsrvd.sockets.bind import Opened
 JOIN_SECONDS = 5.0
 """How long to wait for a thread that was asked to end. None needs so long unless it is stuck."""
 
+MoverKey = tuple[str, str]
+"""A listener's name and a protocol."""
+
 
 class House:
     """All the parts that run. Owned by the main thread.
 
-    `wake` is called, in any thread, when a thread has failed or a worker has become empty.
+    `places` is how many connections may be live in all. `wake` is called, in any thread, when a
+    thread has failed or a worker has become empty.
     """
 
     def __init__(
-        self, settings: Settings, sockets: Sockets, log: str, wake: Callable[[], None]
+        self,
+        settings: Settings,
+        sockets: Sockets,
+        places: int,
+        log: str,
+        wake: Callable[[], None],
     ) -> None:
         self._wake = wake
         self.failures: list[str] = []
@@ -40,16 +59,17 @@ class House:
             for number in range(1, worker_count(settings.workers) + 1)
         ]
         self._identify = _identities()
-        self._movers: dict[Endpoint, list[Mover]] = {}
+        self._places = Places(places)
+        self._sockets: Sockets = {}
+        self._movers: dict[MoverKey, Mover] = {}
+        self._ports: dict[MoverKey, Port] = {}
         self._retired = Counters()
-        self._ports: dict[Mover, Port] = {}
-        for endpoint, opened in sockets.items():
-            self._open(endpoint, opened)
+        self._open(sockets)
 
     @property
-    def adopted(self) -> set[tuple[str, str]]:
+    def adopted(self) -> set[MoverKey]:
         """Return the listener and protocol of each socket that systemd passed."""
-        return {(end.listener, end.protocol) for end in self._movers if not end.port}
+        return {(end.listener, end.protocol) for end in self._sockets if not end.port}
 
     @property
     def connections(self) -> int:
@@ -64,46 +84,50 @@ class House:
     @property
     def flows(self) -> int:
         """How many UDP flows are live."""
-        return sum(mover.flows for mover in self._every_mover() if isinstance(mover, Receiver))
+        return sum(mover.flows for mover in self._movers.values() if isinstance(mover, Receiver))
 
     def counters(self) -> Counters:
         """Return the sums of all threads since the start."""
-        return sum((part.counters for part in (*self._every_mover(), *self.workers)), self._retired)
+        parts = (*self._movers.values(), *self.workers)
+        return sum((part.counters for part in parts), self._retired)
 
     def duties(self) -> list[Duty]:
         """Return all threads that must make progress, those who take new clients first."""
-        return [part.duty for part in (*self._every_mover(), *self.workers, self.reporter)]
+        parts = (*self._movers.values(), *self.workers, self.reporter)
+        return [part.duty for part in parts]
 
     def start(self) -> None:
         """Start all threads, the log first and those who take new clients last."""
         for duty in reversed(self.duties()):
             duty.start()
 
-    def apply(self, plan: changes.Plan, sockets: Sockets, settings: Settings) -> None:
+    def apply(self, plan: changes.Plan, sockets: Sockets, places: int, settings: Settings) -> None:
         """Change what runs to the new settings; cannot fail. Returns when they are in force."""
         self.reporter.level = LEVELS[settings.log.level]
-        for endpoint in plan.close:
+        self._places.resize(places)
+        kept = dict(self._movers)
+        new = self._open(sockets)
+        for endpoint in plan.close:  # after that, so that a listener that moves keeps its counts
             self._close(endpoint)
-        for endpoint, listener in plan.keep.items():
-            for mover in self._movers.get(endpoint, ()):
-                update_mover(mover, listener)
-        for mover in self._every_mover():
+        own_ports = own_udp_ports(self._every_socket())
+        for endpoint, listener in (plan.keep | plan.open).items():
+            mover = kept.get((endpoint.listener, endpoint.protocol))
+            if mover:
+                update_mover(mover, listener, own_ports)
+        for mover in self._movers.values():
             # Before the workers are told, or a connection that is on its way to one with the old
             # settings would keep them.
-            mover.duty.settle(JOIN_SECONDS)
-        by_name = {listener.name: listener for listener in settings.listeners}
-        for worker in self.workers:
-            worker.update(by_name)
-        for endpoint, opened in sockets.items():
-            for mover in self._open(endpoint, opened):
-                mover.duty.start()
+            if mover not in new:
+                mover.duty.settle(JOIN_SECONDS)
+        update_workers(self.workers, settings)
+        for mover in new:
+            mover.duty.start()
 
     def stop_listening(self) -> None:
         """Take nobody new any more, and have the workers tell when they are empty."""
-        movers = self._every_mover()
-        for mover in movers:
+        for mover in self._movers.values():
             mover.stop()
-        for mover in movers:
+        for mover in self._movers.values():
             mover.duty.join(JOIN_SECONDS)
         for worker in self.workers:
             worker.drain()
@@ -121,27 +145,47 @@ class House:
         self.reporter.stop()
         self.reporter.duty.join(JOIN_SECONDS)
 
-    def _every_mover(self) -> list[Mover]:
-        return list(itertools.chain.from_iterable(self._movers.values()))
+    def _every_socket(self) -> Iterable[Opened]:
+        return itertools.chain.from_iterable(self._sockets.values())
 
     def _close(self, endpoint: Endpoint) -> None:
-        for mover in self._movers.pop(endpoint, ()):
+        """Close the sockets of an endpoint, and end the thread that has no other."""
+        key = endpoint.listener, endpoint.protocol
+        mover = self._movers[key]
+        for opened in self._sockets.pop(endpoint, ()):
+            where = opened.address()
+            mover.close(opened.sock)
+            mover.duty.settle(JOIN_SECONDS)
+            self.report(ListeningEnded(*key, *where))
+        if key not in {(end.listener, end.protocol) for end in self._sockets}:
             mover.stop()
             mover.duty.join(JOIN_SECONDS)
             self._retired += mover.counters
-            self.reporter.give_back(self._ports.pop(mover))
-            self.report(ListeningEnded(endpoint.listener, endpoint.protocol, *mover.local))
+            self.reporter.give_back(self._ports.pop(key))
+            del self._movers[key]
 
-    def _open(self, endpoint: Endpoint, opened: list[Opened]) -> list[Mover]:
-        """Build what serves the sockets of an endpoint."""
-        found = []
-        for one in opened:
-            port = self.reporter.port()
-            mover = build_mover(one, self.workers, port, self._identify, self.failed)
-            self._ports[mover] = port
-            found.append(mover)
-        self._movers[endpoint] = found
-        return found
+    def _open(self, sockets: Sockets) -> list[Mover]:
+        """Take these sockets into service; return what was built for that and is to be started."""
+        self._sockets |= sockets
+        own_ports = own_udp_ports(self._every_socket())
+        built = []
+        for opened in itertools.chain.from_iterable(sockets.values()):
+            key = opened.listener.name, opened.protocol
+            if key not in self._movers:
+                self._ports[key] = self.reporter.port()
+                self._movers[key] = build_mover(
+                    opened.protocol,
+                    opened.listener,
+                    own_ports,
+                    self._places,
+                    self.workers,
+                    self._ports[key],
+                    self._identify,
+                    self.failed,
+                )
+                built.append(self._movers[key])
+            self._movers[key].open(opened.sock)
+        return built
 
     def failed(self, name: str, error: BaseException) -> None:
         """Report the failure of a thread (called in that thread) and have the process end."""

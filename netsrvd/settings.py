@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
+from netsrvd.errors import UsageError
+
 DEFAULT_PORT = 51423
 
 OptionValue = bool | int | float | str
@@ -61,8 +63,26 @@ class ListenerSettings:
     """Socket options by their names, as in `sockets/options.py`."""
     allow: tuple[str, ...] = ("local",)
     deny: tuple[str, ...] = ()
+    unlimited: tuple[str, ...] = ("loopback",)
+    """Addresses to which no limit of a source applies. Nobody can forge loopback from outside."""
     max_connections: int = 10_000
-    """Live TCP connections for each listening socket; further ones wait in the kernel's queue."""
+    """Live TCP connections; further ones wait in the kernel's queue."""
+    max_connections_per_source: int = 1000
+    """Live TCP connections of an IPv4 address or IPv6 /64: ten of them may fill a listener."""
+    connection_rate: int = 100
+    """New TCP connections a second of each source; 0 for any number."""
+    connection_burst: int = 1000
+    """How many may come at once, after a pause."""
+    refused_ports: tuple[str, ...] = ("privileged", "stamp", "own")
+    """Source ports whose datagrams are not answered, as in `admission/ports.py`."""
+    datagram_rate: int = 10_000
+    """Datagrams a second of each source that are answered; 0 for any number."""
+    datagram_burst: int = 10_000
+    byte_rate: int = 16 << 20
+    """Bytes a second in datagrams of each source that are answered; 0 for any number."""
+    byte_burst: int = 16 << 20
+    reply_rate: int = 128 << 20
+    """Bytes a second in answers to the datagrams of all sources; 0 for any number."""
     max_flows: int = 4096
     """UDP peers remembered at once for each socket; the oldest leaves when one more comes."""
     idle_seconds: float = 600.0
@@ -71,6 +91,8 @@ class ListenerSettings:
     """A TCP peer that takes nothing for so long while data waits for it is ended; 0 for never."""
     flow_seconds: float = 30.0
     """A UDP peer that is silent for so long is summed up in the log and forgotten."""
+    refusal_seconds: float = 60.0
+    """A source that is refused has one record at first and one for each such time that follows."""
 
     def endpoints(self) -> list[Endpoint]:
         """Return what this listener serves; all addresses are two sockets, one a family."""
@@ -99,7 +121,16 @@ class Settings:
 
     workers: int = 0
     """Threads that serve TCP connections; 0 for one, or one a CPU where Python has no GIL."""
+    max_connections: int = 0
+    """Live TCP connections of all listeners; 0 for as many as there are descriptors for."""
     drain_seconds: float = 10.0
     """How long a stop waits for live connections to end by themselves."""
     log: LogSettings = field(default_factory=LogSettings)
     listeners: tuple[ListenerSettings, ...] = (ListenerSettings("echo"),)
+
+    def listener(self, name: str) -> ListenerSettings:
+        """Return the listener of this name; raises UsageError, which names those there are."""
+        known = {listener.name: listener for listener in self.listeners}
+        if name not in known:
+            raise UsageError(f"there is no listener {name}; known: {', '.join(known)}")
+        return known[name]

@@ -43,4 +43,13 @@ def _prepare(arguments: argparse.Namespace, passed: list[activation.Passed]) -> 
     target = arguments.log or settings.log.target
     log, log_notes = assembly.choose_log(target, detached=arguments.detach)
     sockets, notes = assembly.open_sockets(settings, passed)
-    return Start(settings, path, sockets, log_notes + notes, log, arguments.began_at)
+    count = sum(len(opened) for opened in sockets.values())
+    try:
+        places, limit_notes = assembly.count_places(settings, count)
+    except NetsrvdError:
+        for opened in sockets.values():
+            for one in opened:
+                one.sock.close()
+        raise
+    notes = log_notes + limit_notes + notes
+    return Start(settings, path, sockets, places, notes, log, arguments.began_at)

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from netsrvd.addresses import shown
-from netsrvd.errors import UsageError
 from netsrvd.settings import Endpoint, ListenerSettings, OptionValue, Settings
 from netsrvd.sockets import bind, options
 
@@ -108,12 +107,9 @@ def _settings(config: Path | None) -> Settings:
 
 
 def _of_listener(settings: Settings, name: str) -> Listing:
-    known = {listener.name: listener for listener in settings.listeners}
-    if name not in known:
-        raise UsageError(f"there is no listener {name}; known: {', '.join(known)}")
     objects: list[dict[str, object]] = []
     rows: list[tuple[str, ...]] = [LISTENER_HEADINGS]
-    for trial in trials(known[name]):
+    for trial in trials(settings.listener(name)):
         where = trial.endpoint
         objects.append(
             {

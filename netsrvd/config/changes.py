@@ -16,6 +16,7 @@ KEYS = {
     "idle_seconds": "idle_timeout",
     "write_seconds": "write_timeout",
     "flow_seconds": "flow_timeout",
+    "refusal_seconds": "refusal_window",
 }
 """The keys of the files where a field of the settings has another name, mostly for its unit."""
 

@@ -1,6 +1,7 @@
 """Reads the configuration file with its drop-ins, and remembers where each key came from."""
 
 import tomllib
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,11 +23,17 @@ class Configuration:
     files: tuple[Path, ...]
     origins: dict[tuple[str, ...], Path]
 
-    def lines(self, words: Vocabulary) -> list[str]:
-        """Return the effective configuration as TOML, a key a line, each with its origin."""
+    def lines(
+        self, words: Vocabulary, only: Collection[tuple[str, ...]] | None = None
+    ) -> list[str]:
+        """Return the effective configuration as TOML, a key a line, each with its origin.
+
+        With `only`, just the keys at these paths.
+        """
         rows = [
             (f"{_dotted(path)} = {written(value)}", self.origins.get(path, "default"))
             for path, value in effective(self.settings, words)
+            if only is None or path in only
         ]
         width = max(len(text) for text, _ in rows)
         return [f"{text:{width}}  # {origin}" for text, origin in rows]

@@ -19,6 +19,10 @@ from netsrvd.settings import (
 )
 
 YEAR = 365 * 86400.0
+TERABYTE = 1 << 40
+LARGEST_DATAGRAM = 65_536
+"""A smaller burst would never let the largest datagrams through."""
+
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
 
 Tree = Mapping[str, Any]
@@ -41,7 +45,8 @@ class Vocabulary:
     read_option: Callable[[str, object], OptionValue]
     """Raises ValueError, whose text is the whole complaint."""
     read_access: Callable[[object], str]
-    """Raises ValueError, whose text says what was expected."""
+    """Raises ValueError, whose text says what was expected; so does the next one."""
+    read_ports: Callable[[object], str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +59,7 @@ class Problem:
 
 GLOBAL_RULES = (
     Rule("workers", "workers", values.integer(0, 64)),
+    Rule("max_connections", "max_connections", values.integer(0, 1_000_000)),
     Rule("drain_timeout", "drain_seconds", values.duration(0, 86400.0)),
 )
 LOG_RULES = (
@@ -88,11 +94,30 @@ def listener_rules(words: Vocabulary) -> tuple[Rule, ...]:
         Rule("backlog", "backlog", values.integer(1, 65535)),
         Rule("allow", "allow", access),
         Rule("deny", "deny", access),
+        Rule("unlimited", "unlimited", access),
         Rule("max_connections", "max_connections", values.integer(1, 1_000_000)),
+        Rule(
+            "max_connections_per_source",
+            "max_connections_per_source",
+            values.integer(1, 1_000_000),
+        ),
+        Rule("connection_rate", "connection_rate", values.integer(0, 1_000_000)),
+        Rule("connection_burst", "connection_burst", values.integer(1, 1_000_000)),
+        Rule(
+            "refused_ports",
+            "refused_ports",
+            values.several(words.read_ports, may_be_empty=True, what="a list of ports and words"),
+        ),
+        Rule("datagram_rate", "datagram_rate", values.integer(0, 10_000_000)),
+        Rule("datagram_burst", "datagram_burst", values.integer(1, 10_000_000)),
+        Rule("byte_rate", "byte_rate", values.size(0, TERABYTE)),
+        Rule("byte_burst", "byte_burst", values.size(LARGEST_DATAGRAM, TERABYTE)),
+        Rule("reply_rate", "reply_rate", values.size(0, TERABYTE)),
         Rule("max_flows", "max_flows", values.integer(1, 1_000_000)),
         Rule("idle_timeout", "idle_seconds", values.duration(0, YEAR)),
         Rule("write_timeout", "write_seconds", values.duration(0, YEAR)),
         Rule("flow_timeout", "flow_seconds", values.duration(0.001, 86400.0)),
+        Rule("refusal_window", "refusal_seconds", values.duration(0.1, 86400.0)),
     )
 
 

@@ -10,6 +10,8 @@ import re
 from collections.abc import Callable, Collection
 from typing import Any, NamedTuple
 
+from netsrvd import units
+
 DURATION_UNITS = {"ms": 0.001, "s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 _DURATION = re.compile(r"(\d{1,15}(?:\.\d{1,6})?) ?(ms|s|min|h|d)")
 
@@ -40,6 +42,19 @@ def integer(low: int, high: int, what: str = "a whole number") -> Kind:
         raise ValueError(f"{what} from {low} to {high}")
 
     return Kind(read, same)
+
+
+def size(low: int, high: int) -> Kind:
+    """Return the kind of sizes from `low` to `high` bytes: a number, or "64K", "1M"."""
+
+    def read(value: object) -> int:
+        count = units.size(value)
+        if count is None or not low <= count <= high:
+            span = f"from {units.shown_size(low)} to {units.shown_size(high)}"
+            raise ValueError(f'a size {span}, in bytes or as "64K", "16M", "1G"')
+        return count
+
+    return Kind(read, units.shown_size)
 
 
 def duration(low: float, high: float) -> Kind:

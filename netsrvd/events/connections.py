@@ -27,39 +27,14 @@ class Accepted(Event):
 
 
 @dataclass(frozen=True, slots=True)
-class Refused(Event):
-    """A client connected and was turned away at once: `reason` and `rule` say why.
-
-    `access` means that the listener's `allow` and `deny` do not let this address in. Add it to
-    `allow` (one word, `any`, opens the listener to anybody) and reload.
-    """
-
-    MESSAGE_ID = "bbd6090e7db943f2b19abe3cf52fe2ff"
-    PRIORITY = NOTICE
-    SUBJECT = "A connection was refused"
-    listener: str
-    service: str
-    peer_address: str
-    peer_port: int
-    local_address: str
-    local_port: int
-    reason: str
-    rule: str
-
-    def text(self) -> str:
-        peer = shown(self.peer_address, self.peer_port)
-        return f"{self.listener}: {peer} refused: {self.reason}: {self.rule}"
-
-
-@dataclass(frozen=True, slots=True)
 class Closed(Event):
     """A connection ended. `reason` says why.
 
     `client`: the client closed, everything it sent was answered. `reset`: the client broke it off.
     `idle`: silent for `idle_timeout`. `write`: the client did not take its answer for
     `write_timeout`. `drain`: still open when the daemon stopped. `finished`: the service had said
-    all. `network`: the network failed on the way. `error`: the service failed; a traceback was
-    recorded.
+    all. `network`: the network failed on the way. `access`: by a reload the client may no longer
+    come in. `error`: the service failed; a traceback was recorded.
     """
 
     MESSAGE_ID = "ee7cffd7c4fa4ec9aec7716d8f71f434"
@@ -111,8 +86,9 @@ class AcceptTrouble(Event):
     """The kernel cannot hand over new connections: a limit on descriptors or memory, or a network
     error that was pending on one.
 
-    Nothing is lost by it: waiting clients stay in the kernel's queue while the daemon tries again.
-    For EMFILE raise LimitNOFILE= in the unit or lower `max_connections`.
+    Waiting clients stay in the kernel's queue while the daemon tries again. Those who have waited
+    for a descriptor (EMFILE, ENFILE) for a second are refused, with the one that is kept for this:
+    raise LimitNOFILE= in the unit or lower `max_connections`.
     """
 
     MESSAGE_ID = "caf27b9ff8bd4d3a9bce2021643709ef"
@@ -153,7 +129,8 @@ class AcceptRecovered(Event):
 
 @dataclass(frozen=True, slots=True)
 class ListenerFull(Event):
-    """The listener has as many connections as `max_connections` allows.
+    """As many connections are live as `max_connections` allows: that of the listener, or that of
+    the daemon as a whole.
 
     Further clients wait in the kernel's queue and are served when somebody leaves.
     """
@@ -162,28 +139,47 @@ class ListenerFull(Event):
     PRIORITY = WARNING
     SUBJECT = "A listener is full"
     listener: str
-    local_address: str
-    local_port: int
     connections: int
+    limit: str
 
     def text(self) -> str:
-        where = shown(self.local_address, self.local_port)
-        return f"{self.listener}: {where} is full with {self.connections} connections; others wait"
+        return (
+            f"{self.listener}: full with {self.connections} connections, {self.limit}; others wait"
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class ListenerRelieved(Event):
-    """The listener is clearly below `max_connections` again."""
+    """The listener takes connections again, and is clearly below `max_connections`."""
 
     MESSAGE_ID = "5818fc92c72f408c9981b9b3b681c77f"
     PRIORITY = NOTICE
     SUBJECT = "A listener is no longer full"
     listener: str
-    local_address: str
-    local_port: int
     connections: int
     seconds: float
 
     def text(self) -> str:
-        where = shown(self.local_address, self.local_port)
-        return f"{self.listener}: {where} has room again, it was full for {self.seconds:.1f} s"
+        return f"{self.listener}: has room again, it was full for {self.seconds:.1f} s"
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionsLimited(Event):
+    """There are fewer descriptors than the configuration allows connections, so fewer are taken;
+    further clients wait in the kernel's queue.
+
+    Raise LimitNOFILE= in the unit (`ulimit -Hn` elsewhere) or lower `max_connections`.
+    """
+
+    MESSAGE_ID = "0f4857ebafd44e5a974c01b434486bb6"
+    PRIORITY = WARNING
+    SUBJECT = "There are too few descriptors for all connections"
+    connections_configured: int
+    connections: int
+    descriptors: int
+
+    def text(self) -> str:
+        return (
+            f"at most {self.connections} connections are taken instead of "
+            f"{self.connections_configured}: the limit on descriptors is {self.descriptors}"
+        )

@@ -27,34 +27,11 @@ class FlowBegan(Event):
 
 
 @dataclass(frozen=True, slots=True)
-class FlowRefused(Event):
-    """The first datagram of a peer that is not answered: `reason` and `rule` say why.
-
-    One summary will follow. `access`: `allow` and `deny` do not let this address in.
-    `destination`: it was sent to a multicast or broadcast address, which is never answered.
-    """
-
-    MESSAGE_ID = "36f71ba5a5d9403198358e42673e5d36"
-    PRIORITY = NOTICE
-    SUBJECT = "A datagram flow is refused"
-    listener: str
-    service: str
-    peer_address: str
-    peer_port: int
-    local_address: str
-    local_port: int
-    reason: str
-    rule: str
-
-    def text(self) -> str:
-        peer = shown(self.peer_address, self.peer_port)
-        return f"{self.listener}: datagrams of {peer} refused: {self.reason}: {self.rule}"
-
-
-@dataclass(frozen=True, slots=True)
 class FlowEnded(Event):
     """A peer's datagrams summed up. `reason`: `silent` for `flow_timeout`, `full` when it made room
     for another peer, `stop` or `reload` when the daemon did.
+
+    Those of them that exceeded a limit of their source were refused, and counted as that.
     """
 
     MESSAGE_ID = "6b952d2306e24215821f186eab3d12b7"
@@ -85,6 +62,22 @@ class FlowEnded(Event):
             f"{self.datagrams_refused} refused, {self.datagrams_truncated} truncated, "
             f"{self.datagrams_unsent} unsent{error}"
         )
+
+
+@dataclass(frozen=True, slots=True)
+class FlowsUntold(Event):
+    """New peers came faster than the log is to take records of flows: as many as this were
+    answered without a record of their own. They are often forged senders; see `allow`.
+    """
+
+    MESSAGE_ID = "ccc8bb5cdadc4afc87bbcfefa95e71cd"
+    PRIORITY = WARNING
+    SUBJECT = "Datagram flows have no records of their own"
+    listener: str
+    flows: int
+
+    def text(self) -> str:
+        return f"{self.listener}: {self.flows} flows came too fast to be told one by one"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,9 @@
-"""The accept loop: takes connections from one listening socket and hands them to the workers."""
+"""The accept loop: takes connections from a listener's sockets and hands them to the workers."""
 
 import errno
 import socket
 from collections.abc import Callable
+from functools import partial
 from itertools import cycle
 from time import monotonic
 
@@ -15,12 +16,14 @@ from netsrvd.events.connections import (
     AcceptTrouble,
     ListenerFull,
     ListenerRelieved,
-    Refused,
 )
 from netsrvd.listeners.connection import Connection
-from netsrvd.listeners.contracts import Gate, Report, StreamFactory
+from netsrvd.listeners.contracts import ConnectionGate, Report, StreamFactory
+from netsrvd.listeners.places import Places
+from netsrvd.listeners.refusals import Refusals
+from netsrvd.listeners.reserve import Reserve
 from netsrvd.listeners.trouble import Trouble, named
-from netsrvd.listeners.watch import CONGESTED_MS, Watch
+from netsrvd.listeners.watch import CONGESTED_MS, Watch, soonest
 from netsrvd.listeners.worker import Worker
 from netsrvd.settings import ListenerSettings
 
@@ -39,162 +42,219 @@ PEER_ERRORS = frozenset(
 CAPACITY_ERRORS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 """Errors that last until something is given back: the connection stays in the queue."""
 
+DESCRIPTOR_ERRORS = frozenset({errno.EMFILE, errno.ENFILE})
+NO_DESCRIPTOR = "descriptors", "none is left; raise LimitNOFILE= or lower max_connections"
+
 
 class Acceptor:
-    """One TCP listening socket and its thread, which owns all that changes in here.
+    """The TCP sockets of one listener and their thread, which owns all that changes in here.
 
-    `stop()` closes the socket; connections that were accepted live on with their workers. Any
+    `stop()` closes the sockets; connections that were accepted live on with their workers. Any
     error of accept that is neither the peer's nor a shortage (EBADF, EINVAL, …) ends the thread.
     """
 
     __slots__ = (
-        "_duty",
-        "_full_since",
-        "_gate",
-        "_identify",
-        "_live",
-        "_report",
-        "_service",
-        "_settings",
-        "_stopping",
-        "_trouble",
-        "_waiting",
-        "_workers",
-        "counters",
-        "local",
-        "sock",
+        *("_duty", "_full_since", "_gate", "_identify", "_live", "_no_place", "_places"),
+        *("_refusals", "_report", "_reserve", "_service", "_settings", "_sockets", "_stopping"),
+        *("_trouble", "_troubled", "_waiting", "_watch", "_workers", "counters"),
     )
 
     def __init__(
         self,
-        sock: socket.socket,
         settings: ListenerSettings,
-        gate: Gate,
+        gate: ConnectionGate,
         service: StreamFactory,
         workers: list[Worker],
+        places: Places,
         report: Report,
         identify: Callable[[], str],
         on_failure: OnFailure,
     ) -> None:
-        self.sock = sock
-        self.local = host_and_port(sock.getsockname())
         self.counters = Counters()
         self._settings = settings
         self._gate = gate
         self._service = service
         self._workers = cycle(workers)
+        self._places = places
         self._report = report
         self._identify = identify
+        self._sockets: dict[int, socket.socket] = {}
+        self._reserve = Reserve()
         self._live = 0
         self._full_since = 0.0
-        self._waiting = False
-        self._stopping = False
+        self._waiting = self._no_place = self._stopping = False
+        self._refusals = Refusals(report, settings, "tcp")
         self._trouble = Trouble(report, self._trouble_began, self._trouble_ended)
-        name = f"acceptor {settings.name} {self.local[0]}"
-        self._duty = Duty(name, self._run, on_failure)
+        self._troubled = ("", 0)
+        """The address of the socket that was in trouble last."""
+        self._duty = Duty(f"acceptor {settings.name}", self._run, on_failure)
+        self._watch = Watch(self._duty.mailbox)
 
     @property
     def duty(self) -> Duty:
         """The thread, to be started, watched and joined."""
         return self._duty
 
+    def open(self, sock: socket.socket) -> None:
+        """Serve one more listening socket, which belongs to the thread from now on."""
+        self._duty.mailbox.post(self._open, sock)
+
+    def close(self, sock: socket.socket) -> None:
+        """Ask the thread to close one of its sockets."""
+        self._duty.mailbox.post(self._close, sock)
+
     def stop(self) -> None:
-        """Ask the thread to close the socket and end."""
+        """Ask the thread to close all its sockets and end."""
         self._duty.mailbox.post(self._stop)
 
-    def update(self, settings: ListenerSettings, gate: Gate, service: StreamFactory) -> None:
+    def update(self, settings: ListenerSettings, service: StreamFactory) -> None:
         """Give the thread new settings, for the connections to come."""
-        self._duty.mailbox.post(self._update, settings, gate, service)
+        self._duty.mailbox.post(self._update, settings, service)
 
-    def departed(self) -> None:
+    def departed(self, source: str) -> None:
         """Tell that one of its connections has ended (called by workers)."""
-        self._duty.mailbox.leave(self._depart)
+        self._places.give_back()
+        self._duty.mailbox.leave(self._depart, source)
         if self._waiting:
             self._duty.mailbox.wake()
+
+    def _open(self, sock: socket.socket) -> None:
+        self._sockets[sock.fileno()] = sock
+        self._watch.add(sock)
+
+    def _close(self, sock: socket.socket) -> None:
+        del self._sockets[sock.fileno()]
+        self._watch.remove(sock)
+        sock.close()
 
     def _stop(self) -> None:
         self._stopping = True
 
-    def _update(self, settings: ListenerSettings, gate: Gate, service: StreamFactory) -> None:
-        self._settings, self._gate, self._service = settings, gate, service
+    def _update(self, settings: ListenerSettings, service: StreamFactory) -> None:
+        self._settings, self._service = settings, service
+        self._gate.update(settings)
+        self._refusals.update(settings)
 
-    def _depart(self) -> None:
+    def _depart(self, source: str) -> None:
         self._live -= 1
+        self._gate.leave(source)
 
     def _run(self) -> None:
-        watch, now = Watch(self.sock, self._duty.mailbox), monotonic()
-        with self.sock:
+        now = monotonic()
+        self._reserve.take()
+        try:
             while not self._stopping:
                 wanted = self._wants_connections(now)
                 patience_ms = 0 if wanted and self._has_room() else self._patience_ms(now)
-                ready = watch.wait(patience_ms, wanted=wanted)
+                ready = self._watch.wait(patience_ms, wanted=wanted)
                 now = monotonic()
-                if ready:
-                    self._take_waiting()
-                elif wanted and self._has_room():
+                for descriptor in ready:
+                    self._take_waiting(self._sockets[descriptor], now)
+                if wanted and not ready and self._has_room():
                     self._relieved(now)
                 self._trouble.settle(now)
+                self._refusals.settle(now)
+            self._refusals.settle(now, all_of_them=True)
+        finally:
+            self._reserve.close()
+            for sock in self._sockets.values():
+                sock.close()
 
     def _wants_connections(self, now: float) -> bool:
-        """Return whether to look at the listening socket: full means not listening."""
+        """Return whether to look at the listening sockets: full means not listening."""
         return not (self._is_full(now) or self._trouble.pausing(now) or self._report.congested)
 
-    def _patience_ms(self, now: float) -> int | None:
+    def _patience_ms(self, now: float) -> float | None:
         if self._report.congested:
             return CONGESTED_MS
-        return self._trouble.next_look_ms(now)
+        return soonest(self._trouble.next_look_ms(now), self._refusals.next_look_ms(now))
 
     def _is_full(self, now: float) -> bool:
-        limit = self._settings.max_connections
+        most = self._settings.max_connections
         # From here on a departure wakes this thread; those that came before are in the mailbox.
-        self._waiting = self._live >= limit or self._full_since > 0
+        self._waiting = self._live >= most or self._full_since > 0
         if self._waiting:
             self._duty.mailbox.deliver()
-        full = self._live >= limit
-        if full and not self._full_since:
+        if self._no_place:
+            self._no_place = not self._places.are_left(self._duty.mailbox.wake)
+        full = self._live >= most
+        if (full or self._no_place) and not self._full_since:
             self._full_since = now
-            self._report(ListenerFull(self._settings.name, *self.local, self._live))
-        return full
+            whose, count = ("its", most) if full else ("the daemon's", self._places.count)
+            limit = f"{whose} max_connections = {count}"
+            self._report(ListenerFull(self._settings.name, self._live, limit))
+        return full or self._no_place
 
     def _has_room(self) -> bool:
         """Return whether it was full and clearly is no longer, unless somebody waits for room."""
-        return self._full_since > 0 and self._live <= self._settings.max_connections * 9 // 10
+        if not self._full_since:
+            return False
+        return self._live <= self._settings.max_connections * 9 // 10 and self._places.are_many
 
     def _relieved(self, now: float) -> None:
         seconds, self._full_since = now - self._full_since, 0.0
-        self._report(ListenerRelieved(self._settings.name, *self.local, self._live, seconds))
+        self._report(ListenerRelieved(self._settings.name, self._live, seconds))
 
-    def _take_waiting(self) -> None:
+    def _take_waiting(self, listening: socket.socket, now: float) -> None:
         """Accept what waits in the kernel's queue, as far as there is room."""
         for _ in range(min(ACCEPTS_A_TURN, self._settings.max_connections - self._live)):
+            if not self._places.take():
+                self._no_place = True
+                return
             try:
-                sock, address = self.sock.accept()
-            except BlockingIOError:
-                return
+                sock, address = listening.accept()
             except OSError as error:
-                self._failed(error)
+                self._places.give_back()
+                if not isinstance(error, BlockingIOError):
+                    self._failed(listening, error, now)
                 return
-            self._take(sock, host_and_port(address))
+            self._take(sock, host_and_port(address), now)
 
-    def _failed(self, error: OSError) -> None:
+    def _failed(self, listening: socket.socket, error: OSError, now: float) -> None:
+        """Go on after an error of accept, unless it speaks of the listening socket itself."""
         if error.errno not in PEER_ERRORS and error.errno not in CAPACITY_ERRORS:
             raise error
         self.counters.accept_errors += 1
-        self._trouble.occurred(error, monotonic(), pause=error.errno in CAPACITY_ERRORS)
+        self._troubled = host_and_port(listening.getsockname())
+        self._trouble.occurred(error, now, pause=error.errno in CAPACITY_ERRORS)
+        if error.errno in DESCRIPTOR_ERRORS and self._trouble.lasts(now):
+            self._turn_away(listening, now)
 
-    def _take(self, sock: socket.socket, peer: tuple[str, int]) -> None:
-        settings = self._settings
+    def _turn_away(self, listening: socket.socket, now: float) -> None:
+        """Refuse those who wait, with the one descriptor that is kept for this."""
+        for _ in range(ACCEPTS_A_TURN if self._reserve.release() else 0):
+            try:
+                sock, address = listening.accept()
+            except OSError:
+                break
+            self._refuse(sock, host_and_port(address), NO_DESCRIPTOR, now)
+        self._reserve.take()
+
+    def _refuse(
+        self, sock: socket.socket, peer: tuple[str, int], refusal: tuple[str, str], now: float
+    ) -> None:
         local = host_and_port(sock.getsockname())
-        refusal = self._gate.refusal(peer[0])
+        sock.close()
+        self.counters.refused += 1
+        self._refusals.add(refusal, peer, local, now)
+
+    def _take(self, sock: socket.socket, peer: tuple[str, int], now: float) -> None:
+        """Let a connection in, which has a place, or refuse it."""
+        refusal = self._gate.refusal(peer[0], now)
         if refusal:
-            sock.close()
-            self.counters.refused += 1
-            self._report(Refused(settings.name, settings.service, *peer, *local, *refusal))
+            self._refuse(sock, peer, refusal, now)
+            self._places.give_back()
             return
         sock.setblocking(False)
-        identity, now = self._identify(), monotonic()
         connection = Connection(
-            sock, identity, peer, local, settings, self._service, self.departed, now
+            sock,
+            self._identify(),
+            peer,
+            host_and_port(sock.getsockname()),
+            self._settings,
+            self._service,
+            partial(self.departed, self._gate.enter(peer[0])),
+            monotonic(),
         )
         self._live += 1
         self.counters.accepted += 1
@@ -202,7 +262,7 @@ class Acceptor:
         next(self._workers).take(connection)
 
     def _trouble_began(self, error: OSError, pause_ms: int) -> Event:
-        return AcceptTrouble(self._settings.name, *self.local, named(error), pause_ms)
+        return AcceptTrouble(self._settings.name, *self._troubled, named(error), pause_ms)
 
     def _trouble_ended(self, errors: int, seconds: float) -> Event:
-        return AcceptRecovered(self._settings.name, *self.local, errors, seconds)
+        return AcceptRecovered(self._settings.name, *self._troubled, errors, seconds)

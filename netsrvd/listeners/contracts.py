@@ -1,9 +1,10 @@
 """What the listeners need of the other rooms; `assembly.py` joins them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Protocol
 
 from netsrvd.events import Event
+from netsrvd.settings import ListenerSettings
 
 
 class Report(Protocol):
@@ -51,11 +52,51 @@ class DatagramService(Protocol):
         """Make the answers to the `count` datagrams of a batch."""
 
 
-class Gate(Protocol):
-    """Who may come in: one gate a socket, owned by the socket's thread."""
+Refusal = tuple[str, str]
+"""Why somebody may not come in: the reason, one word, and the rule that decided."""
 
-    def refusal(self, host: str) -> tuple[str, str] | None:
-        """Return None to let this peer in, else the reason and the rule that decided."""
 
-    def datagram_refusal(self, host: str, asked: str, local: str) -> tuple[str, str] | None:
-        """Return the same for datagrams that were sent to `asked` and received on `local`."""
+class ConnectionGate(Protocol):
+    """Which connections may come in: one gate a listener, owned by its acceptor."""
+
+    def update(self, settings: ListenerSettings) -> None:
+        """Judge by new settings from now on."""
+
+    def refusal(self, host: str, now: float) -> Refusal | None:
+        """Return None to let a connection in, else why not."""
+
+    def enter(self, host: str) -> str:
+        """Count a connection that was let in; return what `leave` is to be told."""
+
+    def leave(self, name: str) -> None:
+        """Count the end of a connection."""
+
+
+class Source(Protocol):
+    """Whom a peer shares its limits with."""
+
+    @property
+    def name(self) -> str:
+        """Return what `leave` is to be told."""
+
+    def exceeds(self, size: int, now: float) -> str:
+        """Take a datagram of so many bytes into account; return the limit that it exceeds."""
+
+
+class DatagramGate(Protocol):
+    """Which datagrams are answered: one gate a listener, owned by its datagram thread."""
+
+    def update(self, settings: ListenerSettings, own_ports: Collection[int]) -> None:
+        """Judge by new settings from now on; answers to `own_ports` would be answered by us."""
+
+    def refusal(self, peer: tuple[str, int], asked: str, local: str) -> Refusal | None:
+        """Return None to answer a peer that sent to `asked` and was received on `local`."""
+
+    def enter(self, host: str) -> Source:
+        """Return the source of a peer whose flow begins."""
+
+    def leave(self, name: str) -> None:
+        """Take note that a flow of this source has ended."""
+
+    def rule(self, reason: str) -> str:
+        """Return the rule behind a reason that a source gave."""

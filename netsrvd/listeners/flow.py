@@ -1,6 +1,7 @@
 """The datagrams of one peer to one of our addresses: what is known of them, and their records."""
 
-from netsrvd.events.flows import FlowBegan, FlowEnded, FlowRefused
+from netsrvd.events.flows import FlowBegan, FlowEnded
+from netsrvd.listeners.contracts import Source
 from netsrvd.settings import ListenerSettings
 
 
@@ -17,11 +18,12 @@ class Flow:
         "peer",
         "pinned",
         "received",
-        "refusal",
         "refused",
         "settings",
+        "source",
         "source_unknown",
         "special",
+        "told",
         "truncated",
         "unsent",
     )
@@ -31,7 +33,7 @@ class Flow:
         settings: ListenerSettings,
         peer: tuple[str, int],
         local: tuple[str, int],
-        refusal: tuple[str, str] | None,
+        source: Source,
         now: float,
         *,
         source_unknown: bool,
@@ -39,7 +41,7 @@ class Flow:
         self.settings = settings
         self.peer = peer
         self.local = local
-        self.refusal = refusal
+        self.source = source
         self.opened_at = self.active_at = now
         self.received = self.refused = self.truncated = self.unsent = 0
         self.bytes_received = self.bytes_unanswered = 0
@@ -51,13 +53,12 @@ class Flow:
         """The kernel did not keep on which address it came in: see `Batch.local`."""
         self.special = self.pinned or source_unknown
         """Its answers need more than the routing table to find their way."""
+        self.told = True
+        """It has a record of its beginning, and will have one of its end."""
 
-    def began(self) -> FlowBegan | FlowRefused:
+    def began(self) -> FlowBegan:
         """Return the record of its first datagram."""
-        name, service = self.settings.name, self.settings.service
-        if self.refusal:
-            return FlowRefused(name, service, *self.peer, *self.local, *self.refusal)
-        return FlowBegan(name, service, *self.peer, *self.local)
+        return FlowBegan(self.settings.name, self.settings.service, *self.peer, *self.local)
 
     def ended(self, reason: str) -> FlowEnded:
         """Return the record that sums it up."""

@@ -13,6 +13,10 @@ PAUSE_SECONDS = 0.1
 """How long to leave a socket alone after an error that waiting may cure."""
 
 
+LASTING_SECONDS = 1.0
+"""Trouble of this age is not about to pass."""
+
+
 def named(error: OSError) -> str:
     """Return the error's symbol and its meaning, such as `EMFILE: Too many open files`."""
     number = error.errno or 0
@@ -48,6 +52,10 @@ class Trouble:
     def pausing(self, now: float) -> bool:
         """Return whether the socket is to be left alone now."""
         return now < self._pause_until
+
+    def lasts(self, now: float) -> bool:
+        """Return whether it is more than a passing one."""
+        return self._errors > 0 and now - self._began_at >= LASTING_SECONDS
 
     def settle(self, now: float) -> None:
         """Tell the end of the trouble, if it has been quiet for long enough."""

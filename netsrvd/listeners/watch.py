@@ -1,4 +1,4 @@
-"""How a thread waits for its socket and for its mail at once."""
+"""How a thread waits for its sockets and for its mail at once."""
 
 import select
 import socket
@@ -10,28 +10,46 @@ CONGESTED_MS = 20
 
 
 class Watch:
-    """A poll(2) of one socket and one mailbox. Owned by the thread that both belong to."""
+    """A poll(2) of some sockets and one mailbox. Owned by the thread that they belong to."""
 
-    __slots__ = ("_descriptor", "_mailbox", "_poll", "_watched")
+    __slots__ = ("_descriptors", "_mailbox", "_poll", "_watched")
 
-    def __init__(self, sock: socket.socket, mailbox: Mailbox) -> None:
-        self._descriptor = sock.fileno()
+    def __init__(self, mailbox: Mailbox) -> None:
+        self._descriptors: list[int] = []
         self._mailbox = mailbox
         self._poll = select.poll()
         self._poll.register(mailbox, select.POLLIN)
         self._watched = False
 
-    def wait(self, patience_ms: float | None, *, wanted: bool) -> bool:
-        """Wait, deliver the mail, and return whether the socket has something to be taken.
+    def add(self, sock: socket.socket) -> None:
+        """Watch one more socket."""
+        self._descriptors.append(sock.fileno())
+        if self._watched:
+            self._poll.register(sock, select.POLLIN)
 
-        While it is not `wanted` the socket is left alone: what comes waits in the kernel's queue.
+    def remove(self, sock: socket.socket) -> None:
+        """Watch one socket less; it must still be open."""
+        self._descriptors.remove(sock.fileno())
+        if self._watched:
+            self._poll.unregister(sock)
+
+    def wait(self, patience_ms: float | None, *, wanted: bool) -> list[int]:
+        """Wait, deliver the mail, and return the descriptors that have something to be taken.
+
+        While they are not `wanted` the sockets are left alone: what comes waits in the kernel.
         """
         if wanted is not self._watched:
             self._watched = wanted
-            if wanted:
-                self._poll.register(self._descriptor, select.POLLIN)
-            else:
-                self._poll.unregister(self._descriptor)
+            for descriptor in self._descriptors:
+                if wanted:
+                    self._poll.register(descriptor, select.POLLIN)
+                else:
+                    self._poll.unregister(descriptor)
         ready = self._poll.poll(patience_ms)
         self._mailbox.deliver()
-        return any([descriptor == self._descriptor for descriptor, _ in ready])  # noqa: C419 - quicker
+        return [descriptor for descriptor, _ in ready if descriptor in self._descriptors]
+
+
+def soonest(*looks_ms: float | None) -> float | None:
+    """Return the shortest of several waits, of which None is the one without an end."""
+    return min((each for each in looks_ms if each is not None), default=None)

@@ -27,6 +27,10 @@ RESET_AT_CLOSE = struct.pack("ii", 1, 0)
 RESET_ERRORS = frozenset({errno.ECONNRESET, errno.EPIPE, errno.ESHUTDOWN, errno.ENOTCONN})
 
 
+RuleAgainst = Callable[[str], str]
+"""Returns the rule that keeps an address out, or nothing."""
+
+
 class Worker:
     """The connections that acceptors handed over, and the thread that owns them.
 
@@ -84,8 +88,11 @@ class Worker:
         """Hand over a connection."""
         self._duty.mailbox.post(self._take, connection)
 
-    def update(self, listeners: Mapping[str, ListenerSettings]) -> None:
-        """Give the live connections of these listeners, by name, their new settings."""
+    def update(self, listeners: Mapping[str, tuple[ListenerSettings, RuleAgainst]]) -> None:
+        """Give the live connections of these listeners, by name, their new settings.
+
+        Those whose peer a rule is against are ended.
+        """
         self._duty.mailbox.post(self._update, listeners)
 
     def drain(self) -> None:
@@ -103,11 +110,15 @@ class Worker:
         self._plan_sweeps(connection.settings)
         self._guarded(connection, self._greet)
 
-    def _update(self, listeners: Mapping[str, ListenerSettings]) -> None:
-        for connection in self._connections.values():
-            name = connection.settings.name
-            connection.settings = listeners.get(name, connection.settings)
-            self._plan_sweeps(connection.settings)
+    def _update(self, listeners: Mapping[str, tuple[ListenerSettings, RuleAgainst]]) -> None:
+        self._now = monotonic()
+        for connection in list(self._connections.values()):
+            known = listeners.get(connection.settings.name)
+            if known is not None:
+                connection.settings, rule_against = known
+                self._plan_sweeps(connection.settings)
+                if rule := rule_against(connection.peer[0]):
+                    self._close(connection, "access", rule)
 
     def _drain(self) -> None:
         self._draining = True

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 
+from netsrvd import units
 from netsrvd.settings import OptionValue
 from netsrvd.sockets.option_table import ROWS, WORD, Kind, Option
 
@@ -35,8 +36,6 @@ _READ_BYTES = 512
 _LINGER = struct.Struct("@ii")  # struct linger { int l_onoff; int l_linger; };
 _TIMEVAL = struct.Struct("@ll")  # struct timeval { time_t tv_sec; suseconds_t tv_usec; };
 
-_UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30}
-_SIZE = re.compile(r"([0-9]{1,10}) ?([KMG]?)")
 _WORD = re.compile(r"[A-Za-z0-9_-]{1,15}")
 
 
@@ -148,9 +147,8 @@ def _check_number(option: Option, value: object) -> int:
 
 
 def _check_size(option: Option, value: object) -> int:
-    found = _SIZE.fullmatch(value) if isinstance(value, str) else None
-    size = int(found[1]) * _UNITS[found[2]] if found else value
-    if isinstance(size, int) and not isinstance(size, bool) and size in option.values:
+    size = units.size(value)
+    if size is not None and size in option.values:
         return size
     limit = option.values[-1]
     raise ValueError(f'expected a size in bytes such as 65536 or "64K", at most {limit}')

@@ -1,6 +1,5 @@
 """What the program can do stands in its documents; nothing of one machine stands anywhere."""
 
-import argparse
 import re
 import subprocess
 import tomllib
@@ -47,7 +46,7 @@ def options() -> Iterator[str]:
     [commands] = [each for each in top._actions if isinstance(each.choices, dict)]
     for parser in (top, *commands.choices.values()):
         for action in parser._actions:
-            if not isinstance(action, argparse._SubParsersAction):
+            if action.option_strings:
                 yield action.option_strings[-1]
     yield from commands.choices
 

@@ -19,7 +19,7 @@ ROWS = (
     {"house"},
     {"assembly", "detach"},
     {"config", "sockets", "listeners", "admission", "services", "reporting"},
-    {"settings", "events", "counters", "errors", "addresses", "duty", "linux", ""},
+    {"settings", "events", "counters", "errors", "addresses", "units", "duty", "linux", ""},
 )
 
 ROW = {room: number for number, rooms in enumerate(ROWS) for room in rooms}
@@ -27,11 +27,10 @@ WORDS = len(ROWS) - 1
 
 USERS = {
     "socket": {
-        *("addresses", "admission", "detach", "linux.mmsg"),
+        *("addresses", "admission.access", "detach", "linux.mmsg", "sockets.broadcast"),
         *("sockets.activation", "sockets.bind", "sockets.option_table", "sockets.options"),
         *("listeners.acceptor", "listeners.connection", "listeners.datagram", "listeners.drops"),
-        "listeners.watch",
-        *("listeners.worker", "commands.sockopts"),
+        *("listeners.inlet", "listeners.watch", "listeners.worker", "commands.sockopts"),
         *("reporting.datagram_socket", "reporting.notify"),
     },
     "threading": {"duty"},
@@ -44,7 +43,7 @@ USERS = {
     "signal": {"cli", "daemon"},
     "daemon": {"detach"},
     "systemd": {"sockets.activation"},
-    "resource": {"daemon"},
+    "resource": {"sockets.descriptors"},
     "subprocess": set(),
     "logging": set(),
     "socketserver": set(),

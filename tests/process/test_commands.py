@@ -58,10 +58,10 @@ def command(tmp_path: Path) -> Command:
 
 CASES = [
     Case("--version", 0, (f"netsrvd {netsrvd.__version__}",)),
-    Case("--help", 0, ("run", "check", "sockopts")),
+    Case("--help", 0, ("run", "check", "explain", "sockopts")),
     Case("run --help", 0, ("--detach", "--pid-file", "--log")),
     Case("", 64, stderr=("usage: netsrvd", "COMMAND")),
-    Case("walk", 64, stderr=("'walk'", "'run'", "'check'", "'sockopts'")),
+    Case("walk", 64, stderr=("'walk'", "'run'", "'check'", "'explain'", "'sockopts'")),
     Case("run --fast", 64, stderr=("usage: netsrvd", "--fast")),
     Case("run --log paper", 64, stderr=("'paper'", "auto", "stderr")),
     Case("run --pid-file pid", 64, stderr=("--pid-file goes with --detach",)),
@@ -79,9 +79,31 @@ CASES = [
             stderr=("drain_tmeout", 'did you mean "drain_timeout"', "port = 70000: expected"),
             configuration=FAULTY,
         )
-        for verb in ("run", "check", "run --detach", "sockopts --listener echo")
+        for verb in (
+            *("run", "check", "run --detach", "sockopts --listener echo"),
+            "explain echo ::1",
+        )
     ),
     Case("check -c {FILE}.missing", 78, stderr=("netsrvd.toml.missing: there is no such file",)),
+    Case(
+        "explain echo 127.0.0.1 -c {FILE}",
+        0,
+        ('echo: tcp 127.0.0.1: let in: allow has "local"', 'allow = ["local"]', "# default"),
+    ),
+    Case(
+        "explain echo 192.0.2.7 -c {FILE}",
+        1,
+        ("192.0.2.7: refused: access: no entry of allow contains it",),
+    ),
+    Case(
+        "explain echo 192.0.2.7:40000 --udp -c {FILE}",
+        1,
+        ('192.0.2.7:40000: refused: access: deny has "192.0.2.0/24"', "netsrvd.toml"),
+        configuration='listener.echo.allow = "any"\nlistener.echo.deny = "192.0.2.0/24"',
+    ),
+    Case("explain ech ::1 -c {FILE}", 64, stderr=("no listener ech; known: echo",)),
+    Case("explain echo nowhere -c {FILE}", 64, stderr=("'nowhere' is no address; expected",)),
+    Case("explain echo -c {FILE}", 64, stderr=("usage: netsrvd explain", "address")),
     Case("sockopts", 0, ("NAME", "SO_REUSEADDR", "TCP_NODELAY", "Send at once")),
     Case(
         "sockopts --listener echo -c {FILE}", 0, ("SO_REUSEADDR", "TCP_NODELAY", "127.0.0.1:7007")

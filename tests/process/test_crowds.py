@@ -1,6 +1,7 @@
 """Many clients that behave badly, and too few descriptors for them."""
 
 import resource
+import select
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
@@ -9,6 +10,7 @@ import pytest
 
 from tests.process.conftest import Start
 from tests.support.clients import serves, talking
+from tests.support.patience import eventually
 from tests.support.peers import connect, echoed, reset
 from tests.support.run import Run, echo
 
@@ -83,46 +85,89 @@ def test_a_crowd_hurts_nobody(
 
 
 def _few_descriptors() -> None:
-    resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (50, 64))
+
+
+def test_connections_stay_below_the_limit_on_descriptors(
+    start: Start, port: int, crowd: Crowd
+) -> None:
+    """With 64 descriptors it says how many connections it takes, takes just those of 500 clients,
+    without an error, and each of the others as soon as one has left; UDP is served all the while.
+    """
+    run = start(echo(port), limits=_few_descriptors, environment={"WATCHDOG_USEC": "400000"})
+    said = run.wait_line("<4>at most ")
+    taken = int(said.split()[2])
+    assert said.endswith(
+        f"{taken} connections are taken instead of 10000: the limit on descriptors is 64"
+    )
+    with talking(run.port) as early:
+        others = crowd(500)
+        run.wait_line(f"full with {taken} connections, the daemon's max_connections = {taken};")
+        before, fed = run.cpu_seconds(), len(run.notices_with("WATCHDOG"))
+        run.wait_notice("WATCHDOG", fed + 10)
+        assert run.cpu_seconds() - before < 0.25
+        assert len(run.links()) < 64
+        assert echoed(early)
+        for sock in others:
+            assert echoed(sock)
+            sock.close()
+    run.wait_line(" connected to ", 501)
+    run.wait_line(" has room again")
+    assert len(run.lines_with("<4>")) == 2
+
+
+def _limit(run: Run, descriptors: int) -> None:
+    """Give a process that runs another limit on descriptors."""
+    resource.prlimit(run.pid, resource.RLIMIT_NOFILE, (descriptors, 1024))
+
+
+def _closed(sockets: list[socket.socket]) -> list[socket.socket]:
+    """Return those at which the server's end has arrived."""
+    readable, _, _ = select.select(sockets, [], [], 0)
+    return [sock for sock in readable if sock.recv(1, socket.MSG_PEEK) == b""]
 
 
 @pytest.fixture
-def short(start: Start) -> Run:
-    """A run with 64 descriptors, and a watchdog whose tick is 100 ms."""
-    return start(limits=_few_descriptors, environment={"WATCHDOG_USEC": "400000"})
+def short(start: Start, port: int) -> Run:
+    """A run whose descriptors somebody has cut down to those that it has and two more."""
+    run = start(echo(port), environment={"WATCHDOG_USEC": "400000"})
+    _limit(run, len(run.links()) + 2)
+    return run
 
 
 def test_too_few_descriptors_are_survived(short: Run, crowd: Crowd) -> None:
-    """It is told once; those inside and UDP are served, systemd hears of it, no CPU is burnt."""
+    """It is told once; those who wait for longer than a second are turned away, those inside and
+    UDP are served, systemd hears of it, no CPU is burnt; with descriptors again all is as before.
+    """
     with talking(short.port) as early:
-        waiting = crowd(200)
+        assert echoed(early)
+        others = crowd(200)
         short.wait_line(f"accept on 127.0.0.1:{short.port}: EMFILE: ")
+        short.wait_line("refused: descriptors: none is left; raise LimitNOFILE= ")
         before, fed = short.cpu_seconds(), len(short.notices_with("WATCHDOG"))
         short.wait_notice("WATCHDOG", fed + 10)
         assert short.cpu_seconds() - before < 0.25
         assert echoed(early)
+        eventually(lambda: len(_closed(others)) >= 198, "those who wait are turned away")
+        assert all(echoed(sock) for sock in set(others).difference(_closed(others)))
         assert len(short.lines_with("<4>")) == 1
-        for sock in waiting[:100]:
-            sock.close()
-        for sock in waiting[150:]:
-            sock.close()
-        for sock in waiting[100:150:10]:
-            assert echoed(sock)
-    for sock in waiting:
-        sock.close()
-    assert serves(short.port)
+    _limit(short, 1024)
     short.wait_line("works again after ")
-    short.wait_line(" connected to ", 200)
+    assert serves(short.port)
+    again = crowd(200)
+    assert all(echoed(sock) for sock in again)
+    for sock in again + others:
+        sock.close()
 
 
 def test_a_reload_without_descriptors_fails_in_order(short: Run, crowd: Crowd) -> None:
     """Nothing that a reload needs can be had: the old configuration stays, and is told to stay."""
     (short.config.parent / "conf.d").mkdir()
-    waiting = crowd(100)
-    short.wait_line(": EMFILE: ")
-    status = short.reload(echo(short.port))["STATUS"]
-    assert status.startswith("Reload failed, the old configuration is in force: ")
-    for sock in waiting:
-        sock.close()
-    short.wait_line(" closed: ", 100)
+    with talking(short.port) as early:
+        assert echoed(early)
+        _limit(short, len(short.links()))
+        status = short.reload(echo(short.port))["STATUS"]
+        assert status.startswith("Reload failed, the old configuration is in force: ")
+        assert echoed(early)
+    _limit(short, 1024)
     assert short.reload(echo(short.port))["STATUS"].startswith("Serving ")

@@ -28,7 +28,7 @@ def test_without_a_configuration_echo_is_served_to_local_networks(tmp_path: Path
         assert serves(DEFAULT_PORT)
         with connect((STRANGER, DEFAULT_PORT)) as sock:
             assert ended(sock)
-        run.wait_line(f"echo: {STRANGER}:")
+        run.wait_line(f"echo: tcp {STRANGER}:")
         assert run.lines_with("refused: access: no entry of allow contains it")
 
 

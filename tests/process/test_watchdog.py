@@ -89,9 +89,9 @@ def test_a_thread_that_hangs_starves_the_watchdog(start: Start, where: str) -> N
 @pytest.mark.parametrize(
     ("where", "thread"),
     [
-        (ACCEPTOR, "acceptor echo 127.0.0.1"),
+        (ACCEPTOR, "acceptor echo"),
         (WORKER_LOOP, "worker 1"),
-        (RECEIVER, "datagram echo 127.0.0.1"),
+        (RECEIVER, "datagram echo"),
         (REPORTER, "reporter"),
         (MAIN, "main"),
     ],

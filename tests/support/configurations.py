@@ -5,7 +5,7 @@ from types import MappingProxyType
 
 from hypothesis import strategies as st
 
-from netsrvd import admission
+from netsrvd.admission import access, ports
 from netsrvd.settings import (
     DEFAULT_OPTIONS,
     EVERYWHERE,
@@ -21,9 +21,10 @@ DURATIONS = st.floats(0, YEAR) | st.integers(0, 10**9).map(lambda ms: ms * 0.001
 ADDRESSES = st.ip_addresses().map(str).filter(lambda each: not each.startswith("::ffff:"))
 NETWORKS = st.one_of(
     ADDRESSES,
-    st.sampled_from(sorted(admission.WORDS)),
+    st.sampled_from(sorted(access.WORDS)),
     st.sampled_from(("192.0.2.0/24", "2001:db8::/32", "::/0")),
 )
+PORTS = st.sampled_from((*ports.TABLE, "7", "6000-6063", "0-65535"))
 OPTIONS: dict[str, st.SearchStrategy[OptionValue]] = {
     "SO_KEEPALIVE": st.booleans(),
     "SO_RCVBUF": st.integers(0, 2**31 - 1),
@@ -51,11 +52,22 @@ def listeners(name: str) -> st.SearchStrategy[ListenerSettings]:
         options=options.map(lambda given: MappingProxyType({**DEFAULT_OPTIONS, **given})),
         allow=_distinct(NETWORKS),
         deny=_distinct(NETWORKS),
+        unlimited=_distinct(NETWORKS),
         max_connections=st.integers(1, 10**6),
+        max_connections_per_source=st.integers(1, 10**6),
+        connection_rate=st.integers(0, 10**6),
+        connection_burst=st.integers(1, 10**6),
+        refused_ports=_distinct(PORTS),
+        datagram_rate=st.integers(0, 10**7),
+        datagram_burst=st.integers(1, 10**7),
+        byte_rate=st.integers(0, 1 << 40),
+        byte_burst=st.integers(1 << 16, 1 << 40),
+        reply_rate=st.integers(0, 1 << 40),
         max_flows=st.integers(1, 10**6),
         idle_seconds=DURATIONS,
         write_seconds=DURATIONS,
         flow_seconds=st.floats(0.001, 86400.0),
+        refusal_seconds=st.floats(0.1, 86400.0),
     )
 
 
@@ -74,6 +86,7 @@ NAMES = st.lists(
 SETTINGS = st.builds(
     Settings,
     workers=st.integers(0, 64),
+    max_connections=st.integers(0, 10**6),
     drain_seconds=st.floats(0, 86400.0),
     log=st.builds(
         LogSettings,

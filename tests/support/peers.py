@@ -11,14 +11,18 @@ Address = tuple[str, int] | tuple[str, int, int, int]
 RESET_AT_CLOSE = struct.pack("ii", 1, 0)
 
 
-def connect(address: Address, **options: int) -> socket.socket:
-    """Return a TCP connection whose calls fail after `SECONDS`; `options` are of SOL_SOCKET."""
+def connect(address: Address, source: str = "", **options: int) -> socket.socket:
+    """Return a TCP connection, from the address `source` if one is given, whose calls fail after
+    `SECONDS`; `options` are of SOL_SOCKET.
+    """
     family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
         sock.settimeout(SECONDS)
         for name, value in options.items():
             sock.setsockopt(socket.SOL_SOCKET, getattr(socket, name), value)
+        if source:
+            sock.bind((source, 0))
         sock.connect(address)
     except BaseException:
         sock.close()

@@ -6,17 +6,20 @@ import threading
 from collections.abc import Callable
 from typing import Any, Self, TypeVar
 
-from netsrvd.admission import AccessGate
+from netsrvd.addresses import host_and_port
+from netsrvd.admission.connections import ConnectionGate
+from netsrvd.admission.datagrams import DatagramGate
 from netsrvd.duty import Duty
 from netsrvd.events import Event
 from netsrvd.linux.mmsg import PAYLOAD_BYTES
 from netsrvd.listeners.acceptor import Acceptor
 from netsrvd.listeners.contracts import StreamService
 from netsrvd.listeners.datagram import Receiver
+from netsrvd.listeners.places import Places
 from netsrvd.listeners.worker import Worker
 from netsrvd.services import echo
 from netsrvd.settings import Endpoint, ListenerSettings
-from netsrvd.sockets import activation, bind
+from netsrvd.sockets import activation, bind, broadcast
 from tests.support.inherited import as_systemd
 from tests.support.patience import SECONDS, eventually
 from tests.support.reports import Failures, Reports
@@ -28,10 +31,6 @@ Kind = TypeVar("Kind", bound=Event)
 def listener(**changes: Any) -> ListenerSettings:
     """Return the settings of a listener on a port that the kernel chooses."""
     return ListenerSettings(**{"name": "echo", "port": 0, **changes})
-
-
-def gate(settings: ListenerSettings) -> AccessGate:
-    return AccessGate(settings.allow, settings.deny)
 
 
 def opened(protocol: str, settings: ListenerSettings, host: str = "127.0.0.1") -> socket.socket:
@@ -54,6 +53,18 @@ def answered(duty: Duty) -> None:
     eventually(lambda: duty.pulse == number, f"{duty.name} answers")
 
 
+class Served:
+    """An acceptor or receiver, with the address of the socket that it serves."""
+
+    def __init__(self, mover: Any, sock: socket.socket) -> None:
+        self.mover = mover
+        self.local = host_and_port(sock.getsockname())
+
+    def __getattr__(self, name: str) -> Any:
+        """Be what serves."""
+        return getattr(self.mover, name)
+
+
 class Serving:
     """One worker, and the acceptors and receivers that a test asks for.
 
@@ -66,6 +77,7 @@ class Serving:
         self.failures = Failures()
         self.emptied = threading.Event()
         self.worker = Worker(1, self.reports, self.emptied.set, self.failures)
+        self.places = Places(100_000)
         self._movers: list[Mover] = []
         self._identities = itertools.count(1)
 
@@ -87,22 +99,20 @@ class Serving:
         host: str = "127.0.0.1",
         start: bool = True,
         **changes: Any,
-    ) -> Acceptor:
+    ) -> Any:
         """Serve one TCP socket; `changes` are settings of its listener."""
         settings = listener(**changes)
-        return self._started(
-            Acceptor(
-                sock or opened("tcp", settings, host),
-                settings,
-                gate(settings),
-                service,
-                [self.worker],
-                self.reports,
-                lambda: f"c{next(self._identities)}",
-                self.failures,
-            ),
-            start=start,
+        acceptor = Acceptor(
+            settings,
+            ConnectionGate(settings),
+            service,
+            [self.worker],
+            self.places,
+            self.reports,
+            lambda: f"c{next(self._identities)}",
+            self.failures,
         )
+        return self._started(acceptor, sock or opened("tcp", settings, host), start=start)
 
     def udp(
         self,
@@ -112,21 +122,14 @@ class Serving:
         payload_bytes: int = PAYLOAD_BYTES,
         start: bool = True,
         **changes: Any,
-    ) -> Receiver:
+    ) -> Any:
         """Serve one UDP socket; `changes` are settings of its listener."""
         settings = listener(**changes)
-        return self._started(
-            Receiver(
-                sock or opened("udp", settings, host),
-                settings,
-                gate(settings),
-                echo.Datagrams(),
-                self.reports,
-                self.failures,
-                payload_bytes,
-            ),
-            start=start,
-        )
+        sock = sock or opened("udp", settings, host)
+        gate = DatagramGate(settings, {sock.getsockname()[1]}, broadcast.is_broadcast)
+        service = echo.Datagrams()
+        receiver = Receiver(settings, gate, service, self.reports, self.failures, payload_bytes)
+        return self._started(receiver, sock, start=start)
 
     def stop_listening(self) -> None:
         """Stop and join all acceptors and receivers."""
@@ -163,8 +166,10 @@ class Serving:
         self.failures.found.clear()
         return failure
 
-    def _started(self, mover: Any, *, start: bool) -> Any:
+    def _started(self, mover: Mover, sock: socket.socket, *, start: bool) -> Served:
         self._movers.append(mover)
+        served = Served(mover, sock)
+        mover.open(sock)
         if start:
             mover.duty.start()
-        return mover
+        return served

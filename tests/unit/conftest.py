@@ -4,10 +4,12 @@ import threading
 from collections.abc import Iterator
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 # A slow machine is no fault of the code; what a property test finds it finds again.
-settings.register_profile("unit", deadline=None, derandomize=True)
+settings.register_profile(
+    "unit", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
+)
 settings.load_profile("unit")
 
 

@@ -1,12 +1,14 @@
 """netsrvd.assembly"""
 
 import os
+import resource
 import socket
 import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -14,10 +16,12 @@ from netsrvd import assembly
 from netsrvd.config import changes
 from netsrvd.errors import ActivationError, DetachError, SocketError
 from netsrvd.events import DEBUG
+from netsrvd.events.connections import ConnectionsLimited
 from netsrvd.events.log import LogFallback
 from netsrvd.events.sockets import FamilyMissing, Listening, OptionAdjusted
 from netsrvd.listeners.acceptor import Acceptor
 from netsrvd.listeners.datagram import Receiver
+from netsrvd.listeners.places import Places
 from netsrvd.reporting import journal, stderr, syslog
 from netsrvd.settings import DEFAULT_PORT, Endpoint, ListenerSettings, LogSettings, Settings
 from netsrvd.sockets import bind
@@ -237,20 +241,69 @@ def test_the_reporter_is_built_as_configured() -> None:
     reporter.duty.join()
 
 
-@pytest.mark.parametrize(
-    ("protocol", "kind", "number"), [("tcp", Acceptor, 1), ("udp", Receiver, 2)]
-)
-def test_each_protocol_has_its_mover(protocol: str, kind: type, number: int) -> None:
-    """TCP has an acceptor, UDP a receiver; both can be given new settings."""
-    with socket.socket(socket.AF_INET, socket.SocketKind(number)) as sock:
-        one = Opened(sock, protocol, ECHO, "bound")
-        mover = assembly.build_mover(one, [], Reports(), str, Failures())
-        assert type(mover) is kind
-        assembly.update_mover(mover, ListenerSettings("new", allow=("any",)))
-        mover.duty.mailbox.deliver()
-        assert mover._settings.name == "new"
-        assert mover._gate.refusal("192.0.2.1") is None
-        mover.duty.join()
+def build(protocol: str, own_ports: frozenset[int] = frozenset()) -> Any:
+    parts = (Places(1), [], Reports(), str, Failures())
+    return assembly.build_mover(protocol, ECHO, own_ports, *parts)
+
+
+NEW = ListenerSettings("new", allow=("any",))
+
+
+def test_tcp_has_an_acceptor() -> None:
+    """It can be given new settings."""
+    mover = build("tcp")
+    assert type(mover) is Acceptor
+    assembly.update_mover(mover, NEW, frozenset())
+    mover.duty.mailbox.deliver()
+    assert mover._settings is NEW
+    assert mover._gate.refusal("192.0.2.1", 1.0) is None
+    mover.duty.join()
+
+
+def test_udp_has_a_receiver() -> None:
+    """It knows the ports that datagrams are answered on, and can be given new settings."""
+    mover = build("udp", frozenset([7007]))
+    assert type(mover) is Receiver
+    asker, here = ("127.0.0.1", 7007), ("127.0.0.1", "127.0.0.1")
+    assert mover._desk.gate.refusal(asker, *here)
+    assembly.update_mover(mover, NEW, frozenset())
+    mover.duty.mailbox.deliver()
+    assert mover._desk.settings is NEW
+    assert mover._desk.gate.refusal(asker, *here) is None
+    mover.duty.join()
+
+
+def test_workers_learn_who_may_stay() -> None:
+    """Each listener's live connections get its settings and its access, by its name."""
+    told: list[Any] = []
+    worker: Any = SimpleNamespace(update=told.append)
+    assembly.update_workers([worker], Settings(listeners=(NEW, ECHO)))
+    [by_name] = told
+    assert {name: settings for name, (settings, _) in by_name.items()} == {"new": NEW, "echo": ECHO}
+    assert by_name["new"][1]("192.0.2.1") == ""
+    assert by_name["echo"][1]("192.0.2.1") == "no entry of allow contains it"
+
+
+def test_own_ports_are_those_of_udp() -> None:
+    """Whoever bound the socket."""
+    found = [
+        Opened(FakeSocket(address=("127.0.0.1", port)), protocol, ECHO, origin)  # type: ignore[arg-type]
+        for port, protocol, origin in (
+            (7, "udp", "systemd"),
+            (8, "tcp", "bound"),
+            (9, "udp", "bound"),
+        )
+    ]
+    assert assembly.own_udp_ports(found) == {7, 9}
+
+
+def test_too_few_descriptors_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is configured beyond the descriptors is reduced, and reported."""
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (100, 100))
+    places, notes = assembly.count_places(Settings(), 4)
+    assert notes == [ConnectionsLimited(10_000, places, 100)]
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (65_536, 65_536))
+    assert assembly.count_places(Settings(), 4) == (10_000, [])
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,9 @@ import pytest
 
 import netsrvd
 from netsrvd import cli, errors
-from netsrvd.commands import check, run, sockopts
+from netsrvd.commands import check, explain, run, sockopts
 
-COMMANDS = {"run": run, "check": check, "sockopts": sockopts}
+COMMANDS = {"run": run, "check": check, "explain": explain, "sockopts": sockopts}
 
 
 @pytest.fixture
@@ -39,6 +39,8 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> list[SimpleNamespace]:
         ("run --detach --pid-file p", {"detach": True, "pid_file": Path("p")}),
         ("check", {"config": None}),
         ("check -c a.toml", {"config": Path("a.toml")}),
+        ("explain a ::1", {"listener": "a", "address": "::1", "udp": False}),
+        ("explain --udp a ::1", {"listener": "a", "address": "::1", "udp": True}),
         ("sockopts", {"config": None, "json": False, "listener": None}),
         ("sockopts --json --listener lab", {"json": True, "listener": "lab"}),
     ],

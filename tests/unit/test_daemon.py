@@ -59,7 +59,7 @@ class FakeHouse:
         if self.start_error:
             raise self.start_error
 
-    def apply(self, plan: changes.Plan, sockets: object, settings: Settings) -> None:
+    def apply(self, plan: changes.Plan, sockets: object, places: int, settings: Settings) -> None:
         self.steps.append(f"apply {','.join(plan.changed)}")
 
     def stop_listening(self) -> None:
@@ -98,7 +98,7 @@ class Stage:
         patch.setattr(daemon, "House", lambda *_: self.house)
         patch.setattr(daemon, "Notifier", lambda: self.notifier)
         patch.setattr(daemon, "_wait", self.wait)
-        start = Start(Settings(), self.config, {}, [FamilyMissing("a", "tcp", "IPv6")], "x", 0.0)
+        start = Start(Settings(), self.config, {}, 9, [FamilyMissing("a", "tcp", "IPv6")], "x", 0.0)
         self.daemon = Daemon(start, lambda: self.steps.append("ready to detach"))
 
     def wait(self, seconds: float) -> int | None:

@@ -47,9 +47,14 @@ class FakeMover:
     def __init__(self, name: str, steps: list[str]) -> None:
         self.duty = FakeDuty(name, steps)
         self.counters = Counters(accepted=1)
-        self.local = ("127.0.0.1", 7)
         self.settings: ListenerSettings
         self._steps = steps
+
+    def open(self, sock: object) -> None:
+        self._steps.append(f"open {self.duty.name}")
+
+    def close(self, sock: object) -> None:
+        self._steps.append(f"close {self.duty.name}")
 
     def stop(self) -> None:
         self._steps.append(f"stop {self.duty.name}")
@@ -67,13 +72,14 @@ class Site:
         patch.setattr(house, "build_mover", self.build_mover)
         patch.setattr(house, "update_mover", self.update_mover)
         wanted = changes.endpoints(SETTINGS, ())
-        self.house = House(SETTINGS, self.opened(wanted), "stderr", lambda: self.woken.append(True))
+        sockets = self.opened(wanted)
+        self.house = House(SETTINGS, sockets, 100, "stderr", lambda: self.woken.append(True))
 
-    def build_mover(self, opened: Opened, workers: object, port: Any, *_: object) -> FakeMover:
-        self.ports.append(port)
-        return FakeMover(opened.listener.name, self.steps)
+    def build_mover(self, protocol: str, listener: ListenerSettings, *more: Any) -> FakeMover:
+        self.ports.append(more[3])
+        return FakeMover(listener.name, self.steps)
 
-    def update_mover(self, mover: FakeMover, listener: ListenerSettings) -> None:
+    def update_mover(self, mover: FakeMover, listener: ListenerSettings, ports: object) -> None:
         self.steps.append(f"update {mover.duty.name}")
         mover.settings = listener
 
@@ -101,8 +107,9 @@ def test_those_who_take_clients_start_last(site: Site) -> None:
     """The log starts first, then the workers, then who hands them their clients."""
     names = [duty.name for duty in site.house.duties()]
     assert names == ["one", "two", "worker 1", "worker 2", "reporter"]
+    assert site.steps == ["open one", "open two"]
     site.house.start()
-    assert site.steps == ["start two", "start one"]
+    assert site.steps[2:] == ["start two", "start one"]
     assert all(duty.join(0) is False for duty in site.house.duties()[2:])
 
 
@@ -118,8 +125,8 @@ def test_a_stop_asks_all_before_it_waits_for_any(site: Site) -> None:
 
 
 def test_a_reload_closes_keeps_and_opens(site: Site) -> None:
-    """What is gone is stopped and told, what stays is updated and has taken note before the
-    workers hear of it, what is new starts.
+    """What is new is opened before anything is closed, what is gone is stopped and told, what stays
+    is updated and has taken note before the workers hear of it; at last what is new starts.
     """
     site.house.start()
     site.steps.clear()
@@ -127,12 +134,15 @@ def test_a_reload_closes_keeps_and_opens(site: Site) -> None:
     stricter = replace(TWO, allow=())
     settings = Settings(listeners=(stricter, new), log=LogSettings(level="debug"))
     plan = changes.plan(SETTINGS, settings, ())
-    site.house.apply(plan, site.opened(plan.open), settings)
-    assert site.steps == ["stop one", "join one", "update two", "settle two", "start new"]
+    site.house.apply(plan, site.opened(plan.open), 100, settings)
+    assert site.steps == [
+        *("open new", "close one", "settle one", "stop one", "join one"),
+        *("update two", "settle two", "start new"),
+    ]
     assert site.house.reporter.level == DEBUG
     assert [duty.name for duty in site.house.duties()][:2] == ["two", "new"]
     site.end()
-    assert site.log.texts == [ListeningEnded("one", "tcp", "127.0.0.1", 7).text()]
+    assert site.log.texts == [ListeningEnded("one", "tcp", "127.0.0.1", 51423).text()]
 
 
 def test_reloads_without_end_cost_nothing(site: Site) -> None:
@@ -140,9 +150,23 @@ def test_reloads_without_end_cost_nothing(site: Site) -> None:
     plans = [changes.plan(SETTINGS, Settings(listeners=(TWO,)), ())]
     plans.append(changes.plan(Settings(listeners=(TWO,)), SETTINGS, ()))
     for plan in plans * 5:
-        site.house.apply(plan, site.opened(plan.open), SETTINGS)
+        site.house.apply(plan, site.opened(plan.open), 100, SETTINGS)
     assert site.house.counters().accepted == 2 + 5
     assert len({id(port) for port in site.ports}) == 2
+
+
+def test_a_listener_that_moves_keeps_its_thread(site: Site) -> None:
+    """A second address goes to the thread that is there; when the first one closes, the thread
+    goes on with what it has counted.
+    """
+    moved = replace(ONE, hosts=("127.0.0.2",))
+    before, after = Settings(listeners=(ONE, TWO)), Settings(listeners=(moved, TWO))
+    site.steps.clear()
+    plan = changes.plan(before, after, ())
+    site.house.apply(plan, site.opened(plan.open), 100, after)
+    assert site.steps[:3] == ["open one", "close one", "settle one"]
+    assert "stop one" not in site.steps
+    assert site.house.counters().accepted == 2
 
 
 def test_sums_are_those_of_all_threads(site: Site) -> None:
@@ -156,11 +180,7 @@ def test_sums_are_those_of_all_threads(site: Site) -> None:
 def test_what_systemd_passed_is_known(site: Site) -> None:
     """Endpoints without a port are those that a reload must not bind."""
     assert site.house.adopted == set()
-    listener = ListenerSettings("lab")
-    site.house._open(
-        Endpoint("lab", "udp"),
-        site.opened({Endpoint("lab", "udp"): listener})[Endpoint("lab", "udp")],
-    )
+    site.house._open(site.opened({Endpoint("lab", "udp"): ListenerSettings("lab")}))
     assert site.house.adopted == {("lab", "udp")}
 
 

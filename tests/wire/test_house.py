@@ -23,7 +23,7 @@ class Reloading:
     def __init__(self, *listeners: ListenerSettings) -> None:
         self.settings = Settings(listeners=listeners)
         sockets, _ = assembly.open_sockets(self.settings, [])
-        self.house = House(self.settings, sockets, "stderr", lambda: None)
+        self.house = House(self.settings, sockets, 10_000, "stderr", lambda: None)
         self.house.start()
 
     def reload(self, *listeners: ListenerSettings) -> None:
@@ -31,7 +31,7 @@ class Reloading:
         new = Settings(listeners=listeners)
         plan = changes.plan(self.settings, new, self.house.adopted)
         sockets, _ = assembly.bind_all(plan.open)
-        self.house.apply(plan, sockets, new)
+        self.house.apply(plan, sockets, 10_000, new)
         self.settings = new
 
 

@@ -70,7 +70,7 @@ def housed(journal: LogDaemon, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hous
                 listeners=(listener(hosts=("127.0.0.1",), protocols=("tcp",)),),
             )
             sockets, _ = assembly.open_sockets(settings, [])
-            house = House(settings, sockets, "journal", lambda: None)
+            house = House(settings, sockets, 10_000, "journal", lambda: None)
             house.start()
             for stop in (house.stop_reporting, house.stop_workers, house.stop_listening):
                 stack.callback(stop)

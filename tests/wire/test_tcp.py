@@ -13,12 +13,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from netsrvd.events.connections import Accepted, Closed, Refused, ServiceFailed
+from netsrvd.admission.access import Access
+from netsrvd.events.connections import Accepted, Closed, ServiceFailed
+from netsrvd.events.refusals import Refused
 from netsrvd.listeners.worker import RECEIVE_BYTES
 from netsrvd.services import echo
 from tests.support.patience import eventually
 from tests.support.peers import connect, echoed, exchange, nothing_more, read_exactly, reset
-from tests.support.serving import Serving, adopted, answered, gate, listener
+from tests.support.serving import Serving, adopted, answered, listener
 
 LARGEST_MESSAGE = 150_000
 
@@ -320,9 +322,31 @@ def test_new_settings_hold_for_live_connections(serving: Serving) -> None:
     with connect(one.local) as client, connect(other.local) as neighbour:
         assert echoed(client)
         assert echoed(neighbour)
-        serving.worker.update({"echo": listener(idle_seconds=0.1)})
+        serving.worker.update({"echo": (listener(idle_seconds=0.1), lambda host: "")})
         assert client.recv(1) == b""
         assert serving.only(Closed).reason == "idle"
+        assert echoed(neighbour)
+
+
+def test_who_may_no_longer_come_in_is_ended(serving: Serving) -> None:
+    """A live connection whose peer the new rules keep out ends with them as its reason; those of
+    other listeners and of peers who are still welcome go on.
+    """
+    one, other = serving.tcp(), serving.tcp(name="other")
+    with (
+        connect(one.local) as turned_out,
+        connect(one.local, source="127.0.0.2") as welcome,
+        connect(other.local) as neighbour,
+    ):
+        assert all(echoed(client) for client in (turned_out, welcome, neighbour))
+        changed = listener(deny=("127.0.0.1",))
+        access = Access(changed.allow, changed.deny)
+        serving.worker.update({"echo": (changed, access.rule_against)})
+        assert turned_out.recv(1) == b""
+        closed = serving.only(Closed)
+        assert (closed.reason, closed.error) == ("access", 'deny has "127.0.0.1"')
+        assert closed.peer_address == "127.0.0.1"
+        assert echoed(welcome)
         assert echoed(neighbour)
 
 
@@ -332,7 +356,7 @@ def test_new_access_holds_for_newcomers(serving: Serving) -> None:
     with connect(acceptor.local) as client:
         assert echoed(client)
         changed = listener(deny=("127.0.0.1",))
-        acceptor.update(changed, gate(changed), echo.Stream)
+        acceptor.update(changed, echo.Stream)
         answered(acceptor.duty)
         with connect(acceptor.local) as late:
             assert late.recv(1) == b""

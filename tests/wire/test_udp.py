@@ -13,17 +13,17 @@ from netsrvd.events.flows import (
     DropsEnded,
     FlowBegan,
     FlowEnded,
-    FlowRefused,
     ReceiveRecovered,
     ReceiveTrouble,
 )
+from netsrvd.events.refusals import Refused, RefusedAgain
 from netsrvd.linux import mmsg
 from netsrvd.listeners.datagram import PASSING_ERRORS, PEER_ERRORS, Receiver
 from netsrvd.services import echo
 from tests.support.faulty import FaultyCall
 from tests.support.patience import eventually
 from tests.support.peers import datagrams, nothing_more
-from tests.support.serving import Serving, adopted, answered, gate, listener
+from tests.support.serving import Serving, adopted, answered, listener
 
 SHORT = {"flow_seconds": 0.2}
 
@@ -153,15 +153,17 @@ def test_counts_are_exact_when_the_table_is_too_small(serving: Serving) -> None:
 
 def test_a_refused_peer_is_told_once(serving: Serving) -> None:
     """Datagrams of a peer that may not come in are one record and one summary, and no answer."""
-    receiver = serving.udp(allow=("192.0.2.0/24",), **SHORT)
+    receiver = serving.udp(allow=("192.0.2.0/24",), refusal_seconds=0.2)
     with asked(receiver, *[b"let me in"] * 20) as peer:
-        refused = serving.only(FlowRefused)
+        refused = serving.only(Refused)
         assert (refused.reason, refused.rule) == ("access", "no entry of allow contains it")
-        [flow] = ended(serving)
+        again = serving.only(RefusedAgain)
         assert nothing_more(peer)
-    assert (flow.datagrams_received, flow.datagrams_refused, flow.datagrams_sent) == (20, 20, 0)
-    assert (flow.bytes_received, flow.bytes_sent) == (180, 0)
-    assert receiver.counters.datagrams_refused == 20
+    assert (again.source, again.reason, again.times) == ("127.0.0.1", "access", 19)
+    counters = receiver.counters
+    assert (counters.datagrams_refused, counters.bytes_received, counters.bytes_sent) == (
+        *(20, 180, 0),
+    )
     assert not serving.so_far(FlowBegan)
 
 
@@ -177,7 +179,7 @@ def test_refused_and_welcome_share_a_batch(serving: Serving) -> None:
         for peer in welcome:
             assert peer.recvfrom(10) == (b"?", ("::1", receiver.local[1], 0, 0))
         assert all(nothing_more(peer) for peer in refused)
-    assert {event.peer_address for event in serving.so_far(FlowRefused)} == {"127.0.0.1"}
+    assert {event.peer_address for event in serving.so_far(Refused)} == {"127.0.0.1"}
     assert {event.peer_address for event in serving.so_far(FlowBegan)} == {"::1"}
 
 
@@ -187,14 +189,14 @@ def test_new_access_holds_for_known_flows(serving: Serving) -> None:
     with asked(receiver, b"1") as four, asked(receiver, b"1", host="::1") as six:
         assert four.recv(10) == six.recv(10) == b"1"
         changed = listener(deny=("127.0.0.0/8",))
-        receiver.update(changed, gate(changed), echo.Datagrams())
+        receiver.update(changed, echo.Datagrams(), ())
         [flow] = ended(serving)
         assert (flow.reason, flow.peer_address) == ("reload", "127.0.0.1")
         for peer, host in ((four, "127.0.0.1"), (six, "::1")):
             peer.sendto(b"2", (host, receiver.local[1]))
         assert six.recv(10) == b"2"
         assert nothing_more(four)
-        assert serving.only(FlowRefused).peer_address == "127.0.0.1"
+        assert serving.only(Refused).peer_address == "127.0.0.1"
 
 
 @pytest.mark.parametrize(

@@ -133,7 +133,7 @@ def test_a_listener_can_be_disabled() -> None:
         (
             {"xyzzy": 1},
             "xyzzy",
-            "unknown key; known: drain_timeout, listener, log, workers",
+            "unknown key; known: drain_timeout, listener, log, max_connections, workers",
         ),
         ({"log": {"levle": "info"}}, "log.levle", 'unknown key; did you mean "level"?'),
         (echo(ports=7), "listener.echo.ports", 'unknown key; did you mean "port"?'),
@@ -254,7 +254,8 @@ def test_what_is_no_name_of_a_listener(name: str) -> None:
 def test_effective_settings_are_in_the_order_of_the_rules() -> None:
     """Every key is listed once, with the value that stands for it in TOML."""
     rows = schema.effective(Settings(), WORDS)
-    assert rows[:3] == [(("workers",), 0), (("drain_timeout",), "10s"), (("log", "target"), "auto")]
+    assert rows[:2] == [(("workers",), 0), (("max_connections",), 0)]
+    assert rows[2:4] == [(("drain_timeout",), "10s"), (("log", "target"), "auto")]
     assert rows[-1] == (("listener", "echo", "options", "TCP_NODELAY"), True)
     paths = [path for path, _ in rows]
     assert len({*paths}) == len(paths)

@@ -14,15 +14,17 @@ from netsrvd.events.connections import (
     AcceptTrouble,
     ListenerFull,
     ListenerRelieved,
-    Refused,
 )
+from netsrvd.events.refusals import Refused, RefusedAgain
 from netsrvd.listeners import acceptor as module
 from netsrvd.listeners import trouble
 from netsrvd.listeners.acceptor import CAPACITY_ERRORS, PEER_ERRORS, Acceptor
 from netsrvd.listeners.connection import Connection
+from netsrvd.listeners.places import Places
 from netsrvd.services.echo import Stream
 from netsrvd.settings import ListenerSettings
 from tests.support.listening import FakeListener, Outcome, accepted, failure
+from tests.support.patience import SECONDS, eventually
 from tests.support.reports import Failures, Reports
 from tests.support.waiting import wait_end
 
@@ -30,13 +32,24 @@ PEER = ("192.0.2.1", 40_000)
 
 
 class Gate:
-    """Refuses one host."""
+    """Refuses one host, and notes who is in."""
 
-    def refusal(self, host: str) -> tuple[str, str] | None:
+    def __init__(self) -> None:
+        self.inside: list[str] = []
+        self.settings: ListenerSettings | None = None
+
+    def update(self, settings: ListenerSettings) -> None:
+        self.settings = settings
+
+    def refusal(self, host: str, now: float) -> tuple[str, str] | None:
         return ("access", "rule") if host == "192.0.2.66" else None
 
-    def datagram_refusal(self, host: str, asked: str, local: str) -> tuple[str, str] | None:
-        raise NotImplementedError
+    def enter(self, host: str) -> str:
+        self.inside.append(host)
+        return host
+
+    def leave(self, name: str) -> None:
+        self.inside.remove(name)
 
 
 class Worker:
@@ -57,6 +70,8 @@ class Stage:
         self.workers = [Worker(), Worker()]
         self.far_ends: list[socket.socket] = []
         self.expected_failures: list[tuple[str, BaseException]] = []
+        self.places = Places(1000)
+        self.gate = Gate()
         self.acceptor: Acceptor
         self.listener: FakeListener
 
@@ -70,15 +85,16 @@ class Stage:
         """Start an acceptor whose accept does as told."""
         self.listener = FakeListener(outcomes)
         self.acceptor = Acceptor(
-            self.listener,  # type: ignore[arg-type]
             ListenerSettings("lab", **settings),
-            Gate(),
+            self.gate,
             Stream,
             self.workers,  # type: ignore[arg-type]
+            self.places,
             self.reports,
             (f"c-{number}" for number in count(1)).__next__,
             self.failures,
         )
+        self.acceptor.open(self.listener)  # type: ignore[arg-type]
         self.acceptor.duty.start()
 
     @property
@@ -178,7 +194,7 @@ def test_what_is_neither_ends_the_thread(stage: Stage, number: int) -> None:
     error = failure(number)
     stage.start([error])
     wait_end(stage.acceptor.duty)
-    stage.expected_failures = [("acceptor lab 127.0.0.1", error)]
+    stage.expected_failures = [("acceptor lab", error)]
     assert stage.listener.closed
 
 
@@ -189,7 +205,7 @@ def test_a_full_listener_leaves_the_others_waiting(stage: Stage) -> None:
     assert isinstance(full, ListenerFull)
     assert full.connections == 2
     assert stage.listener.accepts == 2
-    stage.acceptor.departed()
+    stage.acceptor.departed(PEER[0])
     stage.reports.wait_for(Accepted, 3)
     assert stage.reports.kinds.count("ListenerFull") == 1
 
@@ -198,8 +214,8 @@ def test_a_listener_with_room_again_says_so(stage: Stage) -> None:
     """When enough have left and nobody waits, the end of the fullness is told once."""
     stage.start([stage.client() for _ in range(2)], max_connections=2)
     stage.reports.wait_for(ListenerFull)
-    stage.acceptor.departed()
-    stage.acceptor.departed()
+    for _ in range(2):
+        stage.acceptor.departed(PEER[0])
     [relieved] = stage.reports.wait_for(ListenerRelieved)
     assert isinstance(relieved, ListenerRelieved)
     assert relieved.connections < 2
@@ -209,8 +225,10 @@ def test_a_larger_limit_lets_others_in(stage: Stage) -> None:
     """New settings hold for the clients that come next."""
     stage.start([stage.client() for _ in range(3)], max_connections=2)
     stage.reports.wait_for(ListenerFull)
-    stage.acceptor.update(ListenerSettings("lab", max_connections=3), Gate(), Stream)
+    more = ListenerSettings("lab", max_connections=3)
+    stage.acceptor.update(more, Stream)
     stage.reports.wait_for(Accepted, 3)
+    assert stage.gate.settings is more
 
 
 def test_a_congested_log_lets_nobody_in(stage: Stage) -> None:
@@ -222,3 +240,66 @@ def test_a_congested_log_lets_nobody_in(stage: Stage) -> None:
         assert stage.listener.accepts == 0
     stage.reports.congested = False
     stage.reports.wait_for(Accepted)
+
+
+def test_a_refused_client_is_told_once_a_window(stage: Stage) -> None:
+    """However often a source is refused it is one record at once, and one when the thread ends;
+    its connections take no place.
+    """
+    stage.places.resize(1)
+    stage.start([stage.client("192.0.2.66") for _ in range(5)])
+    eventually(lambda: stage.acceptor.counters.refused == 5, "all are refused")
+    stage.acceptor.stop()
+    wait_end(stage.acceptor.duty)
+    assert stage.reports.kinds == ["Refused", "RefusedAgain"]
+    again = stage.reports.events[-1]
+    assert isinstance(again, RefusedAgain)
+    assert (again.protocol, again.source, again.reason, again.times) == (
+        *("tcp", "192.0.2.66", "access", 4),
+    )
+    assert stage.places.take()
+
+
+def test_departures_are_counted(stage: Stage) -> None:
+    """The gate is told who comes and who goes, and the place is free again."""
+    stage.places.resize(2)
+    stage.start([stage.client(), stage.client("192.0.2.2")])
+    stage.reports.wait_for(Accepted, 2)
+    assert not stage.places.take()
+    assert stage.gate.inside == ["192.0.2.1", "192.0.2.2"]
+    stage.acceptor.departed("192.0.2.1")
+    stage.acceptor.duty.settle(SECONDS)
+    assert stage.gate.inside == ["192.0.2.2"]
+    assert stage.places.take()
+
+
+def test_all_listeners_share_the_places(stage: Stage) -> None:
+    """Without a place accept is not called; who gives one back, wherever, wakes the acceptor."""
+    stage.places.resize(1)
+    stage.start([stage.client(), stage.client()])
+    [full] = stage.reports.wait_for(ListenerFull)
+    assert isinstance(full, ListenerFull)
+    assert full.limit == "the daemon's max_connections = 1"
+    assert stage.listener.accepts == 1
+    stage.places.give_back()
+    stage.reports.wait_for(Accepted, 2)
+    assert stage.reports.kinds.count("ListenerFull") == 1
+
+
+@pytest.mark.parametrize("number", sorted(module.DESCRIPTOR_ERRORS), ids=errno.errorcode.get)
+def test_a_lasting_want_of_descriptors_turns_clients_away(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """Clients wait at first; when the want lasts they are refused, with the descriptor that is
+    kept for this, which is kept again afterwards.
+    """
+    monkeypatch.setattr(trouble, "LASTING_SECONDS", 0.001)
+    clients = [stage.client() for _ in range(3)]
+    stage.start([*[failure(number)] * 2, *clients[:2], failure(number), clients[2]])
+    [refused] = stage.reports.wait_for(Refused)
+    stage.reports.wait_for(Accepted)
+    assert isinstance(refused, Refused)
+    assert refused.reason == "descriptors"
+    assert stage.acceptor.counters.refused == 2
+    assert [far.recv(1) for far in stage.far_ends[:2]] == [b"", b""]
+    assert stage.acceptor._reserve.release()

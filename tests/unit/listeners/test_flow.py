@@ -2,7 +2,8 @@
 
 import pytest
 
-from netsrvd.events.flows import FlowBegan, FlowEnded, FlowRefused
+from netsrvd.admission.sources import Source
+from netsrvd.events.flows import FlowBegan, FlowEnded
 from netsrvd.listeners.flow import Flow
 from netsrvd.settings import ListenerSettings
 
@@ -12,24 +13,18 @@ SETTINGS = ListenerSettings("lab")
 
 def flow(
     host: str = "192.0.2.9",
-    refusal: tuple[str, str] | None = None,
     *,
     source_unknown: bool = False,
 ) -> Flow:
     """Return a flow that began at 100 seconds."""
-    return Flow(SETTINGS, PEER, (host, 7), refusal, 100.0, source_unknown=source_unknown)
+    return Flow(
+        SETTINGS, PEER, (host, 7), Source(PEER[0], None), 100.0, source_unknown=source_unknown
+    )
 
 
 def test_a_flow_begins_with_a_record() -> None:
     """The first datagram of a peer is told, with the address that it was sent to."""
     assert flow().began() == FlowBegan("lab", "echo", *PEER, "192.0.2.9", 7)
-
-
-def test_a_refused_flow_says_why() -> None:
-    """A peer that is not answered has the reason and the rule in its record."""
-    assert flow(refusal=("access", "rule")).began() == FlowRefused(
-        "lab", "echo", *PEER, "192.0.2.9", 7, "access", "rule"
-    )
 
 
 def test_a_flow_ends_with_a_summary() -> None:

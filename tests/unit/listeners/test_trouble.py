@@ -6,7 +6,13 @@ import pytest
 
 from netsrvd.events import Event
 from netsrvd.events.connections import AcceptRecovered, AcceptTrouble
-from netsrvd.listeners.trouble import PAUSE_SECONDS, QUIET_SECONDS, Trouble, named
+from netsrvd.listeners.trouble import (
+    LASTING_SECONDS,
+    PAUSE_SECONDS,
+    QUIET_SECONDS,
+    Trouble,
+    named,
+)
 from tests.support.listening import failure
 from tests.support.reports import Reports
 
@@ -92,3 +98,13 @@ def test_there_is_always_a_next_look(trouble: Trouble) -> None:
 def test_errors_are_named(error: OSError, text: str) -> None:
     """An error is shown by its symbol, which manuals speak of, and its meaning."""
     assert named(error) == text
+
+
+def test_it_lasts_when_it_has_an_age(trouble: Trouble) -> None:
+    """A first error may be a passing one; after a second of errors it is not."""
+    assert not trouble.lasts(10.0)
+    trouble.occurred(FULL, 10.0, pause=True)
+    assert not trouble.lasts(10.0 + LASTING_SECONDS - 0.001)
+    assert trouble.lasts(10.0 + LASTING_SECONDS)
+    trouble.settle(10.0 + QUIET_SECONDS)
+    assert not trouble.lasts(100.0)

@@ -273,12 +273,23 @@ def test_new_settings_hold_for_live_connections(desk: Desk) -> None:
     desk.connect(idle_seconds=0.0)
     client = desk.connect()
     settings = ListenerSettings("lab", idle_seconds=0.001)
-    desk.worker.update({"other": settings})
+    desk.worker.update({"other": (settings, lambda _: "a rule")})
     client.sendall(b"x")
     assert client.recv(1) == b"x"
     assert desk.reports.events == []
-    desk.worker.update({"lab": replace(settings)})
+    desk.worker.update({"lab": (replace(settings), lambda _: "")})
     assert [desk.closed().reason, len(desk.reports.wait_for(Closed, 2))] == ["idle", 2]
+
+
+def test_who_may_no_longer_come_in_is_ended(desk: Desk) -> None:
+    """A reload whose rule is against a peer ends its connection, with that rule in the record."""
+    client = desk.connect()
+    client.sendall(b"x")
+    assert client.recv(1) == b"x"
+    desk.worker.update({"lab": (ListenerSettings("lab"), lambda host: f"no {host}")})
+    closed = desk.closed()
+    assert (closed.reason, closed.error) == ("access", f"no {closed.peer_address}")
+    assert client.recv(1) == b""
 
 
 def test_a_drain_waits_for_the_last_connection(desk: Desk) -> None:

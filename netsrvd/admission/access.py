@@ -1,15 +1,13 @@
-"""The gate: may this peer come in now?
+"""Lists of addresses and networks: which entry decides about an address.
 
-The most specific entry of `allow` and `deny` that contains the peer's address decides; with equal
-entries `deny` wins; an address that no entry contains stays out.
+The most specific entry of `allow` and `deny` that contains the address decides; with equal entries
+`deny` wins; an address that no entry contains stays out.
 """
 
 import ipaddress
 import socket
 from collections.abc import Iterable
 from typing import NamedTuple
-
-from netsrvd.addresses import UNKNOWN
 
 WORDS = {
     "loopback": ("127.0.0.0/8", "::1/128"),
@@ -22,9 +20,6 @@ WORDS = {
 }
 
 MAPPED = ipaddress.IPv6Network("::ffff:0:0/96")
-
-VERDICTS_KEPT = 1024
-"""Addresses whose verdict is remembered; it costs 100 bytes each and saves 2 µs a connection."""
 
 
 class Entry(NamedTuple):
@@ -65,45 +60,27 @@ def _is_network(text: str) -> bool:
     return True
 
 
-class AccessGate:
-    """Lets in whom `allow` and `deny` say. Owned by the thread of one socket."""
+class Access:
+    """Whom `allow` and `deny` let in. Never changes, so any thread may ask."""
 
-    __slots__ = ("_entries", "_verdicts")
+    __slots__ = ("_entries",)
 
-    def __init__(self, allow: Iterable[str], deny: Iterable[str]) -> None:
+    def __init__(self, allow: Iterable[str], deny: Iterable[str] = ()) -> None:
         entries = [*_entries(allow, allows=True), *_entries(deny, allows=False)]
         # Most specific first, which is the smallest shift; False sorts before True.
         self._entries = sorted(entries, key=lambda entry: (entry.shift, entry.allows))
-        self._verdicts: dict[str, tuple[str, str] | None] = {}
 
-    def refusal(self, host: str) -> tuple[str, str] | None:
-        """Return None to let this address in, else the reason and the rule that decided."""
-        try:
-            return self._verdicts[host]
-        except KeyError:
-            pass
-        if len(self._verdicts) >= VERDICTS_KEPT:
-            self._verdicts.clear()
+    def rule_against(self, host: str) -> str:
+        """Return the rule that keeps an address out, or nothing if it may come in."""
         entry = self.decisive(host)
-        if entry is not None and entry.allows:
-            verdict = None
-        elif entry is None:
-            verdict = "access", "no entry of allow contains it"
-        else:
-            verdict = "access", f'deny has "{entry.text}"'
-        self._verdicts[host] = verdict
-        return verdict
+        return "" if entry and entry.allows else self.rule(host)
 
-    def datagram_refusal(self, host: str, asked: str, local: str) -> tuple[str, str] | None:
-        """Return None to answer this peer's datagrams, else the reason and the rule that decided.
-
-        `asked` is the address that they were sent to, `local` the one of this host that received
-        them: where these differ, it was a broadcast or multicast, which is never answered, or one
-        forged request would draw an answer from every host of a network. "0.0.0.0" means unknown.
-        """
-        if asked.startswith("ff") or local not in (asked, UNKNOWN) or _is_group(asked):
-            return "destination", f"{asked} is a multicast or broadcast address"
-        return self.refusal(host)
+    def rule(self, host: str) -> str:
+        """Return the rule that decides about an address, for or against it."""
+        entry = self.decisive(host)
+        if entry is None:
+            return "no entry of allow contains it"
+        return f'{"allow" if entry.allows else "deny"} has "{entry.text}"'
 
     def decisive(self, host: str) -> Entry | None:
         """Return the entry that decides about an address, None if none contains it."""
@@ -113,11 +90,6 @@ class AccessGate:
             if entry.family == family and number >> entry.shift == entry.number:
                 return entry
         return None
-
-
-def _is_group(host: str) -> bool:
-    """Return whether an IPv4 address is multicast (RFC 5771), reserved or limited broadcast."""
-    return "." in host and int(host.partition(".")[0]) >= 224  # noqa: PLR2004
 
 
 def _entries(texts: Iterable[str], *, allows: bool) -> list[Entry]:

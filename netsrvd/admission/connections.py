@@ -1,0 +1,75 @@
+"""Which connections may come in: by address, by how many their source has, by their pace."""
+
+from typing import NamedTuple
+
+from netsrvd.addresses import source
+from netsrvd.admission.access import Access
+from netsrvd.admission.sources import Limits, Sources
+from netsrvd.settings import ListenerSettings
+
+KNOWN_KEPT = 1024
+"""Addresses of which is remembered what they are; it costs 200 bytes each and saves 3 µs."""
+
+
+class Known(NamedTuple):
+    """What the configuration says of one address."""
+
+    rule_against: str
+    source: str
+    limits: Limits | None
+
+
+class ConnectionGate:
+    """The gate of a listener's connections. Owned by the listener's acceptor."""
+
+    __slots__ = ("_access", "_known", "_limits", "_most", "_rate_rule", "_sources", "_unlimited")
+
+    def __init__(self, settings: ListenerSettings) -> None:
+        self._sources = Sources()
+        self.update(settings)
+
+    def update(self, settings: ListenerSettings) -> None:
+        """Judge by new settings from now on; who is in is still counted."""
+        self._access = Access(settings.allow, settings.deny)
+        self._unlimited = Access(settings.unlimited)
+        self._limits = Limits(settings.connection_rate, settings.connection_burst)
+        self._most = settings.max_connections_per_source
+        self._rate_rule = f"connection_rate = {settings.connection_rate:g} a second is exceeded"
+        self._known: dict[str, Known] = {}
+        self._sources.renew(self._limits)
+
+    def refusal(self, host: str, now: float) -> tuple[str, str] | None:
+        """Return None to let a connection in, else the reason and the rule that decided."""
+        known = self._look(host)
+        if known.rule_against:
+            return "access", known.rule_against
+        found = self._sources.find(known.source, known.limits)
+        if found.limited and found.present >= self._most:
+            return "source", f"max_connections_per_source = {self._most} are live"
+        if found.exceeds(0, now):
+            return "rate", self._rate_rule
+        return None
+
+    def enter(self, host: str) -> str:
+        """Count a connection that was let in; return the name of its source, for `leave`."""
+        known = self._look(host)
+        self._sources.arrive(self._sources.find(known.source, known.limits))
+        return known.source
+
+    def leave(self, name: str) -> None:
+        """Count the end of a connection of this source."""
+        self._sources.leave(name)
+
+    def _look(self, host: str) -> Known:
+        known = self._known.get(host)
+        if known is None:
+            if len(self._known) >= KNOWN_KEPT:
+                self._known.clear()
+            unlimited = not self._unlimited.rule_against(host)
+            known = Known(
+                self._access.rule_against(host),
+                host if unlimited else source(host),
+                None if unlimited else self._limits,
+            )
+            self._known[host] = known
+        return known

@@ -1,0 +1,94 @@
+"""Which datagrams are answered: one policy for all services, so that none harms a third party.
+
+The sender of a datagram can be forged, and the answer goes to whoever the sender is said to be.
+"""
+
+from collections.abc import Callable, Collection
+
+from netsrvd.addresses import UNKNOWN, source
+from netsrvd.admission.access import Access
+from netsrvd.admission.ports import Ports
+from netsrvd.admission.sources import Bucket, Limits, Source, Sources
+from netsrvd.settings import ListenerSettings
+
+LARGEST_DATAGRAM = 65_536
+
+IsBroadcast = Callable[[str], bool]
+"""Whether an IPv4 address is the broadcast address of a network that this host is in."""
+
+
+class DatagramGate:
+    """The gate of a listener's datagrams. Owned by the listener's datagram thread."""
+
+    __slots__ = (
+        *("_access", "_is_broadcast", "_limits", "_ports", "_rules", "_sources", "_unlimited"),
+    )
+
+    def __init__(
+        self, settings: ListenerSettings, own_ports: Collection[int], is_broadcast: IsBroadcast
+    ) -> None:
+        self._is_broadcast = is_broadcast
+        self._sources = Sources()
+        self.update(settings, own_ports)
+
+    def update(self, settings: ListenerSettings, own_ports: Collection[int]) -> None:
+        """Judge by new settings from now on; who is known is still known."""
+        self._access = Access(settings.allow, settings.deny)
+        self._ports = Ports(settings.refused_ports, own_ports)
+        self._unlimited = Access(settings.unlimited)
+        self._limits = Limits(
+            settings.datagram_rate,
+            settings.datagram_burst,
+            settings.byte_rate,
+            settings.byte_burst,
+            Bucket(settings.reply_rate, max(settings.reply_rate, LARGEST_DATAGRAM)),
+        )
+        self._rules = {
+            "rate": f"datagram_rate = {settings.datagram_rate:g} a second is exceeded",
+            "bytes": f"byte_rate = {settings.byte_rate} a second is exceeded",
+            "budget": f"reply_rate = {settings.reply_rate} bytes a second are used up",
+        }
+        self._sources.renew(self._limits)
+
+    def refusal(self, peer: tuple[str, int], asked: str, local: str) -> tuple[str, str] | None:
+        """Return None to answer this peer, else the reason and the rule that decided.
+
+        `asked` is the address that it sent to, `local` the one of this host that received it:
+        where these differ, it was a broadcast or multicast, which is never answered, or one forged
+        request would draw an answer from every host of a network. "0.0.0.0" means unknown.
+        """
+        host, port = peer
+        if is_group(asked) or local not in (asked, UNKNOWN):
+            return "destination", f"{asked} is a multicast or broadcast address"
+        if is_group(host) or host in (UNKNOWN, "::"):
+            return "sender", f"{host} is no address of one host"
+        if rule := self._ports.rule_against(port):
+            return "port", rule
+        if rule := self._access.rule_against(host):
+            return "access", rule
+        if self._is_broadcast(host):
+            return "sender", f"{host} is a broadcast address of this host's networks"
+        return None
+
+    def enter(self, host: str) -> Source:
+        """Return the source of a peer whose flow begins; it knows how much it may ask for."""
+        unlimited = not self._unlimited.rule_against(host)
+        name = host if unlimited else source(host)
+        found = self._sources.find(name, None if unlimited else self._limits)
+        self._sources.arrive(found)
+        return found
+
+    def leave(self, name: str) -> None:
+        """Take note that a flow of this source has ended."""
+        self._sources.leave(name)
+
+    def rule(self, reason: str) -> str:
+        """Return the rule behind a reason that `Source.exceeds` gave."""
+        return self._rules[reason]
+
+
+def is_group(host: str) -> bool:
+    """Return whether an address is multicast, or IPv4's reserved ones or limited broadcast."""
+    if ":" in host:
+        return host.startswith("ff")  # RFC 4291, 2.7
+    return int(host.partition(".")[0]) >= 224  # noqa: PLR2004 - RFC 5771, RFC 1112

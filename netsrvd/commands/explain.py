@@ -1,0 +1,98 @@
+"""`netsrvd explain`: says what the configuration makes of a client, and which entry decides."""
+
+import argparse
+import ipaddress
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+
+from netsrvd import assembly
+from netsrvd.addresses import UNKNOWN, host_and_port, shown, source
+from netsrvd.admission.access import Access
+from netsrvd.admission.connections import ConnectionGate
+from netsrvd.admission.datagrams import DatagramGate
+from netsrvd.errors import UsageError
+from netsrvd.settings import ListenerSettings, Settings
+from netsrvd.sockets.broadcast import is_broadcast
+
+REFUSED = 1
+
+HIGHEST_PORT = 65535
+
+_WITH_PORT = re.compile(r"(?:\[(.+)\]|([^:]+)):([0-9]{1,5})")
+
+LIMITS = {
+    "tcp": ("max_connections_per_source", "connection_rate", "connection_burst"),
+    "udp": ("datagram_rate", "datagram_burst", "byte_rate", "byte_burst", "reply_rate"),
+}
+"""The keys of what a source may do by each protocol."""
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print the verdict and the settings behind it; return 0 for "let in", 1 for "refused".
+
+    Raises ConfigError for a faulty configuration, UsageError for a listener that it does not have
+    and for what is no address.
+    """
+    configuration = assembly.read_configuration(arguments.config)
+    listener = configuration.settings.listener(arguments.listener)
+    peer = address(arguments.address)
+    protocol = "udp" if arguments.udp else "tcp"
+    refusal = _refusal(listener, protocol, peer, configuration.settings)
+    verdict = "let in", Access(listener.allow, listener.deny).rule(peer[0])
+    if refusal:
+        verdict = f"refused: {refusal[0]}", refusal[1]
+    who = shown(*peer) if peer[1] else peer[0]
+    print(f"{listener.name}: {protocol} {who}: {': '.join(verdict)}")
+    for note in _notes(listener, protocol, peer):
+        print(f"  {note}")
+    keys = ["allow", "deny", "unlimited", *LIMITS[protocol]]
+    keys += ["refused_ports"] if protocol == "udp" else []
+    paths = {("listener", listener.name, key) for key in keys}
+    for line in configuration.lines(assembly.WORDS, paths):
+        print(f"  {line}")
+    return REFUSED if refusal else 0
+
+
+def address(text: str) -> tuple[str, int]:
+    """Return the host and port that `ADDRESS`, `ADDRESS:PORT` or `[ADDRESS]:PORT` means.
+
+    Without a port it is 0; an IPv4-mapped address is the IPv4 one, as it is for clients. Raises
+    UsageError for anything else.
+    """
+    found = _WITH_PORT.fullmatch(text)
+    host, port = (found[1] or found[2], int(found[3])) if found else (text, 0)
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        host = ""
+    if not host or (found and not 0 < port <= HIGHEST_PORT):
+        raise UsageError(
+            f"{text!r} is no address; expected one such as 192.0.2.1, 192.0.2.1:40000, ::1 or "
+            "[::1]:40000, with a port from 1 to 65535"
+        )
+    return host_and_port((host, port))
+
+
+def _refusal(
+    listener: ListenerSettings, protocol: str, peer: tuple[str, int], settings: Settings
+) -> tuple[str, str] | None:
+    """Return what the gate says of a client's first connection or datagram."""
+    if protocol not in listener.protocols:
+        return "protocol", f"the listener serves {', '.join(listener.protocols)} only"
+    if protocol == "tcp":
+        return ConnectionGate(listener).refusal(peer[0], 0.0)
+    own_ports = {each.port for each in settings.listeners if "udp" in each.protocols}
+    if not peer[1]:
+        listener = replace(listener, refused_ports=())
+    return DatagramGate(listener, own_ports, is_broadcast).refusal(peer, UNKNOWN, UNKNOWN)
+
+
+def _notes(listener: ListenerSettings, protocol: str, peer: tuple[str, int]) -> Iterator[str]:
+    host, port = peer
+    if protocol == "udp" and not port:
+        yield "without a port, nothing is said of refused_ports"
+    if Access(listener.unlimited).rule_against(host):
+        yield f"it shares the limits of the source {source(host)}"
+    else:
+        yield "it is in unlimited: no limit of a source holds for it"

@@ -1,0 +1,65 @@
+"""Who was refused, and why."""
+
+from dataclasses import dataclass
+
+from netsrvd.addresses import shown
+from netsrvd.events import NOTICE, Event
+
+
+@dataclass(frozen=True, slots=True)
+class Refused(Event):
+    """A connection was turned away at once, or a datagram is not answered; `reason` and `rule` say
+    why. Further ones of the same source for the same reason are summed up, see `refusal_window`.
+
+    `access`: `allow` and `deny` do not let the address in; add it to `allow` (one word, `any`,
+    opens the listener to anybody) and reload. `source`: it has `max_connections_per_source`.
+    `rate`, `bytes`: its connections or datagrams come faster than its limits. `budget`: all answers
+    together are as many as `reply_rate` allows. `port`: the source port is one of `refused_ports`.
+    `destination`: it was sent to a multicast or broadcast address. `sender`: it claims to come from
+    such a one. `descriptors`: there was none left for a connection.
+
+    The source is an IPv4 address or the /64 of an IPv6 one. `others` are all those beyond the
+    first thousand that are told apart at a time.
+    """
+
+    MESSAGE_ID = "bbd6090e7db943f2b19abe3cf52fe2ff"
+    PRIORITY = NOTICE
+    SUBJECT = "A connection or a datagram was refused"
+    listener: str
+    service: str
+    protocol: str
+    peer_address: str
+    peer_port: int
+    local_address: str
+    local_port: int
+    source: str
+    reason: str
+    rule: str
+
+    def text(self) -> str:
+        peer = shown(self.peer_address, self.peer_port)
+        return f"{self.listener}: {self.protocol} {peer} refused: {self.reason}: {self.rule}"
+
+
+@dataclass(frozen=True, slots=True)
+class RefusedAgain(Event):
+    """How many more connections or datagrams of this source were refused, for the same reason,
+    since the last record about it.
+    """
+
+    MESSAGE_ID = "68ef2e95541f4d2e9c28ab67ed7e5b74"
+    PRIORITY = NOTICE
+    SUBJECT = "More connections or datagrams were refused"
+    listener: str
+    service: str
+    protocol: str
+    source: str
+    reason: str
+    times: int
+    seconds: float
+
+    def text(self) -> str:
+        return (
+            f"{self.listener}: {self.protocol} of {self.source} refused {self.times} more times "
+            f"in {self.seconds:.1f} s: {self.reason}"
+        )

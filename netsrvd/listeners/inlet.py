@@ -1,0 +1,244 @@
+"""One UDP socket: who sends to it, and what they are answered, a batch at a time."""
+
+import socket
+import traceback
+from dataclasses import dataclass
+
+from netsrvd.addresses import UNKNOWN, host_and_port
+from netsrvd.counters import Counters
+from netsrvd.events.connections import ServiceFailed
+from netsrvd.linux.mmsg import LAYOUTS, Batch
+from netsrvd.listeners.contracts import DatagramGate, DatagramService, Refusal, Report
+from netsrvd.listeners.drops import Drops
+from netsrvd.listeners.flow import Flow
+from netsrvd.listeners.refusals import Refusals
+from netsrvd.listeners.trouble import named
+from netsrvd.settings import ListenerSettings
+
+STRANGERS_KEPT = 4096
+"""Refused peers whose verdict is remembered, which makes refusing cheaper than answering."""
+
+FLOW_RECORDS = 1000
+"""New flows of a second that have records of their own: forged senders must not fill the log."""
+
+
+@dataclass(slots=True)
+class Desk:
+    """What all UDP sockets of a listener share. Owned by the listener's datagram thread."""
+
+    settings: ListenerSettings
+    service: DatagramService
+    gate: DatagramGate
+    refusals: Refusals
+    counters: Counters
+    report: Report
+    flows_told: int = 0
+    flows_untold: int = 0
+    told_until: float = 0.0
+
+    def may_tell(self, now: float) -> bool:
+        """Return whether one more new flow may have records."""
+        if now >= self.told_until:
+            self.told_until, self.flows_told = now + 1.0, 0
+        self.flows_told += 1
+        told = self.flows_told <= FLOW_RECORDS
+        self.flows_untold += not told
+        return told
+
+
+class Inlet:
+    """One UDP socket with its flows and buffers. Owned by the listener's datagram thread."""
+
+    __slots__ = ("_descriptor", "_desk", "_drops", "_strangers", "batch", "flows", "local", "sock")
+
+    def __init__(self, sock: socket.socket, desk: Desk, payload_bytes: int) -> None:
+        self.sock = sock
+        self.local = host_and_port(sock.getsockname())
+        self.flows: dict[bytes, Flow] = {}
+        self.batch = Batch(LAYOUTS[sock.family], payload_bytes)
+        self._descriptor = sock.fileno()
+        self._desk = desk
+        self._drops = Drops(sock, desk.report, (desk.settings.name, *self.local))
+        self._strangers: dict[bytes, tuple[Refusal, tuple[str, int], tuple[str, int]]] = {}
+
+    def serve(self, now: float) -> None:
+        """Receive one batch and answer it. The hot path of UDP.
+
+        Raises OSError where recvmmsg(2) failed. An error of sending is counted in its flow.
+        """
+        batch, desk, known = self.batch, self._desk, self.flows
+        count = batch.receive(self._descriptor)
+        if not count:
+            return
+        envelopes, lengths = batch.envelopes(count), batch.lengths(count)
+        failure = self._service_failure(count)
+        flows: list[Flow | None] = []
+        unanswered = []
+        for index, envelope in enumerate(envelopes):
+            flow = known.get(envelope) or self._meet(envelope, now)
+            flows.append(flow)
+            if flow is None:
+                unanswered.append(index)
+                continue
+            length = lengths[index]
+            flow.received += 1
+            flow.bytes_received += length
+            flow.active_at = now
+            if excess := flow.source.exceeds(length, now):
+                self._refuse(flow, excess, now)
+                unanswered.append(index)
+            elif flow.special:
+                self._redirect(index, envelope, flow)
+        if failure:
+            unanswered = self._all_failed(failure, flows, unanswered)
+        else:
+            unanswered = self._with_truncated(flows, unanswered)
+        self._answer(flows, lengths, unanswered)
+        self._make_room()
+        desk.counters.datagrams_received += count
+        desk.counters.bytes_received += sum(lengths)
+
+    def rejudge(self) -> None:
+        """Judge all peers by the desk's new settings; those who stay out from now on end."""
+        self._strangers.clear()
+        for envelope, flow in list(self.flows.items()):
+            flow.settings = self._desk.settings
+            if self._judge(envelope):
+                self.end(envelope, "reload")
+
+    def end(self, envelope: bytes, reason: str) -> None:
+        """Sum up a flow and forget it."""
+        flow, desk = self.flows.pop(envelope), self._desk
+        desk.gate.leave(flow.source.name)
+        desk.counters.datagrams_truncated += flow.truncated
+        if flow.told:
+            desk.report(flow.ended(reason))
+
+    def end_all(self, reason: str) -> None:
+        """Sum up all flows."""
+        for envelope in list(self.flows):
+            self.end(envelope, reason)
+
+    def sweep(self, now: float) -> None:
+        """End the flows that have been silent for long enough."""
+        limit = self._desk.settings.flow_seconds
+        silent = [key for key, flow in self.flows.items() if now - flow.active_at >= limit]
+        for envelope in silent:
+            self.end(envelope, "silent")
+
+    def look_for_drops(self, now: float) -> None:
+        """Count what the kernel dropped since the last look."""
+        self._desk.counters.datagrams_dropped += self._drops.look(now)
+
+    def _meet(self, envelope: bytes, now: float) -> Flow | None:
+        """Begin the flow of a new peer; None for one that is refused, which is told and counted."""
+        stranger = self._strangers.get(envelope)
+        if stranger is None:
+            refusal = self._judge(envelope)
+            if not refusal:
+                return self._begin(envelope, now)
+            if len(self._strangers) >= STRANGERS_KEPT:
+                self._strangers.clear()
+            stranger = refusal, self.batch.peer(envelope), self._asked(envelope)
+            self._strangers[envelope] = stranger
+        self._desk.counters.datagrams_refused += 1
+        self._desk.refusals.add(*stranger, now)
+        return None
+
+    def _begin(self, envelope: bytes, now: float) -> Flow:
+        batch, desk = self.batch, self._desk
+        peer = batch.peer(envelope)
+        unknown = batch.local(envelope) == UNKNOWN
+        source = desk.gate.enter(peer[0])
+        local = self._asked(envelope)
+        flow = Flow(desk.settings, peer, local, source, now, source_unknown=unknown)
+        self.flows[envelope] = flow
+        desk.counters.flows += 1
+        flow.told = desk.may_tell(now)
+        if flow.told:
+            desk.report(flow.began())
+        return flow
+
+    def _judge(self, envelope: bytes) -> Refusal | None:
+        batch = self.batch
+        peer, asked, local = batch.peer(envelope), batch.asked(envelope), batch.local(envelope)
+        return self._desk.gate.refusal(peer, asked, local)
+
+    def _asked(self, envelope: bytes) -> tuple[str, int]:
+        return self.batch.asked(envelope), self.local[1]
+
+    def _refuse(self, flow: Flow, reason: str, now: float) -> None:
+        """Count a datagram that exceeds a limit."""
+        desk = self._desk
+        flow.refused += 1
+        desk.counters.datagrams_refused += 1
+        desk.refusals.add((reason, desk.gate.rule(reason)), flow.peer, flow.local, now)
+
+    def _redirect(self, index: int, envelope: bytes, flow: Flow) -> None:
+        """Prepare an answer whose way back the routing table or the kernel would not find."""
+        if flow.pinned:
+            self.batch.pin(index, envelope)
+        if flow.source_unknown:
+            self.batch.answer_from_asked(index, envelope)
+
+    def _service_failure(self, count: int) -> Exception | None:
+        """Have the service make the answers; return what it raised."""
+        try:
+            self._desk.service.answer(self.batch, count)
+        except Exception as error:  # noqa: BLE001 - a bug in a service, reported with traceback
+            return error
+        return None
+
+    def _all_failed(
+        self, error: Exception, flows: list[Flow | None], unanswered: list[int]
+    ) -> list[int]:
+        """Report a failure that leaves a whole batch without answers; return all its indexes."""
+        failed = [flow for index, flow in enumerate(flows) if flow and index not in unanswered]
+        for flow in failed:
+            flow.unsent += 1
+            flow.error = repr(error)
+        if failed:
+            self._desk.counters.datagrams_unsent += len(failed)
+            text = "".join(traceback.format_exception(error))
+            names = self._desk.settings.name, self._desk.settings.service
+            self._desk.report(ServiceFailed(*names, *failed[0].peer, repr(error), text))
+        return list(range(len(flows)))
+
+    def _with_truncated(self, flows: list[Flow | None], unanswered: list[int]) -> list[int]:
+        """Count the datagrams of which a part is missing; return their indexes with the others."""
+        found = set(self.batch.truncated(len(flows))).difference(unanswered)
+        for index in found:
+            flow = flows[index]
+            assert flow is not None  # or it would be unanswered already
+            flow.truncated += 1
+        return sorted([*unanswered, *found]) if found else unanswered
+
+    def _answer(self, flows: list[Flow | None], lengths: list[int], unanswered: list[int]) -> None:
+        """Send the answers of a batch but those that are `unanswered`, in runs without a gap."""
+        start = unsent = unsent_bytes = 0
+        for stop in (*unanswered, len(flows)):
+            while start < stop:
+                try:
+                    start += self.batch.send(self._descriptor, start, stop)
+                except OSError as error:
+                    flow = flows[start]
+                    assert flow is not None
+                    flow.unsent += 1
+                    flow.error = named(error)
+                    flow.bytes_unanswered += lengths[start]
+                    unsent, unsent_bytes = unsent + 1, unsent_bytes + lengths[start]
+                    start += 1
+            start = stop + 1
+        for index in unanswered:
+            unsent_bytes += lengths[index]
+            if flow := flows[index]:
+                flow.bytes_unanswered += lengths[index]
+        counters = self._desk.counters
+        counters.datagrams_unsent += unsent
+        counters.datagrams_sent += len(flows) - unsent - len(unanswered)
+        counters.bytes_sent += sum(lengths) - unsent_bytes
+
+    def _make_room(self) -> None:
+        """Forget those who have been known for longest, once their last datagrams are counted."""
+        while len(self.flows) > self._desk.settings.max_flows:
+            self.end(next(iter(self.flows)), "full")

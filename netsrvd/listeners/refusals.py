@@ -1,0 +1,87 @@
+"""Refusals: told at once for each offender, and then once a window however many there are."""
+
+from collections.abc import Callable
+
+from netsrvd.addresses import source
+from netsrvd.events import Event
+from netsrvd.events.refusals import Refused, RefusedAgain
+from netsrvd.settings import ListenerSettings
+
+OFFENDERS = 1000
+"""Offenders that are told apart at once. Forged senders are as many as somebody likes to forge;
+beyond this number they are told together, so that they cannot flood the log."""
+
+OTHERS = "others"
+
+Peer = tuple[str, int]
+
+
+class Offender:
+    """One source that is refused for one reason."""
+
+    __slots__ = ("since", "times")
+
+    def __init__(self, now: float) -> None:
+        self.since = now
+        self.times = 0
+        """Refusals that no record has told yet."""
+
+
+class Refusals:
+    """What one listener refuses, by one protocol. Owned by the thread that refuses."""
+
+    __slots__ = ("_offenders", "_protocol", "_report", "_settings", "_settle_at")
+
+    def __init__(
+        self, report: Callable[[Event], None], settings: ListenerSettings, protocol: str
+    ) -> None:
+        self._report = report
+        self._settings = settings
+        self._protocol = protocol
+        self._offenders: dict[tuple[str, str], Offender] = {}
+        self._settle_at = 0.0
+
+    def update(self, settings: ListenerSettings) -> None:
+        """Tell by new settings from now on."""
+        self._settings = settings
+
+    def add(self, refusal: tuple[str, str], peer: Peer, local: Peer, now: float) -> None:
+        """Take one refusal into account; the first of an offender is reported at once."""
+        reason, rule = refusal
+        key = source(peer[0]), reason
+        offender = self._offenders.get(key)
+        if offender is None and len(self._offenders) >= OFFENDERS:
+            key = OTHERS, reason
+            offender = self._offenders.get(key)
+        if offender is not None:
+            offender.times += 1
+            return
+        if not self._offenders:
+            self._settle_at = now + self._settings.refusal_seconds
+        self._offenders[key] = Offender(now)
+        names = self._settings.name, self._settings.service, self._protocol
+        self._report(Refused(*names, *peer, *local, *key, rule))
+
+    def settle(self, now: float, *, all_of_them: bool = False) -> None:
+        """Sum up the offenders whose window is over, and forget those who have stopped."""
+        if not (all_of_them or now >= self._settle_at):
+            return
+        window = self._settings.refusal_seconds
+        names = self._settings.name, self._settings.service, self._protocol
+        for key, offender in list(self._offenders.items()):
+            seconds = now - offender.since
+            if seconds < window and not all_of_them:
+                continue
+            if offender.times:
+                self._report(RefusedAgain(*names, *key, offender.times, seconds))
+                offender.since, offender.times = now, 0
+            else:
+                del self._offenders[key]
+        self._settle_at = min((each.since for each in self._offenders.values()), default=now)
+        self._settle_at += window
+
+    def next_look_ms(self, now: float) -> int | None:
+        """Return when to settle next, for poll(2); None if there is nothing to wait for."""
+        if not self._offenders:
+            return None
+        return max(0, int((self._settle_at - now) * 1000)) + 1

@@ -1,0 +1,51 @@
+"""How many descriptors there are, and how many connections that leaves room for."""
+
+import resource
+from dataclasses import dataclass
+
+from netsrvd.errors import SocketError
+from netsrvd.settings import Settings
+
+KEPT = 32
+"""Standard streams, log, systemd, the files of a reload and of a traceback; half of it is spare."""
+
+KEPT_PER_SOCKET = 4
+"""The socket, its thread's mailbox, the reserve, and the one that a reload opens beside it."""
+
+KEPT_PER_WORKER = 2
+"""Its mailbox and its epoll."""
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """How many connections are configured, and how many are taken."""
+
+    configured: int
+    connections: int
+    descriptors: int
+
+
+def raise_limit() -> None:
+    """Use all descriptors that the hard limit allows."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def room(settings: Settings, sockets: int, workers: int) -> Room:
+    """Return how many connections may be live at once beside so many sockets and workers.
+
+    Each takes a descriptor, and the limit on those (RLIMIT_NOFILE) is never reached. Raises
+    SocketError where not even one is left.
+    """
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    kept = KEPT + KEPT_PER_SOCKET * sockets + KEPT_PER_WORKER * workers
+    of_listeners = sum(each.max_connections for each in settings.listeners)
+    configured = min(settings.max_connections or of_listeners, of_listeners)
+    if hard == resource.RLIM_INFINITY:
+        return Room(configured, configured, hard)
+    if hard <= kept:
+        raise SocketError(
+            f"the limit on descriptors is {hard}, but without any connection {kept} are needed; "
+            "raise LimitNOFILE= or `ulimit -Hn`"
+        )
+    return Room(configured, min(configured, hard - kept), hard)

@@ -1,0 +1,32 @@
+"""netsrvd.units"""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from netsrvd.units import shown_size, size
+
+
+@pytest.mark.parametrize(
+    ("value", "count"),
+    [(0, 0), (65536, 65536), ("7", 7), ("64K", 65536), ("1 M", 1 << 20), ("2G", 2 << 30)],
+)
+def test_sizes_are_read(value: object, count: int) -> None:
+    """A number, or a text with K, M or G in powers of 1024."""
+    assert size(value) == count
+
+
+@pytest.mark.parametrize(
+    "value", ["", "K", "64k", "1T", "-1K", "1.5M", " 1", "12345678901", True, 1.0, None, []]
+)
+def test_what_is_no_size_is_none(value: object) -> None:
+    """Whatever else it is, no exception."""
+    assert size(value) is None
+
+
+@given(st.integers(0, 1 << 40))
+def test_a_shown_size_is_read_as_the_same(count: int) -> None:
+    """The unit is the largest that leaves a whole number."""
+    shown = shown_size(count)
+    assert size(shown) == count
+    assert size(str(shown)) == count or count >= 10**10
