@@ -34,7 +34,8 @@ PEER_ERRORS = frozenset(
     {
         *(errno.ECONNABORTED, errno.EINTR, errno.EPERM, errno.EPROTO, errno.ENOPROTOOPT),
         *(errno.ENETDOWN, errno.EHOSTDOWN, errno.ENONET, errno.EHOSTUNREACH, errno.EOPNOTSUPP),
-        *(errno.ENETUNREACH, errno.ETIMEDOUT, errno.ECONNRESET),
+        *(errno.ENETUNREACH, errno.ETIMEDOUT, errno.ECONNRESET, errno.ENOSR),
+        *(errno.ESOCKTNOSUPPORT, errno.EPROTONOSUPPORT),
     }
 )
 """Errors of the one connection that accept(2) took off the queue: the next one may be well."""

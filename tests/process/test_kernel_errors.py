@@ -40,6 +40,8 @@ def _named(error: str) -> str:
     [
         *((call, "EINTR") for call in ("accept4", "epoll_wait", "poll", "recvfrom", "sendto")),
         *((call, "EAGAIN") for call in ("accept4", "recvfrom", "sendto", "recvmmsg")),
+        ("recvmmsg", "EINTR"),
+        ("sendto", "EALREADY"),  # an earlier attempt is still under way: send(2)
     ],
 )
 def test_a_call_that_is_to_be_made_again_is(faulty: Faulty, call: str, error: str) -> None:
@@ -56,6 +58,7 @@ def test_a_call_that_is_to_be_made_again_is(faulty: Faulty, call: str, error: st
         # The connection was lost while it waited (accept(2): pending network errors).
         *("ECONNABORTED", "EPERM", "EPROTO", "ENOPROTOOPT", "ENETDOWN", "EHOSTDOWN", "ENONET"),
         *("EHOSTUNREACH", "EOPNOTSUPP", "ENETUNREACH", "ETIMEDOUT", "ECONNRESET"),
+        *("ENOSR", "ESOCKTNOSUPPORT", "EPROTONOSUPPORT"),
         # Something is short.
         *("EMFILE", "ENFILE", "ENOBUFS", "ENOMEM"),
     ],
@@ -69,14 +72,25 @@ def test_accept_goes_on(faulty: Faulty, error: str) -> None:
     assert line.startswith(f"<4>echo: accept on {HOST}:{run.port}: {_named(error)}: ")
 
 
+RECV_ERRORS = (
+    *("ENOMEM", "ETIMEDOUT", "ECONNREFUSED", "EHOSTUNREACH", "ENETUNREACH"),  # tcp(7)
+    *("EBADF", "EFAULT", "EINVAL", "ENOTSOCK"),
+)
+SEND_ERRORS = (
+    *("ENOBUFS", "ENOMEM", "EPERM", "EACCES", "ETIMEDOUT", "EHOSTUNREACH", "ENETUNREACH"),
+    *("EBADF", "EDESTADDRREQ", "EFAULT", "EINVAL", "EISCONN", "EMSGSIZE"),
+    *("ENOTSOCK", "EOPNOTSUPP"),
+)
+
+
 @pytest.mark.parametrize(
     ("call", "error", "reason"),
     [
         *(("recvfrom", each, "reset") for each in ("ECONNRESET", "ENOTCONN")),
-        *(("recvfrom", each, "network") for each in ("ENOMEM", "ETIMEDOUT")),
-        *(("sendto", each, "reset") for each in ("EPIPE", "ECONNRESET")),
-        *(("sendto", each, "network") for each in ("ENOBUFS", "EPERM")),
-        *(("epoll_ctl", each, "network") for each in ("ENOMEM", "ENOSPC")),
+        *(("recvfrom", each, "network") for each in RECV_ERRORS),
+        *(("sendto", each, "reset") for each in ("EPIPE", "ECONNRESET", "ENOTCONN")),
+        *(("sendto", each, "network") for each in SEND_ERRORS),
+        *(("epoll_ctl", each, "network") for each in ("ENOMEM", "ENOSPC", "EPERM", "ELOOP")),
     ],
 )
 def test_an_error_of_a_connection_ends_it_alone(
@@ -123,8 +137,10 @@ def test_receiving_datagrams_goes_on(faulty: Faulty, error: str) -> None:
 @pytest.mark.parametrize(
     "error",
     [
-        *("EAGAIN", "EINTR", "ENOBUFS", "ENOMEM", "EPERM", "EHOSTUNREACH"),
-        *("ECONNREFUSED", "EMSGSIZE", "EINVAL"),
+        *("EAGAIN", "EINTR", "ENOBUFS", "ENOMEM", "EPERM", "EACCES"),
+        *("ECONNREFUSED", "EHOSTUNREACH", "ENETUNREACH", "ENETDOWN", "EMSGSIZE", "EINVAL"),
+        *("EALREADY", "EBADF", "ECONNRESET", "EDESTADDRREQ", "EFAULT", "EISCONN", "ENOTCONN"),
+        *("ENOTSOCK", "EOPNOTSUPP", "EPIPE"),
     ],
 )
 def test_an_answer_that_cannot_be_sent_is_counted(faulty: Faulty, error: str) -> None:
@@ -137,17 +153,21 @@ def test_an_answer_that_cannot_be_sent_is_counted(faulty: Faulty, error: str) ->
         assert sender.recv(100) == HELLO
     assert serves(run.port, [HOST])
     run.end()
-    assert run.lines_with(f"2 in, 1 out, 0 refused, 0 truncated, 1 unsent, last error: {error}")
+    assert run.lines_with(
+        f"2 in, 1 out, 0 refused, 0 truncated, 1 unsent, last error: {_named(error)}"
+    )
 
 
 @pytest.mark.parametrize(
     ("call", "error", "thread"),
     [
-        ("accept4", "EBADF", "acceptor echo"),
-        ("accept4", "EINVAL", "acceptor echo"),
-        ("recvmmsg", "EBADF", "datagram echo"),
-        ("recvmmsg", "EFAULT", "datagram echo"),
-        ("epoll_wait", "EBADF", "worker 1"),
+        *(("accept4", each, "acceptor echo") for each in ("EBADF", "EFAULT", "EINVAL", "ENOTSOCK")),
+        *(
+            ("recvmmsg", each, "datagram echo")
+            for each in ("EBADF", "EFAULT", "EINVAL", "ENOTSOCK")
+        ),
+        ("recvmmsg", "ENOTCONN", "datagram echo"),
+        *(("epoll_wait", each, "worker 1") for each in ("EBADF", "EFAULT", "EINVAL")),
     ],
 )
 def test_an_error_of_our_own_ends_the_process(

@@ -14,6 +14,7 @@ import pytest
 from netsrvd.listeners import trouble
 from tests.support.namespaces import Namespace, link, namespace
 from tests.support.patience import SECONDS, eventually
+from tests.support.peers import connect
 from tests.support.serving import Serving
 
 
@@ -78,8 +79,8 @@ class Network:
     server: Namespace
     client: Namespace
 
-    def asker(self, host: str, interface: str = "") -> socket.socket:
-        """Return a UDP socket on an address (and an interface) of the client."""
+    def asker(self, host: str, interface: str = "", port: int = 0) -> socket.socket:
+        """Return a UDP socket on an address (a port, an interface) of the client."""
         with self.client.entered(), ExitStack() as stack:
             family = socket.AF_INET6 if ":" in host else socket.AF_INET
             sock = stack.enter_context(socket.socket(family, socket.SOCK_DGRAM))
@@ -88,9 +89,14 @@ class Network:
             if interface:
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, interface.encode())
             scope = socket.if_nametoindex(interface) if host.startswith("fe80:") else 0
-            sock.bind((host, 0, 0, scope) if scope else (host, 0))
+            sock.bind((host, port, 0, scope) if scope else (host, port))
             stack.pop_all()
             return sock
+
+    def caller(self, host: str, address: tuple[str, int]) -> socket.socket:
+        """Return a TCP connection of an address of the client to one of the server."""
+        with self.client.entered():
+            return connect(address, source=host)
 
     def scope(self, interface: str) -> int:
         """Return the number of an interface of the client."""
@@ -118,4 +124,5 @@ def network() -> Iterator[Network]:
             )
         server.ip("address add 10.9.0.2/24 dev s0", "address add fd09:0::2/64 dev s0 nodad")
         client.ip(*(f"address add 10.9.0.{last}/24 dev c0" for last in range(10, 20)))
+        client.ip(*(f"address add fd09:0::{last}/64 dev c0 nodad" for last in range(10, 20)))
         yield Network(server, client)
