@@ -1,10 +1,14 @@
 """Many clients that behave badly, and too few descriptors for them."""
 
+import re
 import resource
 import select
 import socket
+import subprocess
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
+from time import monotonic
 
 import pytest
 
@@ -12,11 +16,13 @@ from tests.process.conftest import Start
 from tests.support.clients import serves, talking
 from tests.support.patience import eventually
 from tests.support.peers import connect, echoed, reset
-from tests.support.run import Run, echo
+from tests.support.run import PATIENCE, Run, echo
 
 Crowd = Callable[[int], list[socket.socket]]
 
-CROWD = 300
+CROWD = 2000
+
+DRIBBLE_SECONDS = 1.0
 
 SMALL_BUFFERS = {"SO_SNDBUF": "16K", "SO_RCVBUF": "16K"}
 
@@ -24,7 +30,10 @@ SMALL_BUFFERS = {"SO_SNDBUF": "16K", "SO_RCVBUF": "16K"}
 @pytest.fixture
 def crowd(port: int) -> Iterator[Crowd]:
     """Make so many connections, which are closed at the end."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     with ExitStack() as stack:
+        stack.callback(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
 
         def connected(count: int) -> list[socket.socket]:
             address = ("127.0.0.1", port)
@@ -58,15 +67,31 @@ def _send_and_never_read(sockets: list[socket.socket]) -> None:
                 sock.send(bytes(65536))
 
 
+def _dribble(sockets: list[socket.socket]) -> None:
+    """Send one byte a second, three times, and leave."""
+    watch = select.poll()
+    for sock in sockets:
+        watch.register(sock, select.POLLIN)
+    for _ in range(3):
+        again_at = monotonic() + DRIBBLE_SECONDS
+        for sock in sockets:
+            sock.send(b"x")
+        assert all(sock.recv(10) == b"x" for sock in sockets)
+        while (left := again_at - monotonic()) > 0:
+            assert watch.poll(left * 1000) == [], "somebody was sent away"
+    _leave(sockets)
+
+
 @pytest.mark.parametrize(
     ("behave", "ending", "keys"),
     [
-        (_say_nothing, "closed: idle", {"idle_timeout": 0.5}),
+        (_say_nothing, "closed: idle", {"idle_timeout": 2}),
+        (_dribble, "closed: client", {"idle_timeout": 5}),
         (_break_off, "closed: reset", {}),
         (_leave, "closed: client", {}),
         (_send_and_never_read, "closed: write", {"write_timeout": 0.5}),
     ],
-    ids=["silent", "resetting", "leaving", "never reading"],
+    ids=["silent", "dribbling", "resetting", "leaving", "never reading"],
 )
 def test_a_crowd_hurts_nobody(
     start: Start,
@@ -76,12 +101,43 @@ def test_a_crowd_hurts_nobody(
     ending: str,
     keys: dict[str, object],
 ) -> None:
-    """Each has a record of its end; others are served meanwhile; nothing of it is left."""
+    """Each of 2,000 has a record of its end; others are served meanwhile; nothing of it is left."""
     run = start(echo(port, **keys, options=SMALL_BUFFERS))
-    behave(crowd(CROWD))
+    sockets = crowd(CROWD)
+    behave(sockets)
     assert serves(run.port)
     run.wait_line(ending, CROWD)
-    run.wait_line(" connected to ", CROWD)
+    ids = [Counter(_ids(run.lines_with(word))) for word in (" connected to ", " closed: ")]
+    assert ids[0] == ids[1]
+    assert ids[0].total() == CROWD + 2
+
+
+def _ids(lines: list[str]) -> list[str]:
+    """Return the ids of the connections that these records are about."""
+    return [line.rpartition("[")[2] for line in lines]
+
+
+SCANS = ["-sT", "-sU", "-sV", "-sT -sV --version-all", "-sU -sV --version-light"]
+
+
+@pytest.mark.parametrize("scan", SCANS)
+def test_a_scan_by_nmap_is_survived(start: Start, port: int, scan: str) -> None:
+    """Whatever nmap(1) sends to find out what this is, it goes on serving, holds no more than
+    before, and has two records for each connection.
+    """
+    run = start(echo(port, idle_timeout=1))
+    found = subprocess.run(
+        ["nmap", *scan.split(), "-Pn", "-n", "--max-retries=1", f"-p{port}", "127.0.0.1"],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=True,
+    )
+    assert re.search(rf"^{port}/(tcp|udp) +open", found.stdout, re.MULTILINE), found.stdout
+    assert serves(run.port)
+    accepted = len(run.lines_with(" connected to "))
+    run.wait_line(" closed: ", accepted)
+    assert run.lines_with("<3>") == []
 
 
 def _few_descriptors() -> None:
