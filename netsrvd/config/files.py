@@ -1,10 +1,10 @@
 """Reads the configuration file with its drop-ins, and remembers where each key came from."""
 
-import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from netsrvd.config import toml
 from netsrvd.config.schema import Problem, Tree, Vocabulary, effective, read_settings
 from netsrvd.config.values import shortly, written
 from netsrvd.errors import ConfigError
@@ -12,6 +12,12 @@ from netsrvd.settings import Settings
 
 DEFAULT_FILE = Path("/etc/netsrvd/netsrvd.toml")
 DROP_INS = "conf.d"
+
+DEEPEST = 4
+"""Keys of the longest path, `listener.NAME.options.OPTION`; tables below it are faults anyway."""
+
+WIDEST = 60
+"""Characters of a line behind which origins stand in a column; longer lines stand out alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +34,7 @@ class Configuration:
             (f"{_dotted(path)} = {written(value)}", self.origins.get(path, "default"))
             for path, value in effective(self.settings, words)
         ]
-        width = max(len(text) for text, _ in rows)
+        width = min(WIDEST, max(len(text) for text, _ in rows))
         return [f"{text:{width}}  # {origin}" for text, origin in rows]
 
 
@@ -45,7 +51,7 @@ def load(path: Path | None, words: Vocabulary) -> Configuration:
     origins: dict[tuple[str, ...], Path] = {}
     for file in (main, *_drop_ins(main.parent / DROP_INS, problems)):
         try:
-            _merge(tree, tomllib.loads(file.read_text(encoding="utf-8")), (), file, origins)
+            _merge(tree, toml.read(file), (), file, origins)
             files.append(file)
         except (ValueError, RecursionError) as error:  # also of UTF-8, and of numbers too long
             problems.append(f"{file}: not valid TOML: {error}")
@@ -87,7 +93,7 @@ def _merge(
     for key, value in new.items():
         here = (*path, key)
         origins[here] = file
-        if isinstance(value, dict):
+        if isinstance(value, dict) and len(here) < DEEPEST:
             if not isinstance(tree.get(key), dict):
                 tree[key] = {}
             _merge(tree[key], value, here, file, origins)
