@@ -117,7 +117,7 @@ class AccessGate:
 
 def _is_group(host: str) -> bool:
     """Return whether an IPv4 address is multicast (RFC 5771), reserved or limited broadcast."""
-    return "." in host and int(host.partition(".")[0]) >= 224  # noqa: PLR2004
+    return ":" not in host and int(host.partition(".")[0]) >= 224  # noqa: PLR2004
 
 
 def _entries(texts: Iterable[str], *, allows: bool) -> list[Entry]:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from netsrvd import admission
 from netsrvd.addresses import host_and_port
 from netsrvd.admission import AccessGate, checked_entry
+from tests.support.effort import in_proportion
 
 LOCAL = [
     *("127.0.0.1", "127.255.255.255", "::1", "169.254.1.1", "fe80::1%eth0"),
@@ -119,12 +120,26 @@ def test_the_gate_is_what_its_words_say(
         ("224.0.0.1", "192.0.2.9", "destination"),
         ("224.0.0.1", "224.0.0.1", "destination"),
         ("ff02::1", "ff02::1", "destination"),
+        ("::255.0.0.1", "::255.0.0.1", ""),
     ],
 )
 def test_broadcast_and_multicast_are_never_answered(asked: str, local: str, reason: str) -> None:
     """One forged request must not draw an answer from every host of a network."""
     refusal = AccessGate(["any"], []).datagram_refusal("192.0.2.1", asked, local)
     assert (refusal[0] if refusal else "") == reason
+
+
+def test_the_effort_is_in_proportion() -> None:
+    """Four times as many entries take four times as long to be put in order, and to be looked at
+    for an address that nobody asked about before.
+    """
+
+    def judge(count: int) -> None:
+        entries = [f"2001:db8::{number:x}" for number in range(count)]
+        gate = AccessGate([each for each in entries if checked_entry(each)], [])
+        assert gate.refusal("192.0.2.1")
+
+    assert in_proportion(judge)
 
 
 def test_datagrams_of_strangers_are_not_answered() -> None:
