@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from netsrvd import admission
 from netsrvd.addresses import host_and_port
 from netsrvd.admission import AccessGate, checked_entry
+from tests.fuzz import access
 from tests.support.effort import in_proportion
 
 LOCAL = [
@@ -154,6 +155,17 @@ def test_datagrams_of_strangers_are_not_answered() -> None:
 def test_what_an_entry_may_be(entry: str) -> None:
     """Words, addresses and networks are taken as they are written."""
     assert checked_entry(entry) == entry
+
+
+@given(
+    st.text()
+    | st.text("0123456789abcdef:./%", max_size=20)
+    | st.ip_addresses().map(str)
+    | st.builds("{}/{}".format, st.ip_addresses(), st.integers(-1, 130))
+)
+def test_any_text_is_an_entry_or_refused(text: str) -> None:
+    """Whatever stands in `allow`, it is refused in one line or means the network that it says."""
+    access.check(text.encode(errors="surrogatepass"))
 
 
 WRONG = 'addresses, networks such as "192.0.2.0/24", or the words "loopback", "local", "any"'
