@@ -6,8 +6,10 @@ VENV := .venv
 RUN := $(VENV)/bin
 TIERS := house unit wire process machine
 BENCH := build/bench/venv
+FUZZ := build/fuzz/venv
+FUZZ_SECONDS ?= 60
 
-.PHONY: run test $(TIERS) bench bench-peers deb format clean
+.PHONY: run test $(TIERS) bench bench-peers fuzz deb format clean
 
 run: $(VENV)/ready ## serve echo on port 51423 in the foreground, until Ctrl-C
 	$(RUN)/netsrvd run
@@ -24,6 +26,9 @@ bench: $(VENV)/ready $(BENCH)/ready ## compare with what is installed, into docs
 
 bench-peers: $(BENCH)/ready ## install what Debian and PyPI have to compare with
 	tests/bench/install-peers $(BENCH)
+
+fuzz: $(FUZZ)/ready ## let atheris look for inputs that break a promise, FUZZ_SECONDS each
+	$(FUZZ)/bin/python -m tests.fuzz.run --seconds=$(FUZZ_SECONDS)
 
 deb: ## build and check the package, into build/deb
 	packaging/make-deb
@@ -43,4 +48,10 @@ $(BENCH)/ready: $(VENV)/ready
 	$(PYTHON) -m venv $(BENCH)
 	$(BENCH)/bin/pip install --quiet --upgrade pip
 	$(BENCH)/bin/pip install --quiet --group bench
+	touch $@
+
+$(FUZZ)/ready: $(VENV)/ready
+	$(PYTHON) -m venv $(FUZZ)
+	$(FUZZ)/bin/pip install --quiet --upgrade pip
+	$(FUZZ)/bin/pip install --quiet --group fuzz --editable .
 	touch $@

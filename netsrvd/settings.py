@@ -34,16 +34,6 @@ class Endpoint:
     port: int = 0
     interface: str = ""
 
-    def overlaps(self, other: "Endpoint") -> bool:
-        """Return whether the kernel would not let both be bound at the same time."""
-        if (self.protocol, self.port) != (other.protocol, other.port) or not self.port:
-            return False
-        if self.interface and other.interface and self.interface != other.interface:
-            return False
-        if (":" in self.host) != (":" in other.host):
-            return False
-        return self.host == other.host or self.host in EVERYWHERE or other.host in EVERYWHERE
-
 
 @dataclass(frozen=True, slots=True)
 class ListenerSettings:

@@ -3,6 +3,7 @@
 from collections.abc import Collection
 from dataclasses import dataclass, fields
 
+from netsrvd.config.overlaps import Taken
 from netsrvd.errors import ConfigError
 from netsrvd.settings import Endpoint, ListenerSettings, Settings
 
@@ -58,12 +59,12 @@ def plan(old: Settings, new: Settings, adopted: Adopted) -> Plan:
     """
     before, after = endpoints(old, adopted), endpoints(new, adopted)
     opening = {end: listener for end, listener in after.items() if end not in before}
+    served = Taken(before)
     problems = [
         f"listener {one.listener}: {one.protocol} {one.host} port {one.port} overlaps "
-        f"{other.host or 'all addresses'}, which is still served; restart netsrvd instead"
+        f"{other.host}, which is still served; restart netsrvd instead"
         for one in opening
-        for other in before
-        if one.overlaps(other)
+        if (other := served.overlapped(one))
     ]
     if problems:
         raise ConfigError(problems)

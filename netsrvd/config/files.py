@@ -1,11 +1,11 @@
 """Reads the configuration file with its drop-ins, and remembers where each key came from."""
 
-import tomllib
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from netsrvd.config import toml
 from netsrvd.config.schema import Problem, Tree, Vocabulary, effective, read_settings
 from netsrvd.config.values import shortly, written
 from netsrvd.errors import ConfigError
@@ -13,6 +13,12 @@ from netsrvd.settings import Settings
 
 DEFAULT_FILE = Path("/etc/netsrvd/netsrvd.toml")
 DROP_INS = "conf.d"
+
+DEEPEST = 4
+"""Keys of the longest path, `listener.NAME.options.OPTION`; tables below it are faults anyway."""
+
+WIDEST = 60
+"""Characters of a line behind which origins stand in a column; longer lines stand out alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +41,7 @@ class Configuration:
             for path, value in effective(self.settings, words)
             if only is None or path in only
         ]
-        width = max(len(text) for text, _ in rows)
+        width = min(WIDEST, max(len(text) for text, _ in rows))
         return [f"{text:{width}}  # {origin}" for text, origin in rows]
 
 
@@ -52,7 +58,7 @@ def load(path: Path | None, words: Vocabulary) -> Configuration:
     origins: dict[tuple[str, ...], Path] = {}
     for file in (main, *_drop_ins(main.parent / DROP_INS, problems)):
         try:
-            _merge(tree, tomllib.loads(file.read_text(encoding="utf-8")), (), file, origins)
+            _merge(tree, toml.read(file), (), file, origins)
             files.append(file)
         except (ValueError, RecursionError) as error:  # also of UTF-8, and of numbers too long
             problems.append(f"{file}: not valid TOML: {error}")
@@ -94,7 +100,7 @@ def _merge(
     for key, value in new.items():
         here = (*path, key)
         origins[here] = file
-        if isinstance(value, dict):
+        if isinstance(value, dict) and len(here) < DEEPEST:
             if not isinstance(tree.get(key), dict):
                 tree[key] = {}
             _merge(tree[key], value, here, file, origins)

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from netsrvd import units
 
 DURATION_UNITS = {"ms": 0.001, "s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
-_DURATION = re.compile(r"(\d{1,15}(?:\.\d{1,6})?) ?(ms|s|min|h|d)")
+_DURATION = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,6})?) ?(ms|s|min|h|d)")
 
 IFNAMSIZ = 16
 """Bytes that the kernel has for the name of an interface, a final NUL included (netdevice(7))."""
@@ -149,7 +149,7 @@ def several(read_one: Callable[[object], str], *, may_be_empty: bool, what: str)
 def address(value: object) -> str:
     """Return an IP address in its canonical form. Names are not resolved: they may change."""
     try:
-        if isinstance(value, str):
+        if isinstance(value, str) and _may_be_interface(value.partition("%")[2]):
             return str(ipaddress.ip_address(value))
     except ValueError:
         pass

@@ -10,6 +10,8 @@ from netsrvd.events import one_line
 PATIENCE_SECONDS = 1.0
 """How long a message may wait for a service manager that is busy."""
 
+UINT64_DIGITS = 20
+
 
 class Notifier:
     """The way to the service manager. Owned by the main thread.
@@ -38,7 +40,7 @@ class Notifier:
         ):
             return 0.0
         text = os.environ.get("WATCHDOG_USEC", "")
-        return int(text) / 1e6 if text.isdecimal() else 0.0
+        return int(text) / 1e6 if text.isdecimal() and len(text) <= UINT64_DIGITS else 0.0
 
     def ready(self, status: str) -> None:
         """Tell that the daemon serves, at first or again after a reload."""

@@ -65,7 +65,8 @@ def _text(value: object) -> str:
 
 def _traceback(text: str) -> str:
     """Return a traceback with its line breaks, and its end rather than its beginning."""
-    return "\n".join(printable(line) for line in text[-LONGEST_FIELD:].splitlines())
+    lines = "\n".join(printable(line) for line in text[-LONGEST_FIELD:].splitlines())
+    return lines[-LONGEST_FIELD:]
 
 
 def printable(text: str) -> str:

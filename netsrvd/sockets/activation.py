@@ -35,12 +35,14 @@ def passed() -> list[Passed]:
 
     try:
         names = listen_fds_with_names(unset_environment=True)
-    except OSError as error:
+    except (OSError, SystemError) as error:  # SystemError: a name that is not UTF-8
         raise ActivationError(
             f"LISTEN_FDS cannot be used: {error}; see sd_listen_fds(3)"
         ) from error
     found, problems = [], []
-    for descriptor, name in sorted(names.items()):
+    for descriptor, given in sorted(names.items()):
+        # systemd lets no name have control characters, but the environment may be anybody's.
+        name = given if given.isprintable() else ascii(given)
         try:
             found.append(Passed(socket.socket(fileno=descriptor), name))
         except OSError:

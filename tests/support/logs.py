@@ -1,6 +1,8 @@
 """Logs that can be told to fail: one in this process, and the far end of a log's socket."""
 
+import re
 import socket
+import struct
 import threading
 from collections.abc import Iterable
 from pathlib import Path
@@ -78,3 +80,30 @@ class LogDaemon:
         assert self._sock is not None
         patience.wait_readable(self._sock.fileno(), "a datagram")
         return self._sock.recv(1 << 20)
+
+
+def journal_fields(datagram: bytes) -> dict[str, str]:
+    """Read a datagram strictly as systemd.io/JOURNAL_NATIVE_PROTOCOL describes it.
+
+    Fails where a name is none or stands twice, and where a value that is not sent with its length
+    has a control character.
+    """
+    found: dict[str, str] = {}
+    while datagram:
+        line, newline, datagram = datagram.partition(b"\n")
+        assert newline
+        name, equals, value = line.partition(b"=")
+        if equals:
+            assert value.decode().isprintable()
+        else:
+            [size] = struct.unpack_from("<Q", datagram)
+            value, end, datagram = (
+                datagram[8 : 8 + size],
+                datagram[8 + size :][:1],
+                datagram[9 + size :],
+            )
+            assert (len(value), end) == (size, b"\n")
+        assert re.fullmatch(rb"[A-Z][A-Z0-9_]{0,63}", name)
+        assert name.decode() not in found
+        found[name.decode()] = value.decode()
+    return found

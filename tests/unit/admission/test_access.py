@@ -8,6 +8,8 @@ from hypothesis import strategies as st
 
 from netsrvd.addresses import host_and_port
 from netsrvd.admission.access import Access, checked_entry
+from tests.fuzz import access
+from tests.support.effort import in_proportion
 
 LOCAL = [
     *("127.0.0.1", "127.255.255.255", "::1", "169.254.1.1", "fe80::1%eth0"),
@@ -95,12 +97,36 @@ def test_the_gate_is_what_its_words_say(
     assert (gate.rule_against(str(host)) == "") == (best > worst)
 
 
+def test_the_effort_is_in_proportion() -> None:
+    """Four times as many entries take four times as long to be put in order, and to be looked at
+    for an address that nobody asked about before.
+    """
+
+    def judge(count: int) -> None:
+        entries = [f"2001:db8::{number:x}" for number in range(count)]
+        gate = Access([each for each in entries if checked_entry(each)])
+        assert gate.rule_against("192.0.2.1")
+
+    assert in_proportion(judge)
+
+
 @pytest.mark.parametrize(
     "entry", ["any", "192.0.2.1", "192.0.2.0/24", "192.0.2.0/255.255.255.0", "::/0", "::1"]
 )
 def test_what_an_entry_may_be(entry: str) -> None:
     """Words, addresses and networks are taken as they are written."""
     assert checked_entry(entry) == entry
+
+
+@given(
+    st.text()
+    | st.text("0123456789abcdef:./%", max_size=20)
+    | st.ip_addresses().map(str)
+    | st.builds("{}/{}".format, st.ip_addresses(), st.integers(-1, 130))
+)
+def test_any_text_is_an_entry_or_refused(text: str) -> None:
+    """Whatever stands in `allow`, it is refused in one line or means the network that it says."""
+    access.check(text.encode(errors="surrogatepass"))
 
 
 WRONG = 'addresses, networks such as "192.0.2.0/24", or the words "loopback", "local", "any"'

@@ -8,6 +8,7 @@ from netsrvd.assembly import WORDS
 from netsrvd.config import changes, schema
 from netsrvd.errors import ConfigError
 from netsrvd.settings import Endpoint, ListenerSettings, LogSettings, Settings
+from tests.support.effort import in_proportion
 
 ONE = ListenerSettings("one", protocols=("tcp",), hosts=("127.0.0.1",), port=1001)
 TWO = ListenerSettings("two", protocols=("udp",), hosts=("::1", "127.0.0.1"), port=1002)
@@ -95,6 +96,20 @@ def test_what_overlaps_an_open_socket_takes_a_restart(wider: ListenerSettings) -
     """To go from one address to all of them, the first socket would have to be closed before."""
     with pytest.raises(ConfigError, match=r"which is still served; restart netsrvd instead$"):
         changes.plan(BOTH, changed(wider), ())
+
+
+def test_the_effort_is_in_proportion() -> None:
+    """Four times as many listeners, all of them in the way, take about four times as long."""
+
+    def compare(count: int) -> None:
+        old, new = (
+            tuple(replace(ONE, name=f"{word}{n}", port=n) for n in range(1, count))
+            for word in ("old", "new")
+        )
+        with pytest.raises(ConfigError):
+            changes.plan(Settings(listeners=old), Settings(listeners=new), ())
+
+    assert in_proportion(compare, 20)
 
 
 def test_a_passed_socket_is_kept_wherever_the_listener_moves() -> None:

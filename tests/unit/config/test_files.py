@@ -2,19 +2,22 @@
 
 import os
 import tomllib
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from netsrvd.assembly import WORDS
-from netsrvd.config import files
+from netsrvd.config import files, schema
 from netsrvd.config.files import Configuration
 from netsrvd.errors import ConfigError
 from netsrvd.settings import DEFAULT_PORT, Settings
 from tests.support.configurations import SETTINGS
+from tests.support.effort import in_proportion
 
 DATA = Path(__file__).parents[2] / "data/config"
 GOOD, BAD = (sorted((DATA / kind).glob("*.toml")) for kind in ("good", "bad"))
@@ -245,6 +248,82 @@ def test_what_check_prints_means_the_same_settings(main: Path, given_settings: S
     """The effective configuration is valid TOML; read as a file it gives the same settings."""
     text = "\n".join(Configuration(given_settings, (), {}).lines(WORDS))
     assert load(main, text).settings == given_settings
+
+
+# --- the cost ---------------------------------------------------------------------------------
+
+
+def numbered(pattern: str) -> Callable[[int], str]:
+    """Return what repeats a pattern with the numbers from 1."""
+    return lambda count: "".join(pattern % number for number in range(1, count + 1))
+
+
+def listed(key: str, pattern: str) -> Callable[[int], str]:
+    """Return what makes a list of numbered entries."""
+    return lambda count: f"[listener.echo]\n{key} = [{numbered(pattern)(count)}]"
+
+
+LARGE: dict[str, Callable[[int], str]] = {
+    "unknown keys": numbered("worker%d = 1\n"),
+    "unknown options": lambda n: "[listener.echo.options]\n" + numbered("SO_RCVBU%d = 1\n")(n),
+    "listeners": lambda n: "".join(f"[listener.l{i}]\nport = {i}\n" for i in range(1, n + 1)),
+    "listeners on one port": numbered("[listener.l%d]\n"),
+    "addresses": listed("host", '"2001:db8::%x",'),
+    "networks": listed("allow", '"2001:db8::%x",'),
+    "no networks": listed("allow", '"192.0.2.%d/8",'),
+    "no words": listed("protocols", '"tcp%d",'),
+    "tables far below": lambda n: f"[{'a.' * 60}a]\n" + numbered("k%d = 1\n")(n),
+}
+"""Files that are long, in one way each."""
+
+
+@pytest.mark.parametrize("kind", LARGE)
+def test_the_effort_is_in_proportion(main: Path, kind: str) -> None:
+    """Four times as long a file takes about four times as long to be read and checked, not 16."""
+
+    def read(count: int) -> None:
+        outcome(main, LARGE[kind](count))
+
+    assert in_proportion(read, 20)
+
+
+@pytest.mark.parametrize("kind", LARGE)
+def test_the_answer_is_in_proportion(main: Path, kind: str) -> None:
+    """What is printed of a long file, or complained of in it, is not much longer than the file."""
+
+    def printed(count: int) -> int:
+        found = outcome(main, LARGE[kind](count))
+        return sum(map(len, found.lines(WORDS) if isinstance(found, Configuration) else found))
+
+    assert printed(400) < 6 * printed(100)
+
+
+def test_a_long_list_does_not_widen_all_lines(main: Path) -> None:
+    """The origins stand in one column, which a line of any length may break through."""
+    lines = load(main, LARGE["networks"](100)).lines(WORDS)
+    long = [line for line in lines if len(line) > 200]
+    assert [line.split(" = ")[0] for line in long] == ["listener.echo.allow"]
+    columns = {line.index("  # ") for line in lines if line not in long}
+    assert max(columns) <= files.WIDEST
+
+
+def test_tables_below_all_settings_are_not_looked_into() -> None:
+    """Each key is remembered with its whole path, so a path is no longer than settings have it."""
+    origins: dict[tuple[str, ...], Path] = {}
+    deep: dict[str, Any] = {"k": 1}
+    for _ in range(60):
+        deep = {"k": deep}
+    files._merge({}, deep, (), Path(), origins)
+    assert max(map(len, origins)) == files.DEEPEST
+    assert max(len(path) for path, _ in schema.effective(Settings(), WORDS)) == files.DEEPEST
+
+
+def test_only_the_first_faults_have_hints(main: Path) -> None:
+    """A file that is nothing but faults is complained of line by line, at a price that is fair."""
+    found = problems(main, LARGE["unknown keys"](200))
+    assert len(found) == 200
+    assert [line for line in found if "did you mean" in line] == found[:100]
+    assert found[150].endswith(" = 1: unknown key")
 
 
 # --- files of tests/data ----------------------------------------------------------------------

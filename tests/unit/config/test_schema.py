@@ -239,6 +239,16 @@ def test_a_listener_can_conflict_with_itself() -> None:
     }
 
 
+def test_of_many_on_one_address_each_is_named_once() -> None:
+    """Each listener that comes too late is told of the one that was there first."""
+    tree = {"listener": {name: {"host": "::", "protocols": "udp"} for name in ("lab", "tin")}}
+    _, found = schema.read_settings(tree, WORDS)
+    assert [(problem.path[1], problem.text.split("; ")[0]) for problem in found] == [
+        ("lab", "udp :: port 51423 is also wanted by listener echo"),
+        ("tin", "udp :: port 51423 is also wanted by listener echo"),
+    ]
+
+
 @pytest.mark.parametrize("name", ["echo", "a", "lab-2", "my.service_1", "7", "x" * 63])
 def test_names_of_listeners(name: str) -> None:
     """A name is something that FileDescriptorName= and a log line can hold."""

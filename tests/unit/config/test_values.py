@@ -46,7 +46,7 @@ REFUSED: list[tuple[Kind, Any, str]] = [
     ),
     *(
         (DURATION, wrong, 'a duration from 0 to 1h, in seconds or as "500ms", "30s"')
-        for wrong in (-1, 3601, "61min", "1 week", "", "s", True, math.inf, math.nan, [])
+        for wrong in (-1, 3601, "61min", "1 week", "", "s", "٣s", True, math.inf, math.nan, [])
     ),
     *((WORD, wrong, 'one of "tcp", "udp"') for wrong in ("TCP", "", 1, ["tcp"])),
     *((values.flag(), wrong, "true or false") for wrong in (0, 1, "true", None)),
@@ -125,9 +125,15 @@ def test_an_address_is_made_canonical(written: str, canonical: str) -> None:
     assert values.address(written) == canonical
 
 
-@pytest.mark.parametrize("wrong", ["localhost", "192.0.2.1:7", "192.0.2", "[::1]", "", 7, None])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        *("localhost", "192.0.2.1:7", "192.0.2", "[::1]", "", 7, None),
+        *("fe80::1%\x1b[31m", "fe80::1%a b", "fe80::1%" + "x" * 16, "fe80::1%"),
+    ],
+)
 def test_what_is_no_address_is_refused(wrong: object) -> None:
-    """Only addresses are taken: a name could mean another address tomorrow."""
+    """Only addresses are taken, with interfaces that can be: a name could mean another tomorrow."""
     with pytest.raises(ValueError, match="names are not resolved"):
         values.address(wrong)
 

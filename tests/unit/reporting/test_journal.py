@@ -1,37 +1,24 @@
 """netsrvd.reporting.journal"""
 
 import errno
-import struct
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from netsrvd.events.connections import ServiceFailed
 from netsrvd.reporting import journal
 from netsrvd.reporting.journal import JournalLog, encoded
-from netsrvd.reporting.records import Record
+from netsrvd.reporting.records import Record, record
 from tests.support.listening import failure
-from tests.support.logs import LogDaemon
+from tests.support.logs import LogDaemon, journal_fields
+from tests.support.samples import sample
 
 PLAIN = Record(6, "0" * 32, "text", (("NETSRVD_A", "1"), ("NETSRVD_B", "ö = x")))
 LINES = Record(3, "f" * 32, "text", (("NETSRVD_TRACEBACK", "one\nzwö"), ("NETSRVD_Z", "z")))
 LONG = Record(6, "0" * 32, "t" * 9000, (("NETSRVD_LONG", "ö" * 9000),))
-
-
-def fields(datagram: bytes) -> dict[str, str]:
-    """Read a datagram as systemd.io/JOURNAL_NATIVE_PROTOCOL describes it."""
-    found = {}
-    while datagram:
-        line, _, datagram = datagram.partition(b"\n")
-        name, equals, value = line.partition(b"=")
-        if not equals:
-            [size] = struct.unpack_from("<Q", datagram)
-            value, datagram = datagram[8 : 8 + size], datagram[8 + size :]
-            assert datagram[:1] == b"\n"
-            datagram = datagram[1:]
-        assert name.decode() not in found
-        found[name.decode()] = value.decode()
-    return found
 
 
 def test_a_record_is_one_field_a_line() -> None:
@@ -48,13 +35,22 @@ def test_a_record_is_one_field_a_line() -> None:
 def test_a_field_of_several_lines_is_sent_with_its_length() -> None:
     """A value with line breaks has its length in bytes before it, as 64 bits, little-endian."""
     assert b"\nNETSRVD_TRACEBACK\n\x08\0\0\0\0\0\0\0one\nzw\xc3\xb6\n" in encoded(LINES, None)
-    assert fields(encoded(LINES, None))["NETSRVD_TRACEBACK"] == "one\nzwö"
-    assert fields(encoded(LINES, None))["NETSRVD_Z"] == "z"
+    assert journal_fields(encoded(LINES, None))["NETSRVD_TRACEBACK"] == "one\nzwö"
+    assert journal_fields(encoded(LINES, None))["NETSRVD_Z"] == "z"
+
+
+@given(st.text(st.characters(exclude_categories=())))
+def test_any_record_is_read_as_it_was_made(text: str) -> None:
+    """Whatever a peer makes stand in a record, a strict reader of the format finds just that."""
+    made = record(sample(ServiceFailed, error=text, traceback=text))
+    assert journal_fields(encoded(made, None))["MESSAGE"] == made.text
+    found = journal_fields(encoded(made, 256))
+    assert {name: value[:256] for name, value in made.fields}.items() <= found.items()
 
 
 def test_a_record_can_be_shortened() -> None:
     """Every field is cut to the same number of characters, never within one."""
-    found = fields(encoded(LONG, 256))
+    found = journal_fields(encoded(LONG, 256))
     assert found["MESSAGE"] == "t" * 256
     assert found["NETSRVD_LONG"] == "ö" * 256
     assert found["MESSAGE_ID"] == "0" * 32

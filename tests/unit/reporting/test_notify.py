@@ -125,6 +125,8 @@ def test_the_socket_may_have_an_abstract_name(monkeypatch: pytest.MonkeyPatch) -
         ({"WATCHDOG_USEC": "30000000", "WATCHDOG_PID": str(os.getpid())}, 30.0),
         ({"WATCHDOG_USEC": "30000000", "WATCHDOG_PID": "1"}, 0.0),
         ({"WATCHDOG_USEC": "soon"}, 0.0),
+        ({"WATCHDOG_USEC": "9" * 400}, 0.0),
+        ({"WATCHDOG_USEC": "9" * 5000}, 0.0),
     ],
 )
 def test_the_watchdog_is_for_this_process(

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from netsrvd.events import all_events
 from netsrvd.events.connections import Closed, ServiceFailed
 from netsrvd.reporting.records import LONGEST_FIELD, printable, record
+from tests.support.effort import in_proportion
 from tests.support.samples import hostile, sample
 
 HOSTILE = [
@@ -87,6 +88,18 @@ def test_a_traceback_keeps_its_lines() -> None:
     long = record(sample(ServiceFailed, traceback="x" * 100_000 + "\nEnd"))
     assert long.traceback().endswith("\nEnd")
     assert len(long.traceback()) <= LONGEST_FIELD
+    escaped = record(sample(ServiceFailed, traceback="\U000e0001\n" * 10_000 + "End"))
+    assert escaped.traceback().endswith("\nEnd")
+    assert len(escaped.traceback()) == LONGEST_FIELD
+
+
+def test_the_effort_is_in_proportion() -> None:
+    """Four times as long a text takes about four times as long, whatever has to be escaped."""
+
+    def make(size: int) -> None:
+        record(sample(ServiceFailed, error="\x00\n" * size, traceback="\x00\n" * size))
+
+    assert in_proportion(make)
 
 
 def test_most_events_have_no_traceback() -> None:

@@ -149,12 +149,12 @@ def test_connections_that_wait_are_closed_before_a_failed_start(tmp_path: Path) 
     assert listener.fileno() == -1
 
 
-def pass_on(monkeypatch: pytest.MonkeyPatch, names: dict[int, str] | OSError) -> None:
+def pass_on(monkeypatch: pytest.MonkeyPatch, names: dict[int, str] | Exception) -> None:
     """Have systemd's library find these descriptors, or fail."""
 
     def listen_fds_with_names(*, unset_environment: bool) -> dict[int, str]:
         assert unset_environment
-        if isinstance(names, OSError):
+        if isinstance(names, Exception):
             raise names
         return names
 
@@ -199,8 +199,31 @@ def test_what_is_no_socket_is_refused(
     os.close(writer)
 
 
-def test_variables_that_make_no_sense_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An error of the library is one for people."""
-    pass_on(monkeypatch, failure(errno.EINVAL))
+def test_names_that_are_not_printable_are_escaped(
+    monkeypatch: pytest.MonkeyPatch, pair: tuple[socket.socket, socket.socket]
+) -> None:
+    """systemd gives no such names; of whoever does, nothing commands the terminal."""
+    descriptor = pair[0].detach()
+    reader, writer = os.pipe()
+    pass_on(monkeypatch, {descriptor: "\x1b[31m"})
+    [found] = activation.passed()
+    assert found.name == r"'\x1b[31m'"
+    found.sock.close()
+    pass_on(monkeypatch, {reader: "\n"})
+    with pytest.raises(ActivationError) as caught:
+        activation.passed()
+    assert r"('\n')" in str(caught.value)
+    os.close(reader)
+    os.close(writer)
+
+
+@pytest.mark.parametrize(
+    "error", [failure(errno.EINVAL), SystemError("returned a result with an exception set")]
+)
+def test_variables_that_make_no_sense_are_told(
+    monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """An error of the library is one for people, also what it raises for names not in UTF-8."""
+    pass_on(monkeypatch, error)
     with pytest.raises(ActivationError, match=r"^LISTEN_FDS cannot be used: "):
         activation.passed()

@@ -1,0 +1,47 @@
+"""The names that the kernel gives with a datagram: any bytes are addresses, rightly judged."""
+
+import ipaddress
+
+from netsrvd.addresses import shown
+from netsrvd.admission.access import MAPPED
+from netsrvd.admission.datagrams import DatagramGate
+from netsrvd.linux.mmsg import LAYOUTS, Batch
+from netsrvd.settings import ListenerSettings
+
+DENIED = ("10.9.0.0/16", "fe80::9")
+SETTINGS = ListenerSettings("lab", allow=("local",), deny=DENIED)
+GATE = DatagramGate(SETTINGS, [7007], lambda host: host == "10.0.0.255")
+
+BATCHES = [(layout, Batch(layout, payload_bytes=1)) for layout in LAYOUTS.values()]
+
+
+def check(data: bytes) -> None:
+    """Read the input as the envelope of an IPv4 and of an IPv6 datagram."""
+    for layout, batch in BATCHES:
+        space = (layout.name_length + 7 & ~7) + layout.control_length
+        envelope = data[:space].ljust(space, b"\0")
+        host, port = batch.peer(envelope)
+        asked, local = batch.asked(envelope), batch.local(envelope)
+        assert 0 <= port < 2**16
+        assert shown(host, port).isprintable()
+        refusal = GATE.refusal((host, port), asked, local)
+        if refusal is None:
+            assert _is_welcome(host)
+            assert port > 1023
+            assert not ipaddress.ip_address(asked).is_multicast
+        elif ipaddress.ip_address(asked).is_multicast:
+            assert refusal[0] == "destination"
+        elif refusal[0] == "access":
+            assert not _is_welcome(host)
+        GATE.leave(GATE.enter(host).name)
+
+
+def _is_welcome(host: str) -> bool:
+    """Say at length what the words of the gate mean."""
+    address = ipaddress.ip_address(host.partition("%")[0])
+    assert address not in MAPPED or "%" in host or "." not in host
+    allowed = ("127.0.0.0/8", "169.254.0.0/16", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16")
+    allowed += ("::1/128", "fe80::/10", "fc00::/7")
+    inside = any(address in ipaddress.ip_network(each) for each in allowed)
+    denied = any(address in ipaddress.ip_network(each) for each in DENIED)
+    return inside and not denied

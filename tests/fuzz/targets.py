@@ -1,0 +1,21 @@
+"""The table of fuzz targets: a parser of bytes from outside each, and the promise it keeps.
+
+A target is a plain function of bytes. It returns where the promise holds (a value, or the one named
+error) and raises whatever else it sees. `tests.fuzz.run` feeds it, and so does the ordinary suite,
+with the inputs in tests/data/fuzz/<target>.
+"""
+
+from collections.abc import Callable
+
+from tests.fuzz import access, configuration, datagram, environment, records, values
+
+Check = Callable[[bytes], None]
+
+TARGETS: dict[str, Check] = {
+    "access": access.check,
+    "configuration": configuration.check,
+    "datagram": datagram.check,
+    "environment": environment.check,
+    "records": records.check,
+    "values": values.check,
+}
