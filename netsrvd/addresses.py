@@ -26,9 +26,8 @@ def unmapped(host: str) -> str:
 
     The kernel shows IPv4 peers of a dual-stack socket in that form.
     """
-    if host.startswith(IPV4_MAPPED) and "." in host:
-        return host[len(IPV4_MAPPED) :]
-    return host
+    bare = host.removeprefix(IPV4_MAPPED)
+    return bare if bare != host and "." in bare and ":" not in bare else host
 
 
 def shown(host: str, port: int) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from netsrvd import assembly
-from netsrvd.addresses import UNKNOWN, host_and_port, shown, source
+from netsrvd.addresses import UNKNOWN, shown, source
 from netsrvd.admission.access import Access
 from netsrvd.admission.connections import ConnectionGate
 from netsrvd.admission.datagrams import DatagramGate
@@ -63,7 +63,8 @@ def address(text: str) -> tuple[str, int]:
     found = _WITH_PORT.fullmatch(text)
     host, port = (found[1] or found[2], int(found[3])) if found else (text, 0)
     try:
-        ipaddress.ip_address(host)
+        known = ipaddress.ip_address(host)
+        host = str(getattr(known, "ipv4_mapped", None) or known)
     except ValueError:
         host = ""
     if not host or (found and not 0 < port <= HIGHEST_PORT):
@@ -71,7 +72,7 @@ def address(text: str) -> tuple[str, int]:
             f"{text!r} is no address; expected one such as 192.0.2.1, 192.0.2.1:40000, ::1 or "
             "[::1]:40000, with a port from 1 to 65535"
         )
-    return host_and_port((host, port))
+    return host, port
 
 
 def _refusal(

@@ -30,6 +30,7 @@ def test_host_and_port(address: tuple[str, int], expected: tuple[str, int]) -> N
     [
         ("::ffff:192.0.2.1", "192.0.2.1"),
         ("::ffff:0:1", "::ffff:0:1"),
+        ("::ffff:1:192.0.2.1", "::ffff:1:192.0.2.1"),
         ("192.0.2.1", "192.0.2.1"),
         ("::1", "::1"),
         ("::", "::"),

@@ -135,6 +135,8 @@ def test_it_judges_as_the_daemon_does(ask: Any, monkeypatch: pytest.MonkeyPatch)
         ("[::1]:65535", ("::1", 65535)),
         ("fe80::1%eth0", ("fe80::1%eth0", 0)),
         ("[::ffff:192.0.2.1]:7", ("192.0.2.1", 7)),
+        ("0:0:0:0:0:FFFF:c000:201", ("192.0.2.1", 0)),
+        ("::ffff:1:192.0.2.7", ("::ffff:1:c000:207", 0)),
     ],
 )
 def test_addresses_are_read(text: str, peer: tuple[str, int]) -> None:
