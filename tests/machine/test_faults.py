@@ -148,7 +148,8 @@ def test_a_killed_daemon_comes_back_and_refuses_nobody(serving: Machine) -> None
     refused, and at most as many connections lack the record of their end as were live.
     """
     run = shown(serving, "InvocationID")
-    script = f"for i in $(seq 20); do python3 {CLIENT} connects & done; wait"
+    # The shell gives /dev/null to what it starts in the background, unless it is told otherwise.
+    script = f"exec 3<&0; for i in $(seq 20); do python3 {CLIENT} connects <&3 & done; wait"
     argv = serving.command("sh", "-c", script)
     pipe = subprocess.PIPE
     with subprocess.Popen(argv, stdin=pipe, stdout=pipe, text=True) as clients:
