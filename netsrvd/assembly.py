@@ -161,22 +161,21 @@ def build_mover(
     on_failure: OnFailure,
 ) -> Mover:
     """Build what serves the sockets of a listener by one protocol; they are opened into it."""
-    stream, datagrams = SERVICES[listener.service]
+    service = SERVICES[listener.service]
     if protocol == "udp":
         gate = DatagramGate(listener, own_ports, broadcast.is_broadcast)
-        return Receiver(listener, gate, datagrams(), report, on_failure)
-    return Acceptor(
-        listener, ConnectionGate(listener), stream, workers, places, report, identify, on_failure
-    )
+        return Receiver(listener, gate, service.datagrams(), report, on_failure)
+    door = ConnectionGate(listener)
+    return Acceptor(listener, door, service.stream, workers, places, report, identify, on_failure)
 
 
 def update_mover(mover: Mover, listener: ListenerSettings, own_ports: frozenset[int]) -> None:
     """Give what serves a listener its new settings."""
-    stream, datagrams = SERVICES[listener.service]
+    service = SERVICES[listener.service]
     if isinstance(mover, Acceptor):
-        mover.update(listener, stream)
+        mover.update(listener, service.stream)
     else:
-        mover.update(listener, datagrams(), own_ports)
+        mover.update(listener, service.datagrams(), own_ports)
 
 
 def update_workers(workers: list[Worker], settings: Settings) -> None:

@@ -13,6 +13,7 @@ from netsrvd.events.refusals import Refused, RefusedAgain
 from netsrvd.services import echo
 from netsrvd.sockets.broadcast import is_broadcast
 from tests.support import forged
+from tests.support.clients import ended
 from tests.support.patience import SECONDS, eventually
 from tests.support.peers import connect, echoed, nothing_more
 from tests.support.serving import Serving, listener, opened
@@ -27,14 +28,6 @@ def entered(network: Network) -> Iterator[None]:
     """Live on the server."""
     with network.server.entered():
         yield
-
-
-def refused_at_once(sock: socket.socket) -> bool:
-    """Return whether the server closes without a word."""
-    try:
-        return sock.recv(1) == b""
-    except ConnectionResetError:
-        return True
 
 
 def is_served(sock: socket.socket) -> bool:
@@ -75,7 +68,7 @@ def test_a_source_fills_its_own_share(
     assert echoed(first)
     assert echoed(second)
     third = stack.enter_context(network.caller(same[2], address))
-    assert refused_at_once(third)
+    assert ended(third)
     assert echoed(stack.enter_context(network.caller(other, address)))
     refused = serving.only(Refused)
     assert (refused.reason, refused.peer_address) == ("source", same[2])
@@ -160,7 +153,7 @@ def test_new_limits_count_those_inside(
     inside = [stack.enter_context(network.caller("10.9.0.9", address)) for _ in range(3)]
     assert all(echoed(sock) for sock in inside)
     acceptor.update(listener(max_connections_per_source=3, **ANYBODY), echo.Stream)
-    assert refused_at_once(stack.enter_context(network.caller("10.9.0.9", address)))
+    assert ended(stack.enter_context(network.caller("10.9.0.9", address)))
     assert all(echoed(sock) for sock in inside)
     inside[0].close()
     serving.only(Closed)

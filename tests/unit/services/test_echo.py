@@ -23,7 +23,7 @@ class Batch:
 @pytest.mark.parametrize("name", SERVICES)
 def test_a_service_keeps_the_contract(name: str) -> None:
     """Each service can be made without arguments and has all that the listeners call."""
-    stream, datagrams = SERVICES[name]
+    stream, datagrams, _ = SERVICES[name]
     service: StreamService = stream()
     assert isinstance(service.greeting(), bytes)
     assert isinstance(service.respond(b"x"), bytes)
