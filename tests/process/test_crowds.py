@@ -107,6 +107,8 @@ def test_a_crowd_hurts_nobody(
     behave(sockets)
     assert serves(run.port)
     run.wait_line(ending, CROWD)
+    run.wait_line(" connected to ", CROWD + 2)
+    run.wait_line(" closed: ", CROWD + 2)
     ids = [Counter(_ids(run.lines_with(word))) for word in (" connected to ", " closed: ")]
     assert ids[0] == ids[1]
     assert ids[0].total() == CROWD + 2
