@@ -27,6 +27,11 @@ class Duty:
         # A daemon thread: when the main thread fails, the process must end and not wait for it.
         self._thread = threading.Thread(target=self._guarded, name=name, daemon=True)
 
+    @property
+    def started(self) -> bool:
+        """Whether the thread has been started."""
+        return self._thread.ident is not None
+
     def start(self) -> None:
         """Start the thread."""
         self._thread.start()
@@ -43,7 +48,7 @@ class Duty:
 
     def join(self, seconds: float | None = None) -> bool:
         """Wait until the thread has ended, then close its mailbox. False if it still runs."""
-        if self._thread.ident is not None:
+        if self.started:
             self._thread.join(seconds)
         if self._thread.is_alive():
             return False

@@ -97,7 +97,13 @@ class Acceptor:
         return self._duty
 
     def open(self, sock: socket.socket) -> None:
-        """Serve one more listening socket, which belongs to the thread from now on."""
+        """Serve one more listening socket, which belongs to the thread from now on.
+
+        The first one comes before the thread starts, and the reserve with it: a daemon that says
+        that it is ready has all its descriptors.
+        """
+        if not self._duty.started:
+            self._reserve.take()
         self._duty.mailbox.post(self._open, sock)
 
     def close(self, sock: socket.socket) -> None:
@@ -142,7 +148,6 @@ class Acceptor:
 
     def _run(self) -> None:
         now = monotonic()
-        self._reserve.take()
         try:
             while not self._stopping:
                 wanted = self._wants_connections(now)
