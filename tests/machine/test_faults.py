@@ -1,0 +1,233 @@
+"""Faults that happen to a daemon under load on a real Debian: what was promised holds meanwhile."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from netsrvd.events.connections import Accepted, Closed, ServiceFailed
+from netsrvd.events.life import Stopped, ThreadFailed
+from netsrvd.events.log import RecordsLost
+from tests.support.installed import (
+    SERVICE,
+    configure,
+    main_pid,
+    run_records,
+    shown,
+    stopped,
+    talk,
+)
+from tests.support.loads import TALKERS, VISITORS, Crowd, Load, go_on, visited
+from tests.support.machine import Machine
+from tests.support.patience import SECONDS, eventually
+
+JOURNALD = "systemd-journald.service"
+KERNEL_RECORDS = 513
+"""What the kernel keeps for a journald that does not read: net.unix.max_dgram_qlen as systemd sets
+it, and one.
+"""
+
+DROP_IN = f"/run/systemd/system/{SERVICE}.d/planted.conf"
+PLANTED = "/usr/local/lib/planted"
+FAULTS = """\
+from netsrvd.listeners.acceptor import Acceptor
+from netsrvd.services.echo import Stream
+
+respond, take = Stream.respond, Acceptor._take
+
+def failing_respond(self, data):
+    if data == b"fail":
+        raise RuntimeError("planted in a service")
+    return respond(self, data)
+
+def failing_take(self, sock, peer, now):
+    if peer[0] == "127.0.0.66":
+        raise RuntimeError("planted in an acceptor")
+    take(self, sock, peer, now)
+
+Stream.respond, Acceptor._take = failing_respond, failing_take
+"""
+
+
+def assert_as_quick(before: list[dict[str, float]], meanwhile: list[dict[str, float]]) -> None:
+    """Assert that a fault cost nobody time: usually, for the slowest of a hundred, or for anybody.
+
+    A host that has other work adds some hundredths of a second to a few; whoever had to wait for
+    the log would wait for a quarter of a second at least.
+    """
+    for usual, then in zip(before, meanwhile, strict=True):
+        assert then["count"] > 100
+        assert then["median"] < 5 * usual["median"] + 0.0005 * SECONDS, (usual, then)
+        assert then["most"] < 5 * usual["most"] + 0.01 * SECONDS, (usual, then)
+        assert then["longest"] < 0.05 * SECONDS, (usual, then)
+
+
+def test_stopped_journald_slows_nobody_and_losses_are_counted(quiet: Machine) -> None:
+    """While journald stands still for ten seconds all are served as before; afterwards each record
+    of a connection is in the journal or, to the last one, in the count of those that are lost.
+    """
+    configure(quiet, "[log]\nqueue = 100\n")
+    crowd = Crowd(quiet)
+    with crowd.comes():
+        before = go_on(crowd.loads, 2)
+        with stopped(quiet, JOURNALD):
+            meanwhile = go_on(crowd.loads, 10)
+        go_on(crowd.loads, 1)
+    assert_as_quick(before, meanwhile)
+    crowd.assert_served()
+
+    assert crowd.told_lost > 2 * meanwhile[-1]["count"] - KERNEL_RECORDS - 100 - 50
+    assert crowd.missing == 0
+    last = crowd.told(RecordsLost)[-1]
+    assert int(last["NETSRVD_RECORDS_LOST"]) == crowd.told_lost
+    assert int(crowd.told(Stopped)[0]["NETSRVD_RECORDS_LOST"]) == crowd.told_lost
+    crowd.assert_told(losses=crowd.kinds[RecordsLost])
+
+
+def test_stopped_journald_costs_no_record_that_the_queue_holds(quiet: Machine) -> None:
+    """With the queue as it is by default, journald may stand still for seconds under the same load,
+    and every record is in the journal.
+    """
+    crowd = Crowd(quiet)
+    with crowd.comes():
+        before = go_on(crowd.loads, 1)
+        with stopped(quiet, JOURNALD):
+            meanwhile = go_on(crowd.loads, 3)
+        go_on(crowd.loads, 1)
+    assert 2 * meanwhile[-1]["count"] > KERNEL_RECORDS + 100, "the queue was needed"
+    assert_as_quick(before, meanwhile)
+    crowd.assert_served()
+    assert crowd.missing == 0
+    crowd.assert_told(losses=0)
+
+
+def wait_told(machine: Machine, pid: str, count: int) -> None:
+    """Wait until so many more connections have come, gone and been told of in the journal."""
+
+    def told() -> int:
+        return len(run_records(machine, pid, f"MESSAGE_ID={Closed.MESSAGE_ID}"))
+
+    wanted = told() + count
+    eventually(lambda: told() >= wanted, f"{count} more records")
+
+
+def kill(machine: Machine) -> None:
+    machine.run("kill", "-KILL", main_pid(machine, JOURNALD))
+
+
+def restart(machine: Machine) -> None:
+    machine.run("systemctl", "restart", JOURNALD)
+
+
+@pytest.mark.parametrize(("fault", "in_hand"), [(kill, 1), (restart, 0)])
+def test_journald_that_starts_anew_is_written_to_again(
+    quiet: Machine, fault: Callable[[Machine], None], in_hand: int
+) -> None:
+    """While journald is killed or restarted all are served as before, and go on being told of.
+
+    systemd keeps journald's socket and what waits in it, so a restart costs no record. What
+    journald has taken and not yet stored when it is killed is its own affair: one record at most,
+    of which we cannot know.
+    """
+    quiet.run("systemctl", "reset-failed", JOURNALD)  # it may start five times within ten seconds
+    crowd = Crowd(quiet)
+    with crowd.comes():
+        before = go_on(crowd.loads, 1)
+        for load in crowd.loads:
+            load.begin()
+        for _ in range(2):
+            old = main_pid(quiet, JOURNALD)
+            fault(quiet)
+            main_pid(quiet, JOURNALD, other_than=old)
+            wait_told(quiet, crowd.pid, 150)
+        meanwhile = [load.stop() for load in crowd.loads]
+    assert_as_quick(before, meanwhile)
+    crowd.assert_served()
+    assert 0 <= crowd.missing <= 2 * in_hand
+    crowd.assert_told(losses=0)
+
+
+def test_killed_daemon_costs_its_live_connections_alone(quiet: Machine) -> None:
+    """Each time that the daemon is killed systemd starts it again and no client is refused. Only
+    connections that were live break, and only they lack the record of their end.
+    """
+    clients, kills, pids = 20, 2, []
+    with visited(quiet, clients, messages=5) as load:
+        for _ in range(kills):
+            pids.append(main_pid(quiet, other_than=pids[-1] if pids else "0"))
+            wait_told(quiet, pids[-1], 2 * clients)
+            quiet.run("kill", "-KILL", pids[-1])
+        pids.append(main_pid(quiet, other_than=pids[-1]))
+        wait_told(quiet, pids[-1], 2 * clients)
+    quiet.run("systemctl", "stop", SERVICE)
+
+    assert shown(quiet, "NRestarts") == str(kills)
+    assert all(fault.startswith("broken") for fault in load.faults), load.faults
+    assert 0 < len(load.faults) <= kills * clients
+    kinds = [Counter(each["MESSAGE_ID"] for each in run_records(quiet, pid)) for pid in pids]
+    unclosed = [each[Accepted.MESSAGE_ID] - each[Closed.MESSAGE_ID] for each in kinds]
+    assert all(0 < count <= clients for count in unclosed[:kills]), unclosed
+    assert unclosed[kills] == 0
+    there = sum(each[Accepted.MESSAGE_ID] + each[Closed.MESSAGE_ID] for each in kinds)
+    assert 2 * load.connections - there <= 2 * kills * clients
+
+
+@pytest.fixture
+def faulty(quiet: Machine) -> Iterator[Machine]:
+    """Give a machine in which the daemon's Python has faults planted when the service starts."""
+    for path, text in (
+        (DROP_IN, f"[Service]\nEnvironment=PYTHONPATH={PLANTED}\n"),
+        (f"{PLANTED}/sitecustomize.py", FAULTS),
+    ):
+        quiet.run("sh", "-c", f"mkdir -p $(dirname {path}) && cat >{path}", input=text)
+    quiet.run("systemctl", "daemon-reload")
+    quiet.run("systemctl", "start", SERVICE)
+    yield quiet
+    quiet.run("rm", "-r", DROP_IN, PLANTED)
+    quiet.run("systemctl", "daemon-reload")
+
+
+def test_exception_in_a_service_ends_one_connection(faulty: Machine) -> None:
+    """A service that raises loses the one connection: the journal has the traceback, all others are
+    served, and the daemon goes on.
+    """
+    pid = main_pid(faulty)
+    with Load(faulty, "tcp", TALKERS) as talkers, visited(faulty, VISITORS) as visitors:
+        go_on([talkers], 0.1)
+        talkers.begin()
+        assert talk(faulty, "tcp", "fail") == ""
+        eventually(lambda: run_records(faulty, pid, f"MESSAGE_ID={ServiceFailed.MESSAGE_ID}"))
+        wait_told(faulty, pid, VISITORS)
+        assert talkers.stop()["count"] > 0
+    assert visitors.faults == []
+
+    [failed] = run_records(faulty, pid, f"MESSAGE_ID={ServiceFailed.MESSAGE_ID}")
+    lines = failed["NETSRVD_TRACEBACK"].splitlines()
+    assert (lines[0], lines[-1]) == (
+        *("Traceback (most recent call last):", "RuntimeError: planted in a service"),
+    )
+    closed = run_records(faulty, pid, f"MESSAGE_ID={Closed.MESSAGE_ID}")
+    [ended] = [each for each in closed if each["NETSRVD_REASON"] != "client"]
+    assert ended["NETSRVD_REASON"] == "error"
+    assert ended["NETSRVD_CONNECTION"] == failed["NETSRVD_CONNECTION"]
+    assert main_pid(faulty) == pid
+
+
+def test_exception_in_a_thread_ends_the_process(faulty: Machine) -> None:
+    """A thread whose own loop raises ends the process with status 70 and its traceback in the
+    journal; systemd starts it again, and those who come meanwhile wait and are served.
+    """
+    pid = main_pid(faulty)
+    with visited(faulty, VISITORS) as visitors:
+        faulty.run("nc", "-N", "-s", "127.0.0.66", "127.0.0.1", "51423", check=False)
+        later = main_pid(faulty, other_than=pid)
+        wait_told(faulty, later, VISITORS)
+    assert all(fault.startswith("broken") for fault in visitors.faults), visitors.faults
+    assert len(visitors.faults) <= VISITORS
+
+    [failed] = run_records(faulty, pid, f"MESSAGE_ID={ThreadFailed.MESSAGE_ID}")
+    assert failed["NETSRVD_THREAD"] == "acceptor echo"
+    assert failed["NETSRVD_TRACEBACK"].endswith("RuntimeError: planted in an acceptor")
+    [ended] = faulty.journal("_PID=1", f"UNIT={SERVICE}", "EXIT_CODE=exited", "EXIT_STATUS=70")
+    assert ended["INVOCATION_ID"] == failed["_SYSTEMD_INVOCATION_ID"]
+    assert shown(faulty, "NRestarts") == "1"
