@@ -9,6 +9,7 @@ import pluggy
 import pytest
 
 import netsrvd
+from tests.support.installed import install, tidy_up
 from tests.support.machine import Machine
 
 ROOT = Path(__file__).parents[2]
@@ -57,6 +58,20 @@ def next_package() -> Path:
         [ROOT / "packaging/make-deb", NEXT_VERSION], stdout=subprocess.PIPE, text=True, check=True
     )
     return Path(built.stdout.strip().splitlines()[-1])
+
+
+@pytest.fixture(scope="module")
+def installed(machine: Machine, package: Path) -> Machine:
+    """Install the package."""
+    install(machine, package)
+    return machine
+
+
+@pytest.fixture
+def quiet(installed: Machine) -> Iterator[Machine]:
+    """Give a machine on which the socket listens and the service does not run; tidy up later."""
+    yield installed
+    tidy_up(installed)
 
 
 @pytest.hookimpl(hookwrapper=True)

@@ -1,10 +1,7 @@
 """What administrators do with the package on a real Debian, in the order in which they do it."""
 
-import json
 import re
 import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -12,45 +9,17 @@ import pytest
 from netsrvd.events.connections import Accepted, Closed
 from netsrvd.events.flows import FlowBegan
 from netsrvd.events.life import Ready, Reloaded, ReloadFailed, Starting, Stopped
+from tests.support.installed import (
+    CLIENT,
+    CONFIG,
+    configure,
+    is_active,
+    shown,
+    talk,
+)
+from tests.support.loads import Load, visited
 from tests.support.machine import Machine
-
-SUPPORT = Path(__file__).parents[1] / "support"
-CLIENT = "/srv/echo_client.py"
-CONFIG = "/etc/netsrvd/conf.d/test.toml"
-
-
-@pytest.fixture(scope="module")
-def installed(machine: Machine, package: Path) -> Machine:
-    """Install the package with apt, as an administrator would."""
-    machine.copy_in(SUPPORT / "echo_client.py")
-    machine.run("apt-get", "install", "--yes", machine.copy_in(package))
-    return machine
-
-
-@pytest.fixture
-def quiet(installed: Machine) -> Iterator[Machine]:
-    """Give a machine on which the socket listens and the service does not run; tidy up later."""
-    yield installed
-    installed.run("rm", "-f", CONFIG)
-    installed.run("systemctl", "stop", "netsrvd.service", check=False)
-    installed.run("systemctl", "reset-failed", check=False)
-    installed.run("systemctl", "start", "netsrvd.socket")
-
-
-def is_active(machine: Machine, unit: str) -> bool:
-    return machine.run("systemctl", "is-active", unit, check=False).stdout.strip() == "active"
-
-
-def shown(machine: Machine, name: str, unit: str = "netsrvd.service") -> str:
-    return machine.run("systemctl", "show", "--value", f"--property={name}", unit).stdout.strip()
-
-
-def configure(machine: Machine, text: str) -> None:
-    machine.run("sh", "-c", f"cat >{CONFIG}", input=text)
-
-
-def talk(machine: Machine, protocol: str, data: str) -> str:
-    return machine.run("python3", CLIENT, protocol, input=data).stdout
+from tests.support.patience import eventually
 
 
 def records(machine: Machine, *args: str) -> list[dict[str, str]]:
@@ -62,25 +31,8 @@ def invocation(machine: Machine, *args: str) -> list[dict[str, str]]:
     return machine.journal(f"_SYSTEMD_INVOCATION_ID={shown(machine, 'InvocationID')}", *args)
 
 
-@contextmanager
-def connecting(machine: Machine) -> Iterator[list[str]]:
-    """Have a client connect over and over meanwhile; its verdict is in the list afterwards."""
-    verdict: list[str] = []
-    with subprocess.Popen(
-        machine.command("python3", CLIENT, "connects"),
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as client:
-        try:
-            yield verdict
-        finally:
-            verdict.append(client.communicate(timeout=60)[0].strip())
-
-
-def assert_none_refused(verdict: list[str]) -> None:
-    good, bad = re.match(r"(\d+) good, (\d+) bad", verdict[0]).groups()
-    assert (int(good) > 0, int(bad)) == (True, 0), verdict
+def assert_none_refused(load: Load) -> None:
+    assert (load.connections > 0, load.faults) == (True, [])
 
 
 def test_installation_listens_and_runs_nothing(quiet: Machine) -> None:
@@ -223,16 +175,7 @@ def test_reload_puts_a_new_configuration_into_force(quiet: Machine) -> None:
 
 def wait_for_record(machine: Machine, message_id: str) -> dict[str, str]:
     """Return the first record of this kind in this run, as soon as it is written."""
-    run = f"_SYSTEMD_INVOCATION_ID={shown(machine, 'InvocationID')}"
-    reader = machine.command(
-        *["journalctl", "--follow", "--lines=all", "--output=json", "--quiet"],
-        *[run, f"MESSAGE_ID={message_id}"],
-    )
-    with subprocess.Popen(reader, stdout=subprocess.PIPE, text=True) as follower:
-        try:
-            return json.loads(follower.stdout.readline())
-        finally:
-            follower.terminate()
+    return eventually(lambda: invocation(machine, f"MESSAGE_ID={message_id}"), "its record")[0]
 
 
 def test_stop_drains_and_ends_in_time(quiet: Machine) -> None:
@@ -261,10 +204,10 @@ def test_crash_is_restarted_and_nobody_refused(quiet: Machine) -> None:
 
 def test_restart_refuses_nobody(quiet: Machine) -> None:
     """While the service restarts, new clients wait in the queue of the socket unit."""
-    with connecting(quiet) as verdict:
+    with visited(quiet) as load:
         for _ in range(3):
             quiet.run("systemctl", "restart", "netsrvd.service")
-    assert_none_refused(verdict)
+    assert_none_refused(load)
 
 
 def test_default_unit_is_sandboxed(quiet: Machine) -> None:
@@ -324,10 +267,10 @@ def test_upgrade_refuses_nobody(quiet: Machine, next_package: Path) -> None:
     quiet.run("systemctl", "start", "netsrvd.service")
     before = shown(quiet, "MainPID")
 
-    with connecting(quiet) as verdict:
+    with visited(quiet) as load:
         quiet.run("apt-get", "install", "--yes", quiet.copy_in(next_package), timeout=120)
 
-    assert_none_refused(verdict)
+    assert_none_refused(load)
     assert is_active(quiet, "netsrvd.socket")
     assert is_active(quiet, "netsrvd.service")
     assert shown(quiet, "MainPID") != before

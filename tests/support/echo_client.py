@@ -1,14 +1,11 @@
 """A client that runs by itself inside a machine: `echo_client.py MODE [PORT]`.
 
 `tcp` and `udp` send standard input and print what comes back. `hold` says one word, prints the
-answer, and stays until the server ends the connection. `connects` connects, checks the echo
-and closes, over and over until standard input ends; it prints how often that went well and what
-went wrong.
+answer, and stays until the server ends the connection.
 """
 
 import socket
 import sys
-import threading
 
 HOST = "127.0.0.1"
 PATIENCE_SECONDS = 20
@@ -39,28 +36,10 @@ def hold(port: int) -> str:
         return "closed" if sock.recv(1) == b"" else "more"
 
 
-def connects(port: int) -> str:
-    """Connect over and over until standard input ends; return a line with what happened."""
-    ended = threading.Event()
-    threading.Thread(target=lambda: (sys.stdin.read(), ended.set()), daemon=True).start()
-    good, faults = 0, []
-    while not ended.is_set():
-        data = f"{good}\n".encode()
-        try:
-            answer = tcp(port, data)
-        except OSError as error:
-            faults.append(str(error))
-        else:
-            good += answer == data
-            if answer != data:
-                faults.append(f"sent {data!r}, got {answer!r}")
-    return f"{good} good, {len(faults)} bad: {faults[:3]}"
-
-
 if __name__ == "__main__":
     PORT = int(sys.argv[2]) if len(sys.argv) > 2 else 51423
-    if sys.argv[1] in ("connects", "hold"):
-        print({"connects": connects, "hold": hold}[sys.argv[1]](PORT))
+    if sys.argv[1] == "hold":
+        print(hold(PORT))
     else:
         talk = {"tcp": tcp, "udp": udp}[sys.argv[1]]
         sys.stdout.buffer.write(talk(PORT, sys.stdin.buffer.read()))

@@ -12,11 +12,11 @@ SECONDS = float(os.environ.get("NETSRVD_TEST_SECONDS", "10"))
 Found = TypeVar("Found")
 
 
-def wait_readable(descriptor: int, what: str) -> None:
-    """Return as soon as a descriptor is readable; fail if it is not within `SECONDS`."""
+def wait_readable(descriptor: int, what: str, seconds: float = SECONDS) -> None:
+    """Return as soon as a descriptor is readable; fail if it is not within so long."""
     poll = select.poll()
     poll.register(descriptor, select.POLLIN)
-    assert poll.poll(SECONDS * 1000), f"{what} did not come within {SECONDS:g} s"
+    assert poll.poll(seconds * 1000), f"{what} did not come within {seconds:g} s"
 
 
 def eventually(look: Callable[[], Found], what: str = "") -> Found:

@@ -1,0 +1,82 @@
+"""A machine with the package, and what is done and asked there."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from tests.support.machine import Machine
+from tests.support.patience import eventually
+
+SUPPORT = Path(__file__).parent
+PROGRAMS = ("echo_client.py", "load_client.py")
+CLIENT, LOAD_CLIENT = (f"/srv/{name}" for name in PROGRAMS)
+CONFIG = "/etc/netsrvd/conf.d/test.toml"
+SERVICE = "netsrvd.service"
+
+
+def install(machine: Machine, package: Path) -> None:
+    """Install the package with apt, as an administrator would, and copy the clients in."""
+    for program in PROGRAMS:
+        machine.copy_in(SUPPORT / program)
+    machine.run("apt-get", "install", "--yes", machine.copy_in(package))
+
+
+def tidy_up(machine: Machine) -> None:
+    """Have the socket listen and the service not run, without a configuration of a test's own."""
+    machine.run("rm", "-f", CONFIG)
+    machine.run("systemctl", "stop", SERVICE, check=False)
+    machine.run("systemctl", "reset-failed", check=False)
+    machine.run("systemctl", "start", "netsrvd.socket")
+
+
+def is_active(machine: Machine, unit: str) -> bool:
+    """Tell whether a unit is active."""
+    return machine.run("systemctl", "is-active", unit, check=False).stdout.strip() == "active"
+
+
+def shown(machine: Machine, name: str, unit: str = SERVICE) -> str:
+    """Return a property of a unit."""
+    return machine.run("systemctl", "show", "--value", f"--property={name}", unit).stdout.strip()
+
+
+def main_pid(machine: Machine, unit: str = SERVICE, other_than: str = "0") -> str:
+    """Return the PID of a unit's main process as soon as it is active with another than this."""
+
+    def look() -> str:
+        pid = shown(machine, "MainPID", unit)
+        return pid if pid not in {"0", other_than} and is_active(machine, unit) else ""
+
+    return eventually(look, f"{unit} runs anew")
+
+
+def configure(machine: Machine, text: str) -> None:
+    """Write a configuration file for one test."""
+    machine.run("sh", "-c", f"cat >{CONFIG}", input=text)
+
+
+def talk(machine: Machine, protocol: str, data: str) -> str:
+    """Have some text echoed by a client in the machine."""
+    return machine.run("python3", CLIENT, protocol, input=data).stdout
+
+
+@contextmanager
+def stopped(machine: Machine, unit: str) -> Iterator[None]:
+    """Have a unit's main process stand still meanwhile, neither ended nor running."""
+    pid = main_pid(machine, unit)
+    with ExitStack() as undo:
+        undo.callback(machine.run, "kill", "-CONT", pid)
+        machine.run("kill", "-STOP", pid)
+        eventually(lambda: state(machine, pid) == "T", f"{unit} stands still")
+        yield
+        assert state(machine, pid) == "T"
+
+
+def state(machine: Machine, pid: str) -> str:
+    """Return the state of a process in the machine, a letter of proc(5)."""
+    return machine.run("ps", "-o", "state=", "-p", pid).stdout.strip()
+
+
+def run_records(machine: Machine, pid: str, *args: str) -> list[dict[str, str]]:
+    """Return what the daemon with this PID has written to the journal itself."""
+    own = f"_PID={pid}", "_TRANSPORT=journal", "SYSLOG_IDENTIFIER=netsrvd"
+    return machine.journal(*own, *args)
