@@ -11,6 +11,7 @@ import errno
 import mmap
 import os
 import socket
+import struct
 import sys
 from contextlib import suppress
 from dataclasses import dataclass
@@ -137,6 +138,7 @@ class Batch:
     __slots__ = (
         "_buffers",
         "_control_at",
+        "_cuts",
         "_envelopes",
         "_flags",
         "_header_bytes",
@@ -148,7 +150,7 @@ class Batch:
         "_received",
         "_send_at",
         "_send_lengths",
-        "_slices",
+        "_stride",
         "payload_bytes",
     )
 
@@ -157,7 +159,7 @@ class Batch:
         stride = name_space + layout.control_length
         iovecs = (Iovec * BATCH)(), (Iovec * BATCH)()
         headers = (Mmsghdr * BATCH)(), (Mmsghdr * BATCH)()
-        envelopes: Any = (ctypes.c_char * (BATCH * stride))()  # a slice of it is bytes
+        envelopes = (ctypes.c_char * (BATCH * stride))()
         payloads = _untouched_memory(BATCH * payload_bytes)
         payloads_at = ctypes.addressof(ctypes.c_char.from_buffer(payloads))
         for header_row, iovec_row in zip(headers, iovecs, strict=True):
@@ -176,7 +178,8 @@ class Batch:
         self._buffers = (iovecs, headers)
         self._envelopes = envelopes
         self._payloads = memoryview(payloads)
-        self._slices = [slice(at, at + stride) for at in range(0, BATCH * stride, stride)]
+        self._stride = stride
+        self._cuts = [struct.Struct(f"{stride}s" * count) for count in range(BATCH + 1)]
         self._receive_at, self._send_at = (ctypes.addressof(row) for row in headers)
         self._header_bytes = ctypes.sizeof(Mmsghdr)
         self._received = _column(headers[0], Mmsghdr, Mmsghdr.length.offset)
@@ -201,13 +204,12 @@ class Batch:
             return 0
         raise OSError(number, os.strerror(number))
 
-    def envelopes(self, count: int) -> list[bytes]:
+    def envelopes(self, count: int) -> tuple[bytes, ...]:
         """Return, for each datagram, the bytes of its peer's name and of its local address.
 
         Equal bytes mean the same peer asking the same address through the same interface.
         """
-        buffer = self._envelopes
-        return [buffer[each] for each in self._slices[:count]]
+        return self._cuts[count].unpack_from(self._envelopes)
 
     def lengths(self, count: int) -> list[int]:
         """Return the length of each datagram's payload as far as it fitted."""
@@ -260,7 +262,7 @@ class Batch:
 
     def answer_from_asked(self, index: int, envelope: bytes) -> None:
         """Answer one datagram from the address it was sent to where `local` does not know it."""
-        start = self._slices[index].start + self._control_at
+        start = index * self._stride + self._control_at
         local, asked = self._layout.local, self._part(envelope, self._layout.asked)
         memoryview(self._envelopes).cast("B")[start + local.start : start + local.stop] = asked
 

@@ -47,8 +47,8 @@ class FakeBatch:
             raise self.error
         return len(self.letters)
 
-    def envelopes(self, count: int) -> list[bytes]:
-        return [letter.peer.encode() for letter in self.letters]
+    def envelopes(self, count: int) -> tuple[bytes, ...]:
+        return tuple(letter.peer.encode() for letter in self.letters)
 
     def lengths(self, count: int) -> list[int]:
         return [letter.size for letter in self.letters]
