@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import fields as fields_of
 from functools import cache
+from itertools import compress
 from operator import attrgetter
 from typing import NamedTuple
 
@@ -33,11 +34,11 @@ class Record(NamedTuple):
 def record(event: Event) -> Record:
     """Return the record of an event; fields that have nothing to say are left out.
 
-    Two of these a connection: 4 µs each, where a check of each value by itself would take 7
-    (`python -m timeit`). Nearly always all the values together are printable.
+    Two of these a connection, of 2 and 3 µs (`python -m timeit`). Nearly always all the values
+    together are printable.
     """
     names, values_of = _layout(type(event))  # type: ignore[arg-type] # a class is hashable
-    texts = [each if type(each) is str else _text(each) for each in values_of(event)]
+    texts = [f"{each:.6f}" if type(each) is float else f"{each}" for each in values_of(event)]
     message = event.text()
     together = " ".join((message, *texts))
     if len(together) > LONGEST_FIELD or not together.isprintable():
@@ -46,7 +47,7 @@ def record(event: Event) -> Record:
             _traceback(text) if name == TRACEBACK else printable(text)
             for name, text in zip(names, texts, strict=True)
         ]
-    fields = tuple(pair for pair in zip(names, texts, strict=True) if pair[1])
+    fields = tuple(compress(zip(names, texts, strict=True), texts))
     return Record(event.PRIORITY, event.MESSAGE_ID, message, fields)
 
 
@@ -57,10 +58,6 @@ def _layout(kind: type[Event]) -> tuple[tuple[str, ...], Callable[[Event], tuple
     get = attrgetter(*names)
     values_of = get if len(names) > 1 else lambda event: (get(event),)
     return tuple(FIELD_PREFIX + name.upper() for name in names), values_of
-
-
-def _text(value: object) -> str:
-    return f"{value:.6f}" if isinstance(value, float) else str(value)
 
 
 def _traceback(text: str) -> str:
