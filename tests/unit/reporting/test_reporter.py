@@ -94,6 +94,28 @@ def test_what_was_reported_before_the_start_is_written(make: Make) -> None:
     assert log.texts == [text(1)]
 
 
+def test_what_comes_while_it_rests_is_written_next(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After writing it leaves the others alone for a moment, and what they report comes next."""
+    log, rests = FakeLog(), []
+
+    def rest(seconds: float) -> None:
+        rests.append(seconds)
+        if len(rests) == 1:
+            reporter.put(event(1))
+            reporter.put(event(2))
+
+    monkeypatch.setattr(module, "sleep", rest)
+    reporter = make(log, starts=False)
+    reporter.put(event(0))
+    reporter.duty.start()
+    end(reporter)
+    assert log.texts == [text(number) for number in range(3)]
+    assert {*rests} == {module.REST_SECONDS}
+    assert 0 < module.REST_SECONDS < 0.05
+
+
 def test_the_level_decides_what_is_written(make: Make) -> None:
     """Events less important than the level are left out, which is no loss; it may change."""
     log = FakeLog()
