@@ -15,7 +15,7 @@ TICK = 0.05
 
 # Places that a thread comes to when a client has come.
 ACCEPTOR = "from netsrvd.listeners.acceptor import Acceptor as Owner\nname = '_take'"
-WORKER = "from netsrvd.listeners.worker import Worker as Owner\nname = '_receive'"
+WORKER = "from netsrvd.listeners.worker import Worker as Owner\nname = '_answer'"
 WORKER_LOOP = "from netsrvd.listeners.worker import Worker as Owner\nname = '_plan_sweeps'"
 RECEIVER = "from netsrvd.listeners.datagram import Receiver as Owner\nname = '_serve'"
 MAIN = "from netsrvd.daemon import Daemon as Owner\nname = '_tick'"
