@@ -4,6 +4,7 @@ The only place that knows all rooms. Read it from top to bottom: the configurati
 words of the rooms; sockets are adopted and opened; then come the parts that are built around them.
 """
 
+import itertools
 import os
 import sys
 from collections.abc import Callable, Iterable
@@ -87,10 +88,16 @@ def bind_all(wanted: changes.Endpoints) -> tuple[Sockets, list[Event]]:
             except bind.FamilyMissingError as error:
                 missing.append(FamilyMissing(listener.name, endpoint.protocol, str(error)))
     except NetsrvdError:
-        for [opened] in sockets.values():
-            opened.sock.close()
+        close_bound(sockets)
         raise
     return sockets, missing + _opened(sockets)
+
+
+def close_bound(sockets: Sockets) -> None:
+    """Close what was bound. What systemd passed stays open, for `activation.turn_away`."""
+    for opened in itertools.chain.from_iterable(sockets.values()):
+        if opened.origin == "bound":
+            opened.sock.close()
 
 
 def count_places(settings: Settings, sockets: int) -> tuple[int, list[Event]]:

@@ -47,9 +47,7 @@ def _prepare(arguments: argparse.Namespace, passed: list[activation.Passed]) -> 
     try:
         places, limit_notes = assembly.count_places(settings, count)
     except NetsrvdError:
-        for opened in sockets.values():
-            for one in opened:
-                one.sock.close()
+        assembly.close_bound(sockets)
         raise
     notes = log_notes + limit_notes + notes
     return Start(settings, path, sockets, places, notes, log, arguments.began_at)

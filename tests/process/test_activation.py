@@ -184,6 +184,22 @@ def test_a_faulty_configuration_turns_clients_away(
     assert _nothing_waits(good)
 
 
+FEW = "import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (20, 20))"
+
+
+def test_too_few_descriptors_turn_clients_away(start: Start, port: int, stack: ExitStack) -> None:
+    """Where there are descriptors for no connection at all the start fails, with the remedy, and
+    who waits for it is turned away, too.
+    """
+    good = opened(stack, port, *ALL_KINDS)
+    with connect(("127.0.0.1", port)) as client:
+        run = start(**passing(good), planted=FEW, ready=False)
+        run.wait_failure(69)
+        assert ended(client)
+    assert "raise LimitNOFILE=" in run.lines[0]
+    assert _nothing_waits(good)
+
+
 def _nothing_waits(sockets: list[socket.socket]) -> bool:
     for sock in sockets:
         sock.setblocking(False)
