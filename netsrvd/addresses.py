@@ -1,6 +1,7 @@
 """How socket addresses are written for people and compared by rules."""
 
 import socket
+from functools import lru_cache
 
 UNKNOWN = "0.0.0.0"  # noqa: S104 - compared with, not bound to
 """The local address of a datagram of which the kernel did not keep it."""
@@ -43,10 +44,12 @@ def interface_name(index: int) -> str:
         return str(index)
 
 
+@lru_cache(maxsize=1024)
 def source(host: str) -> str:
     """Return whom a peer shares its limits with: its IPv4 address, or the /64 of an IPv6 one.
 
-    Whoever has an IPv6 address has all of its /64 (RFC 6177), and so any number of them.
+    Whoever has an IPv6 address has all of its /64 (RFC 6177), and so any number of them. It is
+    asked for each datagram that is refused: 0.5 µs for IPv6, 0.06 for an address of late.
     """
     if ":" not in host:
         return host

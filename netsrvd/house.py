@@ -110,10 +110,10 @@ class House:
         for endpoint in plan.close:  # after that, so that a listener that moves keeps its counts
             self._close(endpoint)
         own_ports = own_udp_ports(self._every_socket())
-        for endpoint, listener in (plan.keep | plan.open).items():
-            mover = kept.get((endpoint.listener, endpoint.protocol))
-            if mover:
-                update_mover(mover, listener, own_ports)
+        served = (plan.keep | plan.open).items()
+        for key, listener in {(end.listener, end.protocol): each for end, each in served}.items():
+            if key in kept:
+                update_mover(kept[key], listener, own_ports)
         for mover in self._movers.values():
             # Before the workers are told, or a connection that is on its way to one with the old
             # settings would keep them.

@@ -12,6 +12,9 @@ from netsrvd.errors import UsageError
 
 DEFAULT_PORT = 51423
 
+LARGEST_DATAGRAM = 65_536
+"""Bytes that each datagram fits; a smaller burst would never let the largest ones through."""
+
 OptionValue = bool | int | float | str
 
 DEFAULT_OPTIONS: Mapping[str, OptionValue] = MappingProxyType({"TCP_NODELAY": True})

@@ -73,14 +73,11 @@ class Access:
     def rule_against(self, host: str) -> str:
         """Return the rule that keeps an address out, or nothing if it may come in."""
         entry = self.decisive(host)
-        return "" if entry and entry.allows else self.rule(host)
+        return "" if entry and entry.allows else _rule(entry)
 
     def rule(self, host: str) -> str:
         """Return the rule that decides about an address, for or against it."""
-        entry = self.decisive(host)
-        if entry is None:
-            return "no entry of allow contains it"
-        return f'{"allow" if entry.allows else "deny"} has "{entry.text}"'
+        return _rule(self.decisive(host))
 
     def decisive(self, host: str) -> Entry | None:
         """Return the entry that decides about an address, None if none contains it."""
@@ -90,6 +87,12 @@ class Access:
             if entry.family == family and number >> entry.shift == entry.number:
                 return entry
         return None
+
+
+def _rule(entry: Entry | None) -> str:
+    if entry is None:
+        return "no entry of allow contains it"
+    return f'{"allow" if entry.allows else "deny"} has "{entry.text}"'
 
 
 def _entries(texts: Iterable[str], *, allows: bool) -> list[Entry]:

@@ -2,9 +2,8 @@
 
 from typing import NamedTuple
 
-from netsrvd.addresses import source
 from netsrvd.admission.access import Access
-from netsrvd.admission.sources import Limits, Sources
+from netsrvd.admission.sources import Limits, Sources, share
 from netsrvd.settings import ListenerSettings
 
 KNOWN_KEPT = 1024
@@ -65,11 +64,6 @@ class ConnectionGate:
         if known is None:
             if len(self._known) >= KNOWN_KEPT:
                 self._known.clear()
-            unlimited = not self._unlimited.rule_against(host)
-            known = Known(
-                self._access.rule_against(host),
-                host if unlimited else source(host),
-                None if unlimited else self._limits,
-            )
-            self._known[host] = known
+            shared = share(host, self._unlimited, self._limits)
+            known = self._known[host] = Known(self._access.rule_against(host), *shared)
         return known

@@ -5,13 +5,11 @@ The sender of a datagram can be forged, and the answer goes to whoever the sende
 
 from collections.abc import Callable, Collection
 
-from netsrvd.addresses import UNKNOWN, source
+from netsrvd.addresses import UNKNOWN
 from netsrvd.admission.access import Access
 from netsrvd.admission.ports import Ports
-from netsrvd.admission.sources import Bucket, Limits, Source, Sources
-from netsrvd.settings import ListenerSettings
-
-LARGEST_DATAGRAM = 65_536
+from netsrvd.admission.sources import Bucket, Limits, Source, Sources, share
+from netsrvd.settings import LARGEST_DATAGRAM, ListenerSettings
 
 IsBroadcast = Callable[[str], bool]
 """Whether an IPv4 address is the broadcast address of a network that this host is in."""
@@ -72,9 +70,7 @@ class DatagramGate:
 
     def enter(self, host: str) -> Source:
         """Return the source of a peer whose flow begins; it knows how much it may ask for."""
-        unlimited = not self._unlimited.rule_against(host)
-        name = host if unlimited else source(host)
-        found = self._sources.find(name, None if unlimited else self._limits)
+        found = self._sources.find(*share(host, self._unlimited, self._limits))
         self._sources.arrive(found)
         return found
 

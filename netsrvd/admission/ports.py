@@ -29,7 +29,7 @@ TABLE = {
 }
 
 _RANGE = re.compile(r"([0-9]{1,5})(?:-([0-9]{1,5}))?")
-HIGHEST = 65535
+HIGHEST_PORT = 65535
 
 
 def checked_ports(value: object) -> str:
@@ -39,7 +39,7 @@ def checked_ports(value: object) -> str:
     if isinstance(value, int) and not isinstance(value, bool):
         value = str(value)
     found = _RANGE.fullmatch(value) if isinstance(value, str) else None
-    if found and int(found[1]) <= int(found[2] or found[1]) <= HIGHEST:
+    if found and int(found[1]) <= int(found[2] or found[1]) <= HIGHEST_PORT:
         return found[0]
     known = ", ".join(f'"{word}"' for word in TABLE)
     raise ValueError(f'ports, ranges such as "6000-6063", or the words {known}')

@@ -6,6 +6,9 @@ A source is an IPv4 address or the /64 of an IPv6 one (`addresses.source`).
 from dataclasses import dataclass, field
 from math import inf
 
+from netsrvd.addresses import source
+from netsrvd.admission.access import Access
+
 RESTING_KEPT = 4096
 """Sources without a connection or flow whose allowance is remembered; the least recent leaves."""
 
@@ -91,6 +94,11 @@ class Source:
         return ""
 
 
+def share(host: str, unlimited: Access, limits: Limits) -> tuple[str, Limits | None]:
+    """Return the source of an address and its limits; one without any is a source by itself."""
+    return (source(host), limits) if unlimited.rule_against(host) else (host, None)
+
+
 class Sources:
     """Those who are present, and of those who were the most recent. Owned by one thread."""
 
@@ -100,42 +108,38 @@ class Sources:
         self._present: dict[str, Source] = {}
         self._resting: dict[str, Source] = {}
 
-    def __len__(self) -> int:
-        """Return how many are known."""
-        return len(self._present) + len(self._resting)
-
     def find(self, name: str, limits: Limits | None) -> Source:
         """Return what is known of a source, which is nothing yet if it is a new one."""
-        source = self._present.get(name)
-        if source is None:
-            source = self._resting.pop(name, None) or Source(name, limits)
-            self._rest(source)
-        if source.limited is (limits is None):  # a reload has changed which it is
-            source.renew(limits)
-        return source
+        found = self._present.get(name)
+        if found is None:
+            found = self._resting.pop(name, None) or Source(name, limits)
+            self._rest(found)
+        if found.limited is (limits is None):  # a reload has changed which it is
+            found.renew(limits)
+        return found
 
-    def arrive(self, source: Source) -> None:
+    def arrive(self, found: Source) -> None:
         """Keep a source until it has left as often as it has arrived."""
-        source.present += 1
-        if source.present == 1:
-            self._resting.pop(source.name, None)
-            self._present[source.name] = source
+        found.present += 1
+        if found.present == 1:
+            self._resting.pop(found.name, None)
+            self._present[found.name] = found
 
     def leave(self, name: str) -> None:
         """Let go of a source that has arrived."""
-        source = self._present[name]
-        source.present -= 1
-        if not source.present:
+        found = self._present[name]
+        found.present -= 1
+        if not found.present:
             del self._present[name]
-            self._rest(source)
+            self._rest(found)
 
-    def renew(self, limits: Limits | None) -> None:
+    def renew(self, limits: Limits) -> None:
         """Have all of them begin anew, those without limits as well as before."""
         for table in (self._present, self._resting):
-            for source in table.values():
-                source.renew(limits if source.limited else None)
+            for found in table.values():
+                found.renew(limits if found.limited else None)
 
-    def _rest(self, source: Source) -> None:
-        self._resting[source.name] = source
+    def _rest(self, found: Source) -> None:
+        self._resting[found.name] = found
         while len(self._resting) > RESTING_KEPT:
             del self._resting[next(iter(self._resting))]

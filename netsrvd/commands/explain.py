@@ -11,13 +11,12 @@ from netsrvd.addresses import UNKNOWN, shown, source
 from netsrvd.admission.access import Access
 from netsrvd.admission.connections import ConnectionGate
 from netsrvd.admission.datagrams import DatagramGate
+from netsrvd.admission.ports import HIGHEST_PORT
 from netsrvd.errors import UsageError
 from netsrvd.settings import ListenerSettings, Settings
 from netsrvd.sockets.broadcast import is_broadcast
 
 REFUSED = 1
-
-HIGHEST_PORT = 65535
 
 _WITH_PORT = re.compile(r"(?:\[(.+)\]|([^:]+)):([0-9]{1,5})")
 

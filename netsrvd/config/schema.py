@@ -12,6 +12,7 @@ from netsrvd.config.overlaps import Taken
 from netsrvd.config.values import Kind
 from netsrvd.events import LEVELS
 from netsrvd.settings import (
+    LARGEST_DATAGRAM,
     ListenerSettings,
     LogSettings,
     OptionValue,
@@ -20,8 +21,6 @@ from netsrvd.settings import (
 
 YEAR = 365 * 86400.0
 TERABYTE = 1 << 40
-LARGEST_DATAGRAM = 65_536
-"""A smaller burst would never let the largest datagrams through."""
 MOST_HINTS = 100
 """To look for the nearest of all socket options takes 0.4 ms, to list them 2 KB."""
 

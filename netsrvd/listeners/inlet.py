@@ -103,7 +103,7 @@ class Inlet:
         self._strangers.clear()
         for envelope, flow in list(self.flows.items()):
             flow.settings = self._desk.settings
-            if self._judge(envelope):
+            if self._desk.gate.refusal(*self._read(envelope)):
                 self.end(envelope, "reload")
 
     def end(self, envelope: bytes, reason: str) -> None:
@@ -134,38 +134,35 @@ class Inlet:
         """Begin the flow of a new peer; None for one that is refused, which is told and counted."""
         stranger = self._strangers.get(envelope)
         if stranger is None:
-            refusal = self._judge(envelope)
+            peer, asked, local = self._read(envelope)
+            refusal = self._desk.gate.refusal(peer, asked, local)
             if not refusal:
-                return self._begin(envelope, now)
+                flow = self._begin(peer, (asked, self.local[1]), now, unknown=local == UNKNOWN)
+                self.flows[envelope] = flow
+                return flow
             if len(self._strangers) >= STRANGERS_KEPT:
                 self._strangers.clear()
-            stranger = refusal, self.batch.peer(envelope), self._asked(envelope)
-            self._strangers[envelope] = stranger
+            stranger = self._strangers[envelope] = refusal, peer, (asked, self.local[1])
         self._desk.counters.datagrams_refused += 1
         self._desk.refusals.add(*stranger, now)
         return None
 
-    def _begin(self, envelope: bytes, now: float) -> Flow:
-        batch, desk = self.batch, self._desk
-        peer = batch.peer(envelope)
-        unknown = batch.local(envelope) == UNKNOWN
+    def _begin(
+        self, peer: tuple[str, int], local: tuple[str, int], now: float, *, unknown: bool
+    ) -> Flow:
+        desk = self._desk
         source = desk.gate.enter(peer[0])
-        local = self._asked(envelope)
         flow = Flow(desk.settings, peer, local, source, now, source_unknown=unknown)
-        self.flows[envelope] = flow
         desk.counters.flows += 1
         flow.told = desk.may_tell(now)
         if flow.told:
             desk.report(flow.began())
         return flow
 
-    def _judge(self, envelope: bytes) -> Refusal | None:
+    def _read(self, envelope: bytes) -> tuple[tuple[str, int], str, str]:
+        """Return the peer, the address that it asked, and the one of ours that received it."""
         batch = self.batch
-        peer, asked, local = batch.peer(envelope), batch.asked(envelope), batch.local(envelope)
-        return self._desk.gate.refusal(peer, asked, local)
-
-    def _asked(self, envelope: bytes) -> tuple[str, int]:
-        return self.batch.asked(envelope), self.local[1]
+        return batch.peer(envelope), batch.asked(envelope), batch.local(envelope)
 
     def _refuse(self, flow: Flow, reason: str, now: float) -> None:
         """Count a datagram that exceeds a limit."""

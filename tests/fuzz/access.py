@@ -6,7 +6,7 @@ from itertools import product
 
 from netsrvd.addresses import host_and_port, shown
 from netsrvd.admission.access import MAPPED, WORDS, Access, checked_entry
-from netsrvd.admission.ports import Ports, checked_ports
+from netsrvd.admission.ports import HIGHEST_PORT, Ports, checked_ports
 from netsrvd.commands import explain
 from netsrvd.config import values
 from netsrvd.errors import UsageError
@@ -43,7 +43,7 @@ def check(data: bytes) -> None:
         assert isinstance(Ports([ports], {7}).rule_against(7), str)
     with suppress(UsageError):
         host, port = explain.address(text)
-        assert 0 <= port <= explain.HIGHEST_PORT
+        assert 0 <= port <= HIGHEST_PORT
         _is_shown_whole(host)
 
 

@@ -145,6 +145,17 @@ def test_a_reload_closes_keeps_and_opens(site: Site) -> None:
     assert site.log.texts == [ListeningEnded("one", "tcp", "127.0.0.1", 51423).text()]
 
 
+def test_a_listener_of_two_sockets_is_updated_once(site: Site) -> None:
+    """Its thread gets the new settings once, however many addresses it serves."""
+    both = replace(TWO, hosts=("127.0.0.1", "::1"))
+    before, after = Settings(listeners=(both,)), Settings(listeners=(replace(both, allow=()),))
+    plan = changes.plan(before, after, ())
+    assert len(plan.keep) == 2
+    site.steps.clear()
+    site.house.apply(plan, {}, 100, after)
+    assert site.steps.count("update two") == 1
+
+
 def test_reloads_without_end_cost_nothing(site: Site) -> None:
     """What a closed listener counted stays in the sums, and its port is used again."""
     plans = [changes.plan(SETTINGS, Settings(listeners=(TWO,)), ())]

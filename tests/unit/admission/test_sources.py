@@ -110,11 +110,11 @@ def test_those_present_are_kept_however_many_come_after(monkeypatch: pytest.Monk
     table.arrive(inside)
     for number in range(10):
         table.find(str(number), LIMITS)
-    assert len(table) == 1 + 3
+    assert (len(table._present), len(table._resting)) == (1, 3)
     assert table.find("inside", LIMITS) is inside
     table.leave("inside")
     assert table.find("inside", LIMITS) is inside
-    assert len(table) == 3
+    assert (len(table._present), len(table._resting)) == (0, 3)
 
 
 def test_leaving_takes_as_often_as_arriving() -> None:
