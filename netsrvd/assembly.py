@@ -8,6 +8,7 @@ import itertools
 import os
 import sys
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 from netsrvd.admission.access import Access, checked_entry
@@ -17,7 +18,7 @@ from netsrvd.admission.ports import checked_ports
 from netsrvd.config import changes, files
 from netsrvd.config.schema import Vocabulary
 from netsrvd.duty import OnFailure
-from netsrvd.errors import DetachError, NetsrvdError
+from netsrvd.errors import ConfigError, DetachError, NetsrvdError
 from netsrvd.events import LEVELS, Event
 from netsrvd.events.connections import ConnectionsLimited
 from netsrvd.events.log import LogFallback
@@ -29,7 +30,8 @@ from netsrvd.listeners.places import Places
 from netsrvd.listeners.worker import Worker
 from netsrvd.reporting import journal, stderr, syslog
 from netsrvd.reporting.reporter import Log, Reporter
-from netsrvd.services import SERVICES
+from netsrvd.services import SERVICES, prepare
+from netsrvd.services.base import Present, Service
 from netsrvd.settings import Endpoint, ListenerSettings, Settings
 from netsrvd.sockets import activation, bind, broadcast, descriptors, options
 from netsrvd.sockets.activation import Passed
@@ -57,6 +59,27 @@ Mover = Acceptor | Receiver
 def read_configuration(path: Path | None) -> files.Configuration:
     """Read and check the configuration; raises ConfigError with all its faults."""
     return files.load(path, WORDS)
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """The service of each listener, by its name, and what tells them who is present."""
+
+    by_name: dict[str, Service]
+    present: Present
+
+
+def prepare_services(settings: Settings, present: Present) -> Services:
+    """Return the service of each listener; raises ConfigError where one cannot be had."""
+    found, problems = {}, []
+    for listener in settings.listeners:
+        try:
+            found[listener.name] = prepare(listener.service, listener, present)
+        except (OSError, ValueError) as error:
+            problems.append(f"listener {listener.name}: service {listener.service}: {error}")
+    if problems:
+        raise ConfigError(problems)
+    return Services(found, present)
 
 
 def open_sockets(settings: Settings, passed: list[Passed]) -> tuple[Sockets, list[Event]]:
@@ -160,6 +183,7 @@ def build_reporter(settings: Settings, log: str, on_failure: OnFailure) -> Repor
 def build_mover(
     protocol: str,
     listener: ListenerSettings,
+    service: Service,
     own_ports: frozenset[int],
     places: Places,
     workers: list[Worker],
@@ -168,21 +192,21 @@ def build_mover(
     on_failure: OnFailure,
 ) -> Mover:
     """Build what serves the sockets of a listener by one protocol; they are opened into it."""
-    service = SERVICES[listener.service]
     if protocol == "udp":
         gate = DatagramGate(listener, own_ports, broadcast.is_broadcast)
-        return Receiver(listener, gate, service.datagrams(), report, on_failure)
+        return Receiver(listener, gate, service.datagrams, report, on_failure)
     door = ConnectionGate(listener)
     return Acceptor(listener, door, service.stream, workers, places, report, identify, on_failure)
 
 
-def update_mover(mover: Mover, listener: ListenerSettings, own_ports: frozenset[int]) -> None:
+def update_mover(
+    mover: Mover, listener: ListenerSettings, service: Service, own_ports: frozenset[int]
+) -> None:
     """Give what serves a listener its new settings."""
-    service = SERVICES[listener.service]
     if isinstance(mover, Acceptor):
         mover.update(listener, service.stream)
     else:
-        mover.update(listener, service.datagrams(), own_ports)
+        mover.update(listener, service.datagrams, own_ports)
 
 
 def update_workers(workers: list[Worker], settings: Settings) -> None:

@@ -14,7 +14,14 @@ from pathlib import Path
 from time import monotonic
 
 import netsrvd
-from netsrvd.assembly import Sockets, bind_all, count_places, read_configuration
+from netsrvd.assembly import (
+    Services,
+    Sockets,
+    bind_all,
+    count_places,
+    prepare_services,
+    read_configuration,
+)
 from netsrvd.config import changes
 from netsrvd.errors import NetsrvdError
 from netsrvd.events import Event
@@ -44,6 +51,7 @@ class Start:
     settings: Settings
     config_path: Path | None
     sockets: Sockets
+    services: Services
     places: int
     """How many connections may be live at once."""
     notes: list[Event]
@@ -60,7 +68,9 @@ class Daemon:
         self._settings = start.settings
         self._notifier = Notifier()
         self._ping = 0
-        self._house = House(start.settings, start.sockets, start.places, start.log, wake_main)
+        self._house = House(
+            start.settings, start.sockets, start.services, start.places, start.log, wake_main
+        )
 
     def run(self) -> int:
         """Serve until a signal or a failure ends it; return the exit status."""
@@ -115,6 +125,7 @@ class Daemon:
         self._notifier.reloading()
         try:
             settings = read_configuration(self._start.config_path).settings
+            services = prepare_services(settings, self._start.services.present)
             plan = changes.plan(self._settings, settings, self._house.adopted)
             places, limit_notes = count_places(settings, len(plan.keep) + len(plan.open))
             sockets, notes = bind_all(plan.open)
@@ -122,7 +133,7 @@ class Daemon:
             self._house.report(ReloadFailed(str(error)))
             self._notifier.ready(f"Reload failed, the old configuration is in force: {error}")
             return
-        self._house.apply(plan, sockets, places, settings)
+        self._house.apply(plan, sockets, services, places, settings)
         self._settings = settings
         for note in limit_notes + notes:
             self._house.report(note)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 
 from netsrvd.assembly import (
     Mover,
+    Services,
     Sockets,
     build_mover,
     build_reporter,
@@ -21,6 +22,7 @@ from netsrvd.duty import Duty
 from netsrvd.events import LEVELS
 from netsrvd.events.life import ThreadFailed
 from netsrvd.events.sockets import ListeningEnded
+from netsrvd.listeners.contracts import Client
 from netsrvd.listeners.datagram import Receiver
 from netsrvd.listeners.places import Places
 from netsrvd.listeners.worker import Worker
@@ -46,11 +48,14 @@ class House:
         self,
         settings: Settings,
         sockets: Sockets,
+        services: Services,
         places: int,
         log: str,
         wake: Callable[[], None],
     ) -> None:
         self._wake = wake
+        self._services = services
+        services.present.look = self.clients
         self.failures: list[str] = []
         self.reporter = build_reporter(settings, log, self.failed)
         self.report = self.reporter.port()
@@ -86,6 +91,10 @@ class House:
         """How many UDP flows are live."""
         return sum(mover.flows for mover in self._movers.values() if isinstance(mover, Receiver))
 
+    def clients(self) -> list[Client]:
+        """Return the clients that are connected (any thread)."""
+        return [client for worker in self.workers for client in worker.clients()]
+
     def counters(self) -> Counters:
         """Return the sums of all threads since the start."""
         parts = (*self._movers.values(), *self.workers)
@@ -101,8 +110,16 @@ class House:
         for duty in reversed(self.duties()):
             duty.start()
 
-    def apply(self, plan: changes.Plan, sockets: Sockets, places: int, settings: Settings) -> None:
+    def apply(
+        self,
+        plan: changes.Plan,
+        sockets: Sockets,
+        services: Services,
+        places: int,
+        settings: Settings,
+    ) -> None:
         """Change what runs to the new settings; cannot fail. Returns when they are in force."""
+        self._services = services
         self.reporter.level = LEVELS[settings.log.level]
         self._places.resize(places)
         kept = dict(self._movers)
@@ -113,7 +130,7 @@ class House:
         served = (plan.keep | plan.open).items()
         for key, listener in {(end.listener, end.protocol): each for end, each in served}.items():
             if key in kept:
-                update_mover(kept[key], listener, own_ports)
+                update_mover(kept[key], listener, services.by_name[listener.name], own_ports)
         for mover in self._movers.values():
             # Before the workers are told, or a connection that is on its way to one with the old
             # settings would keep them.
@@ -176,6 +193,7 @@ class House:
                 self._movers[key] = build_mover(
                     opened.protocol,
                     opened.listener,
+                    self._services.by_name[opened.listener.name],
                     own_ports,
                     self._places,
                     self.workers,

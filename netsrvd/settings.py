@@ -76,6 +76,8 @@ class ListenerSettings:
     byte_burst: int = 16 << 20
     reply_rate: int = 128 << 20
     """Bytes a second in answers to the datagrams of all sources; 0 for any number."""
+    reply_floor_bytes: int = 0
+    """How long the answer to a shorter datagram may be, at least what its service says."""
     max_flows: int = 4096
     """UDP peers remembered at once for each socket; the oldest leaves when one more comes."""
     idle_seconds: float = 600.0

@@ -3,6 +3,7 @@
 import argparse
 
 from netsrvd import assembly
+from netsrvd.services.base import Present
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -11,6 +12,7 @@ def run(arguments: argparse.Namespace) -> int:
     Raises ConfigError with all faults of all files.
     """
     configuration = assembly.read_configuration(arguments.config)
+    assembly.prepare_services(configuration.settings, Present())
     for line in configuration.lines(assembly.WORDS):
         print(line)
     return 0

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from netsrvd import assembly, detach
 from netsrvd.daemon import Daemon, Start
 from netsrvd.errors import NetsrvdError, UsageError
+from netsrvd.services.base import Present
 from netsrvd.sockets import activation
 
 
@@ -40,6 +41,7 @@ def _prepare(arguments: argparse.Namespace, passed: list[activation.Passed]) -> 
     # A path must still be right when a reload reads it again in another working directory.
     path = arguments.config and arguments.config.absolute()
     settings = assembly.read_configuration(path).settings
+    services = assembly.prepare_services(settings, Present())
     target = arguments.log or settings.log.target
     log, log_notes = assembly.choose_log(target, detached=arguments.detach)
     sockets, notes = assembly.open_sockets(settings, passed)
@@ -50,4 +52,4 @@ def _prepare(arguments: argparse.Namespace, passed: list[activation.Passed]) -> 
         assembly.close_bound(sockets)
         raise
     notes = log_notes + limit_notes + notes
-    return Start(settings, path, sockets, places, notes, log, arguments.began_at)
+    return Start(settings, path, sockets, services, places, notes, log, arguments.began_at)

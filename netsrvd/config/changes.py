@@ -18,6 +18,7 @@ KEYS = {
     "write_seconds": "write_timeout",
     "flow_seconds": "flow_timeout",
     "refusal_seconds": "refusal_window",
+    "reply_floor_bytes": "reply_floor",
 }
 """The keys of the files where a field of the settings has another name, mostly for its unit."""
 

@@ -114,6 +114,7 @@ def listener_rules(words: Vocabulary) -> tuple[Rule, ...]:
         Rule("byte_rate", "byte_rate", values.size(0, TERABYTE)),
         Rule("byte_burst", "byte_burst", values.size(LARGEST_DATAGRAM, TERABYTE)),
         Rule("reply_rate", "reply_rate", values.size(0, TERABYTE)),
+        Rule("reply_floor", "reply_floor_bytes", values.size(0, LARGEST_DATAGRAM)),
         Rule("max_flows", "max_flows", values.integer(1, 1_000_000)),
         Rule("idle_timeout", "idle_seconds", values.duration(0, YEAR)),
         Rule("write_timeout", "write_seconds", values.duration(0, YEAR)),

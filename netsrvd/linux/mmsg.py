@@ -8,16 +8,15 @@ the whole batch.
 
 import ctypes
 import errno
-import mmap
 import os
 import socket
 import struct
 import sys
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 from netsrvd.addresses import host_and_port, unmapped
+from netsrvd.linux.memory import untouched_memory
 
 BATCH = 64
 """Datagrams in one call. More gains nothing measurable and holds the others up longer."""
@@ -160,7 +159,7 @@ class Batch:
         iovecs = (Iovec * BATCH)(), (Iovec * BATCH)()
         headers = (Mmsghdr * BATCH)(), (Mmsghdr * BATCH)()
         envelopes = (ctypes.c_char * (BATCH * stride))()
-        payloads = _untouched_memory(BATCH * payload_bytes)
+        payloads = untouched_memory(BATCH * payload_bytes)
         payloads_at = ctypes.addressof(ctypes.c_char.from_buffer(payloads))
         for header_row, iovec_row in zip(headers, iovecs, strict=True):
             for index in range(BATCH):
@@ -255,6 +254,17 @@ class Batch:
         self._send_lengths[:count] = self._received[:count]
         self._interfaces[:count] = self._no_interfaces[:count]
 
+    def reply(self, index: int, answer: bytes, floor_bytes: int) -> int:
+        """Make an answer of its own to one datagram; return how long it became.
+
+        It is cut to the datagram's length, or to `floor_bytes` for a shorter one.
+        """
+        length = min(len(answer), max(self._received[index], floor_bytes), self.payload_bytes)
+        start = index * self.payload_bytes
+        self._payloads[start : start + length] = answer[:length]
+        self._send_lengths[index] = length
+        return length
+
     def pin(self, index: int, envelope: bytes) -> None:
         """Answer one datagram through the interface that it came from (link-local addresses)."""
         interface = self._part(envelope, self._layout.interface)
@@ -280,17 +290,6 @@ class Batch:
 
     def _part(self, envelope: bytes, part: slice) -> bytes:
         return envelope[self._control_at + part.start : self._control_at + part.stop]
-
-
-def _untouched_memory(size: int) -> mmap.mmap:
-    """Return memory of which no page exists until it is written to, and then that page alone.
-
-    Room for the largest datagram is 4 MiB a batch; the usual small ones touch a page each.
-    """
-    memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    with suppress(OSError):  # EINVAL: a kernel without huge pages
-        memory.madvise(mmap.MADV_NOHUGEPAGE)
-    return memory
 
 
 def _column(rows: ctypes.Array[Any], kind: type[ctypes.Structure], offset: int) -> memoryview:

@@ -1,11 +1,42 @@
 """One TCP connection from accept to close: what is known of it, and its two records."""
 
 import socket
+import traceback
 from collections.abc import Callable
+from time import time
 
-from netsrvd.events.connections import Accepted, Closed
+from netsrvd.events.connections import Accepted, Closed, ServiceFailed
 from netsrvd.listeners.contracts import StreamFactory, StreamService
 from netsrvd.settings import ListenerSettings
+
+LINGER_SECONDS = 2.0
+"""How long to wait for the client's end after ours. A connection that is closed before all that
+came was read is reset, and a reset takes from the client what it has not read yet (RFC 1122,
+4.2.2.13).
+"""
+
+
+class Parting:
+    """The service of a connection that has said all: it listens for the client's end."""
+
+    __slots__ = ()
+    finished = False
+    heedless = True
+
+    def greeting(self) -> bytes:
+        """Return nothing."""
+        return b""
+
+    def respond(self, data: bytes) -> bytes:  # noqa: ARG002 - nobody is there to hear it
+        """Return nothing."""
+        return b""
+
+    def more(self) -> bytes:
+        """Return nothing."""
+        return b""
+
+
+PARTING = Parting()
 
 
 class Connection:
@@ -22,6 +53,7 @@ class Connection:
         "identity",
         "local",
         "opened_at",
+        "parts_at",
         "peer",
         "service",
         "settings",
@@ -52,11 +84,19 @@ class Connection:
         """What the peer has not taken yet. While it stands, nothing more is read."""
         self.client_done = False
         """The client has shut down its side: what is left to send is sent, then we close."""
+        self.parts_at = 0.0
+        """All is said and sent; what the client still sends is thrown away until then."""
 
     def begin(self) -> bytes:
         """Make the service and return its greeting; may raise whatever the service raises."""
-        self.service: StreamService = self._make_service()
+        self.service: StreamService = self._make_service(self, time())
         return self.service.greeting()
+
+    def part(self, now: float) -> None:
+        """Let the client have all that was said, to the last byte, before the connection closes."""
+        self.sock.shutdown(socket.SHUT_WR)
+        self.parts_at = now + LINGER_SECONDS
+        self.service = PARTING
 
     def accepted(self) -> Accepted:
         """Return the record of its beginning."""
@@ -79,8 +119,16 @@ class Connection:
             error,
         )
 
+    def service_failed(self, error: Exception) -> ServiceFailed:
+        """Return the record of a bug in its service."""
+        text = "".join(traceback.format_exception(error))
+        names = self.settings.name, self.settings.service
+        return ServiceFailed(*names, *self.peer, repr(error), text, self.identity)
+
     def overdue(self, now: float) -> str:
         """Return the reason to end it now, for being silent or taking nothing; else nothing."""
+        if self.parts_at:
+            return "finished" if now >= self.parts_at else ""
         if self.backlog is None:
             limit, reason = self.settings.idle_seconds, "idle"
         else:

@@ -18,12 +18,28 @@ class Report(Protocol):
         """True while new connections and peers should wait, so that no record is lost."""
 
 
+class Client(Protocol):
+    """Who asks a service, and where."""
+
+    @property
+    def peer(self) -> tuple[str, int]:
+        """Return the client's address and port."""
+
+    @property
+    def local(self) -> tuple[str, int]:
+        """Return the address and port of ours that it asked."""
+
+
 class StreamService(Protocol):
     """One TCP connection's service. It never sees a socket, a clock or a thread."""
 
     @property
     def finished(self) -> bool:
-        """True when all has been said: the connection closes once the last byte is sent."""
+        """True when all has been said: the connection ends once the client has it."""
+
+    @property
+    def heedless(self) -> bool:
+        """True if what the client sends is thrown away, also while it takes nothing."""
 
     def greeting(self) -> bytes:
         """Return what is sent before the client has said anything."""
@@ -35,21 +51,23 @@ class StreamService(Protocol):
         """Return what is sent next, asked only when the peer has taken everything so far."""
 
 
-StreamFactory = Callable[[], StreamService]
-
-
-class Batch(Protocol):
-    """What a service may do with the datagrams that came together."""
-
-    def reply_as_received(self, count: int) -> None:
-        """Make each payload its own answer."""
+StreamFactory = Callable[[Client, float], StreamService]
+"""Is given the time, too, in seconds since 1970."""
 
 
 class DatagramService(Protocol):
-    """The service of one UDP socket, asked once a batch."""
+    """The service of a listener's datagrams."""
 
-    def answer(self, batch: Batch, count: int) -> None:
-        """Make the answers to the `count` datagrams of a batch."""
+    @property
+    def as_received(self) -> bool:
+        """True if each datagram is its own answer; then it is not asked."""
+
+    @property
+    def reply_floor_bytes(self) -> int:
+        """How long an answer to a shorter datagram may be."""
+
+    def answer(self, payload: memoryview, client: Client, at: float) -> bytes | None:
+        """Return the answer to one datagram, None for none; may raise whatever it raises."""
 
 
 Refusal = tuple[str, str]

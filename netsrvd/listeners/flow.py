@@ -20,6 +20,7 @@ class Flow:
         "received",
         "refused",
         "settings",
+        "silent",
         "source",
         "source_unknown",
         "special",
@@ -43,8 +44,9 @@ class Flow:
         self.local = local
         self.source = source
         self.opened_at = self.active_at = now
-        self.received = self.refused = self.truncated = self.unsent = 0
+        self.received = self.refused = self.truncated = self.unsent = self.silent = 0
         self.bytes_received = self.bytes_unanswered = 0
+        """By how much fewer bytes were sent than came: below 0 where the answers are longer."""
         self.error = ""
         """The last error of sending to this peer."""
         self.pinned = local[0].startswith(("fe80:", "169.254."))
@@ -70,7 +72,7 @@ class Flow:
             reason,
             self.active_at - self.opened_at,
             self.received,
-            self.received - self.refused - self.truncated - self.unsent,
+            self.received - self.refused - self.truncated - self.unsent - self.silent,
             self.refused,
             self.truncated,
             self.unsent,

@@ -3,6 +3,7 @@
 import socket
 import traceback
 from dataclasses import dataclass
+from time import time
 
 from netsrvd.addresses import UNKNOWN, host_and_port
 from netsrvd.counters import Counters
@@ -71,7 +72,7 @@ class Inlet:
         if not count:
             return
         envelopes, lengths = batch.envelopes(count), batch.lengths(count)
-        failure = self._service_failure(count)
+        batch.reply_as_received(count)
         flows: list[Flow | None] = []
         unanswered = []
         for index, envelope in enumerate(envelopes):
@@ -89,14 +90,13 @@ class Inlet:
                 unanswered.append(index)
             elif flow.special:
                 self._redirect(index, envelope, flow)
-        if failure:
-            unanswered = self._all_failed(failure, flows, unanswered)
-        else:
-            unanswered = self._with_truncated(flows, unanswered)
-        self._answer(flows, lengths, unanswered)
-        self._make_room()
         desk.counters.datagrams_received += count
         desk.counters.bytes_received += sum(lengths)
+        unanswered = self._with_truncated(flows, unanswered)
+        if not desk.service.as_received:
+            unanswered = self._ask(flows, lengths, unanswered)
+        self._answer(flows, lengths, unanswered)
+        self._make_room()
 
     def rejudge(self) -> None:
         """Judge all peers by the desk's new settings; those who stay out from now on end."""
@@ -178,28 +178,46 @@ class Inlet:
         if flow.source_unknown:
             self.batch.answer_from_asked(index, envelope)
 
-    def _service_failure(self, count: int) -> Exception | None:
-        """Have the service make the answers; return what it raised."""
-        try:
-            self._desk.service.answer(self.batch, count)
-        except Exception as error:  # noqa: BLE001 - a bug in a service, reported with traceback
-            return error
-        return None
-
-    def _all_failed(
-        self, error: Exception, flows: list[Flow | None], unanswered: list[int]
+    def _ask(
+        self, flows: list[Flow | None], lengths: list[int], unanswered: list[int]
     ) -> list[int]:
-        """Report a failure that leaves a whole batch without answers; return all its indexes."""
-        failed = [flow for index, flow in enumerate(flows) if flow and index not in unanswered]
-        for flow in failed:
+        """Have the service make each answer; return the indexes of those without one.
+
+        `lengths` becomes those of the answers.
+        """
+        service, at, without = self._desk.service, time(), set(unanswered)
+        failed: list[tuple[Flow, Exception]] = []
+        for index, flow in enumerate(flows):
+            if flow is None or index in without:
+                continue
+            try:
+                answer = service.answer(self.batch.payload(index), flow, at)
+            except Exception as error:  # noqa: BLE001 - a bug in a service, reported with traceback
+                failed.append((flow, error))
+                without.add(index)
+                continue
+            if answer is None:
+                flow.silent += 1
+                without.add(index)
+            else:
+                floor = max(service.reply_floor_bytes, self._desk.settings.reply_floor_bytes)
+                sent = self.batch.reply(index, answer, floor)
+                flow.bytes_unanswered += lengths[index] - sent
+                lengths[index] = sent
+        if failed:
+            self._service_failed(failed)
+        return sorted(without)
+
+    def _service_failed(self, failed: list[tuple[Flow, Exception]]) -> None:
+        """Count the datagrams of a batch that a bug left without answers, and report the first."""
+        self._desk.counters.datagrams_unsent += len(failed)
+        for flow, error in failed:
             flow.unsent += 1
             flow.error = repr(error)
-        if failed:
-            self._desk.counters.datagrams_unsent += len(failed)
-            text = "".join(traceback.format_exception(error))
-            names = self._desk.settings.name, self._desk.settings.service
-            self._desk.report(ServiceFailed(*names, *failed[0].peer, repr(error), text))
-        return list(range(len(flows)))
+        flow, error = failed[0]
+        text = "".join(traceback.format_exception(error))
+        names = self._desk.settings.name, self._desk.settings.service
+        self._desk.report(ServiceFailed(*names, *flow.peer, repr(error), text))
 
     def _with_truncated(self, flows: list[Flow | None], unanswered: list[int]) -> list[int]:
         """Count the datagrams of which a part is missing; return their indexes with the others."""

@@ -4,15 +4,13 @@ import errno
 import select
 import socket
 import struct
-import traceback
 from collections.abc import Callable, Mapping
 from time import monotonic
 
 from netsrvd.counters import Counters
 from netsrvd.duty import Duty, OnFailure
-from netsrvd.events.connections import ServiceFailed
 from netsrvd.listeners.connection import Connection
-from netsrvd.listeners.contracts import Report
+from netsrvd.listeners.contracts import Client, Report
 from netsrvd.settings import ListenerSettings
 
 RECEIVE_BYTES = 65_536
@@ -83,6 +81,10 @@ class Worker:
     def drained(self) -> bool:
         """Whether nothing is left of what it was handed before `drain()`."""
         return self._draining and not self._connections
+
+    def clients(self) -> list[Client]:
+        """Return the clients that are connected (any thread)."""
+        return list(self._connections.values())
 
     def take(self, connection: Connection) -> None:
         """Hand over a connection."""
@@ -156,13 +158,13 @@ class Worker:
         (docs/performance.md).
         """
         connections, now = self._connections, self._now
-        for descriptor, _ in ready:
+        for descriptor, events in ready:
             connection = connections.get(descriptor)
             if connection is None:  # the mailbox, or closed in this turn
                 continue
             try:
                 if connection.backlog is not None:
-                    self._send_backlog(connection)
+                    self._go_on(connection, events)
                     continue
                 data = connection.sock.recv(RECEIVE_BYTES)
                 connection.active_at = now
@@ -187,18 +189,32 @@ class Worker:
                 self._keep(connection, memoryview(data)[sent:])
                 return
         service = connection.service
-        if service.finished:
-            self._close(connection, "client" if connection.client_done else "finished")
+        if service.finished and not connection.client_done:
+            connection.part(self._now)
+        elif service.finished:
+            self._close(connection, "client")
         elif more := service.more():
             # It is sent in the next turn: a service without an end leaves room for others.
             self._keep(connection, memoryview(more))
         elif connection.client_done:
-            self._close(connection, "client")
+            self._close(connection, "finished" if connection.parts_at else "client")
 
     def _keep(self, connection: Connection, backlog: memoryview) -> None:
-        """Send the rest when the peer can take it, and read nothing until then."""
+        """Send the rest when the peer can take it, and answer nothing until then."""
         connection.backlog = backlog
-        self._epoll.modify(connection.sock, select.EPOLLOUT)
+        reads = connection.service.heedless and not connection.client_done
+        self._epoll.modify(connection.sock, select.EPOLLOUT | (select.EPOLLIN if reads else 0))
+
+    def _go_on(self, connection: Connection, events: int) -> None:
+        """Take a step for a connection whose client has not taken everything yet."""
+        if events & select.EPOLLIN:  # of a service that throws away what it is sent
+            data = connection.sock.recv(RECEIVE_BYTES)
+            connection.bytes_received += len(data)
+            if not data:
+                connection.client_done = True
+                self._epoll.modify(connection.sock, select.EPOLLOUT)
+        if events & ~select.EPOLLIN:
+            self._send_backlog(connection)
 
     def _send_backlog(self, connection: Connection) -> None:
         backlog = connection.backlog
@@ -254,17 +270,5 @@ class Worker:
             reset = error.errno in RESET_ERRORS
             self._close(connection, "reset" if reset else "network", "" if reset else str(error))
             return
-        self._report(self._failure(connection, error))  # a bug in a service
+        self._report(connection.service_failed(error))
         self._close(connection, "error", repr(error))
-
-    def _failure(self, connection: Connection, error: Exception) -> ServiceFailed:
-        text = "".join(traceback.format_exception(error))
-        settings = connection.settings
-        return ServiceFailed(
-            settings.name,
-            settings.service,
-            *connection.peer,
-            repr(error),
-            text,
-            connection.identity,
-        )

@@ -1,23 +1,25 @@
-"""The services by name, one row each."""
+"""The services by name: which module has each. A module is imported when its service is used."""
 
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Mapping
+from importlib import import_module
+from types import MappingProxyType
 
-from netsrvd.services import echo
+from netsrvd.services.base import Present, Service, Wishes
+
+SERVICES: Mapping[str, str] = MappingProxyType(
+    {
+        "echo": "echo",
+        "discard": "discard",
+        "chargen": "chargen",
+    }
+)
 
 
-class Service(NamedTuple):
-    """What serves a TCP connection, what serves datagrams, and how long an answer may be.
+def prepare(name: str, wishes: Wishes, present: Present) -> Service:
+    """Return a service as a listener wishes it; the files that it needs are read now.
 
-    A datagram's answer is never longer than the datagram, but for so many bytes: a sender can be
-    forged, and nobody may have more sent to others than he sends himself.
+    Raises OSError or ValueError where these cannot be used.
     """
-
-    stream: Callable[[], echo.Stream]
-    datagrams: Callable[[], echo.Datagrams]
-    reply_floor_bytes: int
-
-
-SERVICES = {
-    "echo": Service(echo.Stream, echo.Datagrams, reply_floor_bytes=0),
-}
+    module = import_module(f"{__name__}.{SERVICES[name]}")
+    service: Service = module.prepare(wishes, present)
+    return service

@@ -139,11 +139,11 @@ def test_a_datagram_service_that_fails_ends_nothing(start: Start) -> None:
     run = start(
         planted="""
 from netsrvd.services.echo import Datagrams
-def answer(self, batch, count, answer=Datagrams.answer):
-    if bytes(batch.payload(0)) == b"fail":
+def answer(self, payload, client, at):
+    if payload == b"fail":
         raise ArithmeticError("planted")
-    return answer(self, batch, count)
-Datagrams.answer = answer
+    return bytes(payload)
+Datagrams.answer, Datagrams.as_received = answer, False
 """
     )
     with datagrams() as sender:

@@ -3,7 +3,6 @@
 import itertools
 import socket
 import threading
-from collections.abc import Callable
 from typing import Any, Self, TypeVar
 
 from netsrvd.addresses import host_and_port
@@ -13,7 +12,7 @@ from netsrvd.duty import Duty
 from netsrvd.events import Event
 from netsrvd.linux.mmsg import PAYLOAD_BYTES
 from netsrvd.listeners.acceptor import Acceptor
-from netsrvd.listeners.contracts import StreamService
+from netsrvd.listeners.contracts import StreamFactory
 from netsrvd.listeners.datagram import Receiver
 from netsrvd.listeners.places import Places
 from netsrvd.listeners.worker import Worker
@@ -95,7 +94,7 @@ class Serving:
         self,
         sock: socket.socket | None = None,
         *,
-        service: Callable[[], StreamService] = echo.Stream,
+        service: StreamFactory = echo.Stream,
         host: str = "127.0.0.1",
         start: bool = True,
         **changes: Any,

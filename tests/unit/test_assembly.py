@@ -1,5 +1,6 @@
 """netsrvd.assembly"""
 
+import errno
 import os
 import resource
 import socket
@@ -14,7 +15,7 @@ import pytest
 
 from netsrvd import assembly
 from netsrvd.config import changes
-from netsrvd.errors import ActivationError, DetachError, SocketError
+from netsrvd.errors import ActivationError, ConfigError, DetachError, SocketError
 from netsrvd.events import DEBUG
 from netsrvd.events.connections import ConnectionsLimited
 from netsrvd.events.log import LogFallback
@@ -23,6 +24,8 @@ from netsrvd.listeners.acceptor import Acceptor
 from netsrvd.listeners.datagram import Receiver
 from netsrvd.listeners.places import Places
 from netsrvd.reporting import journal, stderr, syslog
+from netsrvd.services import base
+from netsrvd.services.base import Service
 from netsrvd.settings import DEFAULT_PORT, Endpoint, ListenerSettings, LogSettings, Settings
 from netsrvd.sockets import bind
 from netsrvd.sockets.activation import Passed
@@ -243,17 +246,33 @@ def test_the_reporter_is_built_as_configured() -> None:
 
 def build(protocol: str, own_ports: frozenset[int] = frozenset()) -> Any:
     parts = (Places(1), [], Reports(), str, Failures())
-    return assembly.build_mover(protocol, ECHO, own_ports, *parts)
+    return assembly.build_mover(protocol, ECHO, SERVICE, own_ports, *parts)
 
 
 NEW = ListenerSettings("new", allow=("any",))
+SERVICE = Service(base.Stream, base.Datagrams())
+
+
+def test_a_service_that_cannot_be_had_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of them at once, each with its listener and what is wrong."""
+
+    def broken(name: str, wishes: ListenerSettings, present: base.Present) -> Service:
+        raise OSError(errno.ENOENT, "No such file or directory", f"/{wishes.name}")
+
+    monkeypatch.setattr(assembly, "prepare", broken)
+    with pytest.raises(ConfigError) as caught:
+        assembly.prepare_services(Settings(listeners=(ECHO, NEW)), base.Present())
+    assert caught.value.problems == [
+        f"listener {one.name}: service echo: [Errno 2] No such file or directory: '/{one.name}'"
+        for one in (ECHO, NEW)
+    ]
 
 
 def test_tcp_has_an_acceptor() -> None:
     """It can be given new settings."""
     mover = build("tcp")
     assert type(mover) is Acceptor
-    assembly.update_mover(mover, NEW, frozenset())
+    assembly.update_mover(mover, NEW, SERVICE, frozenset())
     mover.duty.mailbox.deliver()
     assert mover._settings is NEW
     assert mover._gate.refusal("192.0.2.1", 1.0) is None
@@ -266,7 +285,7 @@ def test_udp_has_a_receiver() -> None:
     assert type(mover) is Receiver
     asker, here = ("127.0.0.1", 7007), ("127.0.0.1", "127.0.0.1")
     assert mover._desk.gate.refusal(asker, *here)
-    assembly.update_mover(mover, NEW, frozenset())
+    assembly.update_mover(mover, NEW, SERVICE, frozenset())
     mover.duty.mailbox.deliver()
     assert mover._desk.settings is NEW
     assert mover._desk.gate.refusal(asker, *here) is None

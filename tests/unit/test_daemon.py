@@ -11,12 +11,15 @@ from typing import Any
 import pytest
 
 from netsrvd import daemon
+from netsrvd.assembly import prepare_services
 from netsrvd.config import changes
 from netsrvd.counters import Counters
 from netsrvd.daemon import RELOAD, WAKE, Daemon, Start
 from netsrvd.errors import SocketError
+from netsrvd.events import Event
 from netsrvd.events.life import Ready, Reloaded, ReloadFailed, Starting, Stopped, Stopping
 from netsrvd.events.sockets import FamilyMissing
+from netsrvd.services.base import Present
 from netsrvd.settings import Settings
 from tests.support.reports import Reports
 
@@ -59,7 +62,7 @@ class FakeHouse:
         if self.start_error:
             raise self.start_error
 
-    def apply(self, plan: changes.Plan, sockets: object, places: int, settings: Settings) -> None:
+    def apply(self, plan: changes.Plan, *_: object) -> None:
         self.steps.append(f"apply {','.join(plan.changed)}")
 
     def stop_listening(self) -> None:
@@ -98,7 +101,9 @@ class Stage:
         patch.setattr(daemon, "House", lambda *_: self.house)
         patch.setattr(daemon, "Notifier", lambda: self.notifier)
         patch.setattr(daemon, "_wait", self.wait)
-        start = Start(Settings(), self.config, {}, 9, [FamilyMissing("a", "tcp", "IPv6")], "x", 0.0)
+        notes: list[Event] = [FamilyMissing("a", "tcp", "IPv6")]
+        services = prepare_services(Settings(), Present())
+        start = Start(Settings(), self.config, {}, services, 9, notes, "x", 0.0)
         self.daemon = Daemon(start, lambda: self.steps.append("ready to detach"))
 
     def wait(self, seconds: float) -> int | None:

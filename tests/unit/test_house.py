@@ -12,6 +12,7 @@ from netsrvd.events import DEBUG
 from netsrvd.events.life import ThreadFailed
 from netsrvd.events.sockets import ListeningEnded
 from netsrvd.house import House
+from netsrvd.services.base import Present
 from netsrvd.settings import Endpoint, ListenerSettings, LogSettings, Settings
 from netsrvd.sockets.bind import Opened
 from tests.support.listening import FakeSocket
@@ -73,13 +74,23 @@ class Site:
         patch.setattr(house, "update_mover", self.update_mover)
         wanted = changes.endpoints(SETTINGS, ())
         sockets = self.opened(wanted)
-        self.house = House(SETTINGS, sockets, 100, "stderr", lambda: self.woken.append(True))
+        self.house = House(
+            SETTINGS,
+            sockets,
+            self.services(SETTINGS),
+            100,
+            "stderr",
+            lambda: self.woken.append(True),
+        )
 
     def build_mover(self, protocol: str, listener: ListenerSettings, *more: Any) -> FakeMover:
-        self.ports.append(more[3])
+        self.ports.append(more[4])
         return FakeMover(listener.name, self.steps)
 
-    def update_mover(self, mover: FakeMover, listener: ListenerSettings, ports: object) -> None:
+    def services(self, settings: Settings) -> assembly.Services:
+        return assembly.prepare_services(settings, Present())
+
+    def update_mover(self, mover: FakeMover, listener: ListenerSettings, *_: object) -> None:
         self.steps.append(f"update {mover.duty.name}")
         mover.settings = listener
 
@@ -134,7 +145,7 @@ def test_a_reload_closes_keeps_and_opens(site: Site) -> None:
     stricter = replace(TWO, allow=())
     settings = Settings(listeners=(stricter, new), log=LogSettings(level="debug"))
     plan = changes.plan(SETTINGS, settings, ())
-    site.house.apply(plan, site.opened(plan.open), 100, settings)
+    site.house.apply(plan, site.opened(plan.open), site.services(settings), 100, settings)
     assert site.steps == [
         *("open new", "close one", "settle one", "stop one", "join one"),
         *("update two", "settle two", "start new"),
@@ -152,7 +163,7 @@ def test_a_listener_of_two_sockets_is_updated_once(site: Site) -> None:
     plan = changes.plan(before, after, ())
     assert len(plan.keep) == 2
     site.steps.clear()
-    site.house.apply(plan, {}, 100, after)
+    site.house.apply(plan, {}, site.services(after), 100, after)
     assert site.steps.count("update two") == 1
 
 
@@ -160,8 +171,9 @@ def test_reloads_without_end_cost_nothing(site: Site) -> None:
     """What a closed listener counted stays in the sums, and its port is used again."""
     plans = [changes.plan(SETTINGS, Settings(listeners=(TWO,)), ())]
     plans.append(changes.plan(Settings(listeners=(TWO,)), SETTINGS, ()))
+    services = site.services(SETTINGS)
     for plan in plans * 5:
-        site.house.apply(plan, site.opened(plan.open), 100, SETTINGS)
+        site.house.apply(plan, site.opened(plan.open), services, 100, SETTINGS)
     assert site.house.counters().accepted == 2 + 5
     assert len({id(port) for port in site.ports}) == 2
 
@@ -174,7 +186,7 @@ def test_a_listener_that_moves_keeps_its_thread(site: Site) -> None:
     before, after = Settings(listeners=(ONE, TWO)), Settings(listeners=(moved, TWO))
     site.steps.clear()
     plan = changes.plan(before, after, ())
-    site.house.apply(plan, site.opened(plan.open), 100, after)
+    site.house.apply(plan, site.opened(plan.open), site.services(after), 100, after)
     assert site.steps[:3] == ["open one", "close one", "settle one"]
     assert "stop one" not in site.steps
     assert site.house.counters().accepted == 2
@@ -191,8 +203,8 @@ def test_sums_are_those_of_all_threads(site: Site) -> None:
 def test_what_systemd_passed_is_known(site: Site) -> None:
     """Endpoints without a port are those that a reload must not bind."""
     assert site.house.adopted == set()
-    site.house._open(site.opened({Endpoint("lab", "udp"): ListenerSettings("lab")}))
-    assert site.house.adopted == {("lab", "udp")}
+    site.house._open(site.opened({Endpoint("one", "udp"): ONE}))
+    assert site.house.adopted == {("one", "udp")}
 
 
 def test_a_failed_thread_is_told_and_wakes_the_daemon(site: Site) -> None:

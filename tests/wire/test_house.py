@@ -10,6 +10,7 @@ from netsrvd import assembly
 from netsrvd.config import changes
 from netsrvd.events.sockets import ListeningEnded
 from netsrvd.house import House
+from netsrvd.services.base import Present
 from netsrvd.settings import ListenerSettings, Settings
 from tests.support.logs import FakeLog
 from tests.support.patience import eventually
@@ -23,7 +24,8 @@ class Reloading:
     def __init__(self, *listeners: ListenerSettings) -> None:
         self.settings = Settings(listeners=listeners)
         sockets, _ = assembly.open_sockets(self.settings, [])
-        self.house = House(self.settings, sockets, 10_000, "stderr", lambda: None)
+        services = assembly.prepare_services(self.settings, Present())
+        self.house = House(self.settings, sockets, services, 10_000, "stderr", lambda: None)
         self.house.start()
 
     def reload(self, *listeners: ListenerSettings) -> None:
@@ -31,7 +33,8 @@ class Reloading:
         new = Settings(listeners=listeners)
         plan = changes.plan(self.settings, new, self.house.adopted)
         sockets, _ = assembly.bind_all(plan.open)
-        self.house.apply(plan, sockets, 10_000, new)
+        services = assembly.prepare_services(new, Present())
+        self.house.apply(plan, sockets, services, 10_000, new)
         self.settings = new
 
 

@@ -19,6 +19,7 @@ from netsrvd.events.log import RecordsLost
 from netsrvd.house import House
 from netsrvd.reporting import reporter
 from netsrvd.reporting.journal import JournalLog
+from netsrvd.services.base import Present
 from netsrvd.settings import LogSettings, Settings
 from tests.support.logs import LogDaemon
 from tests.support.patience import SECONDS, eventually
@@ -70,7 +71,8 @@ def housed(journal: LogDaemon, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hous
                 listeners=(listener(hosts=("127.0.0.1",), protocols=("tcp",)),),
             )
             sockets, _ = assembly.open_sockets(settings, [])
-            house = House(settings, sockets, 10_000, "journal", lambda: None)
+            services = assembly.prepare_services(settings, Present())
+            house = House(settings, sockets, services, 10_000, "journal", lambda: None)
             house.start()
             for stop in (house.stop_reporting, house.stop_workers, house.stop_listening):
                 stack.callback(stop)

@@ -242,7 +242,7 @@ def test_mapped_peers_are_judged_as_ipv4(
 class Failing:
     """A service that fails where it is told to."""
 
-    finished = False
+    finished = heedless = False
 
     def __init__(self, where: str) -> None:
         self._where = where
@@ -269,7 +269,7 @@ class Failing:
 def test_a_service_that_fails_ends_its_connection_alone(where: str, serving: Serving) -> None:
     """An exception of a service is reported with its traceback and ends one connection."""
     good = serving.tcp()
-    bad = serving.tcp(service=lambda: Failing(where), options={"SO_SNDBUF": 4096})
+    bad = serving.tcp(service=lambda *_: Failing(where), options={"SO_SNDBUF": 4096})
     with connect(good.local) as neighbour, connect(bad.local, SO_RCVBUF=4096) as client:
         assert echoed(neighbour)
         client.send(b"x")
@@ -291,7 +291,7 @@ def test_a_service_that_fails_ends_its_connection_alone(where: str, serving: Ser
 class Farewell:
     """A service that has said all with its greeting."""
 
-    finished = True
+    finished, heedless = True, False
 
     def greeting(self) -> bytes:
         return b"goodbye" * 100_000
@@ -305,7 +305,7 @@ def test_a_service_may_end_with_its_greeting(serving: Serving) -> None:
     """
     free = threading.Event()
     serving.worker.duty.mailbox.post(free.wait)
-    acceptor = serving.tcp(service=Farewell, options={"SO_SNDBUF": 4096})
+    acceptor = serving.tcp(service=lambda *_: Farewell(), options={"SO_SNDBUF": 4096})
     with connect(acceptor.local, SO_RCVBUF=4096) as client:
         serving.only(Accepted)
         free.set()

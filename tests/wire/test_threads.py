@@ -16,6 +16,7 @@ from netsrvd.house import House
 from netsrvd.linux import mailbox
 from netsrvd.linux.mailbox import Mailbox
 from netsrvd.reporting.records import Record
+from netsrvd.services.base import Present
 from netsrvd.settings import LogSettings, Settings
 from tests.support.logs import FakeLog
 from tests.support.patience import eventually
@@ -44,7 +45,8 @@ def house(log: FakeLog, monkeypatch: pytest.MonkeyPatch) -> Iterator[House]:
         log=LogSettings(level="debug"), listeners=(listener(hosts=("127.0.0.1", "::1")),)
     )
     sockets, _ = assembly.open_sockets(settings, [])
-    built = House(settings, sockets, 10_000, "stderr", lambda: None)
+    services = assembly.prepare_services(settings, Present())
+    built = House(settings, sockets, services, 10_000, "stderr", lambda: None)
     built.start()
     yield built
     built.stop_listening()
@@ -126,7 +128,8 @@ def test_the_end_leaves_nothing(log: FakeLog, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setitem(assembly.LOGS, "stderr", lambda: log)
     settings = Settings(listeners=(listener(hosts=("127.0.0.1", "::1")),))
     sockets, _ = assembly.open_sockets(settings, [])
-    house = House(settings, sockets, 10_000, "stderr", lambda: None)
+    services = assembly.prepare_services(settings, Present())
+    house = House(settings, sockets, services, 10_000, "stderr", lambda: None)
     house.start()
     clients = []
     for endpoint, [opened] in sockets.items():

@@ -164,6 +164,32 @@ def test_answers_are_the_payloads_as_they_came(pair: Pair, batch: Batch) -> None
     assert batch._interfaces[:3].tolist() == [0, 0, 0]
 
 
+@pytest.mark.parametrize(
+    ("asked", "answer", "floor", "sent"),
+    [
+        (b"four", b"a longer answer", 0, b"a lo"),
+        (b"four", b"a longer answer", 8, b"a longer"),
+        (b"", b"time", 4, b"time"),
+        (b"a longer one", b"short", 0, b"short"),
+        (b"x", b"y" * 1000, 1000, b"y" * PAYLOAD_BYTES),
+    ],
+)
+def test_an_answer_of_its_own_is_cut(
+    pair: Pair, batch: Batch, asked: bytes, answer: bytes, floor: int, sent: bytes
+) -> None:
+    """It is as long as what was asked, or as the floor, or as the buffer, and never longer."""
+    for text in (b"before", asked, b"after"):
+        pair[0].send(text)
+    batch.receive(pair[1].fileno())
+    batch.reply_as_received(3)
+    assert batch.reply(1, answer, floor) == len(sent)
+    assert batch._send_lengths[:3].tolist() == [6, len(sent), 5]
+    answered = [
+        batch._payloads[at * PAYLOAD_BYTES :][:size] for at, size in enumerate((6, len(sent), 5))
+    ]
+    assert [bytes(each) for each in answered] == [b"before", sent, b"after"]
+
+
 def test_an_answer_can_be_pinned_to_its_interface(batch: Batch) -> None:
     """A link-local answer goes out where its request came in; no other answer is touched."""
     made = ipv4("169.254.1.1", 7, 3, "169.254.1.9", "169.254.1.9")

@@ -13,6 +13,7 @@ from netsrvd.events.connections import ServiceFailed
 from netsrvd.events.flows import FlowBegan, FlowEnded
 from netsrvd.events.refusals import Refused
 from netsrvd.listeners import inlet as module
+from netsrvd.listeners.contracts import Client
 from netsrvd.listeners.inlet import Desk, Inlet
 from netsrvd.listeners.refusals import Refusals
 from netsrvd.services.echo import Datagrams
@@ -41,6 +42,8 @@ class FakeBatch:
     error: OSError | None = None
     sent: list[int] = field(default_factory=list)
     redirected: list[tuple[str, int]] = field(default_factory=list)
+    silent: set[int] = field(default_factory=set)
+    answers: dict[int, int] = field(default_factory=dict)
 
     def receive(self, descriptor: int) -> int:
         if self.error:
@@ -67,6 +70,13 @@ class FakeBatch:
 
     def reply_as_received(self, count: int) -> None:
         assert count == len(self.letters)
+
+    def payload(self, index: int) -> memoryview:
+        return memoryview(bytes([index not in self.silent]))
+
+    def reply(self, index: int, answer: bytes, floor_bytes: int) -> int:
+        self.answers[index] = min(len(answer), max(self.letters[index].size, floor_bytes))
+        return self.answers[index]
 
     def pin(self, index: int, envelope: bytes) -> None:
         self.redirected.append(("pin", index))
@@ -280,12 +290,58 @@ def test_new_settings_are_for_known_peers_too(post: Post) -> None:
 class Broken(Datagrams):
     """A service with a bug."""
 
-    def answer(self, batch: object, count: int) -> None:
+    as_received = False
+
+    def answer(self, payload: memoryview, client: Client, at: float) -> bytes:
         raise ZeroDivisionError("a bug")
 
 
-def test_a_bug_in_a_service_leaves_one_batch_unanswered(post: Post) -> None:
-    """The traceback is reported, everything of the batch is counted once, and the loop goes on."""
+class Talker(Datagrams):
+    """A service that answers some."""
+
+    as_received, reply_floor_bytes = False, 4
+
+    def answer(self, payload: memoryview, client: Client, at: float) -> bytes | None:
+        if client.peer[0] == "192.0.2.9":
+            raise ZeroDivisionError("a bug")
+        assert at > 1e9
+        return b"a long answer" if payload[0] else None
+
+
+def test_a_service_makes_answers_of_its_own(post: Post) -> None:
+    """Each is cut to what was asked or to a floor; none is no error, and each is counted as it is;
+    a bug leaves the one datagram without an answer.
+    """
+    post.desk.service = Talker()
+    letters = [
+        Letter("192.0.2.1", size=8),
+        Letter("192.0.2.2", size=0),
+        Letter("192.0.2.1", size=20),
+    ]
+    letters += [Letter("192.0.2.9", size=9), Letter("192.0.2.1", size=1)]
+    post.batch.silent = {1}
+    assert post.deliver(*letters) == [0, 2, 4]
+    assert post.batch.answers == {0: 8, 2: 13, 4: 4}
+    post.inlet.end_all("stop")
+    one, two, nine = (post.ended()[f"192.0.2.{host}"] for host in (1, 2, 9))
+    assert (one.datagrams_sent, one.bytes_received, one.bytes_sent) == (3, 29, 25)
+    assert (two.datagrams_sent, two.bytes_sent, two.datagrams_unsent) == (0, 0, 0)
+    assert (nine.datagrams_sent, nine.bytes_sent, nine.datagrams_unsent) == (0, 0, 1)
+    assert (post.counters.datagrams_sent, post.counters.bytes_sent) == (3, 25)
+    assert post.counters.datagrams_unsent == 1
+
+
+def test_a_setting_raises_the_floor(post: Post) -> None:
+    """`reply_floor` lets all of an answer out, and a lower one takes nothing from the service's."""
+    post.desk.service = Talker()
+    for floor, size in ((0, 4), (2, 4), (10, 10), (100, 13)):
+        post.desk.settings = replace(SETTINGS, reply_floor_bytes=floor)
+        post.deliver(Letter("192.0.2.1", size=1))
+        assert post.batch.answers.pop(0) == size
+
+
+def test_a_bug_in_a_service_leaves_datagrams_unanswered(post: Post) -> None:
+    """The traceback of the first of a batch is reported, each is counted, and the loop goes on."""
     post.desk.service = Broken()
     letters = [Letter("192.0.2.1"), Letter("192.0.2.66"), Letter("192.0.2.2", truncated=True)]
     assert post.deliver(*letters) == []
@@ -295,7 +351,7 @@ def test_a_bug_in_a_service_leaves_one_batch_unanswered(post: Post) -> None:
     assert "a bug" in failed.traceback
     post.inlet.end_all("stop")
     assert [each.datagrams_sent for each in post.ended().values()] == [0, 0]
-    assert post.counters.datagrams_unsent == 2
+    assert (post.counters.datagrams_unsent, post.counters.datagrams_truncated) == (1, 1)
     assert post.counters.datagrams_sent == 0
     post.desk.service = Datagrams()
     assert post.deliver(Letter("192.0.2.1")) == [0]

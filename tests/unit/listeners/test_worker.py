@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from netsrvd.events.connections import Closed, ServiceFailed
-from netsrvd.listeners import worker
+from netsrvd.listeners import connection, worker
 from netsrvd.listeners.connection import Connection
 from netsrvd.listeners.worker import RECEIVE_BYTES, Worker
 from netsrvd.services.echo import Stream
@@ -37,7 +37,7 @@ class Desk:
         self.sockets: list[socket.socket] = []
 
     def connect(
-        self, service: Callable[[], Any] = Stream, near: socket.socket | None = None, **given: Any
+        self, service: Callable[..., Any] = Stream, near: socket.socket | None = None, **given: Any
     ) -> socket.socket:
         """Hand a connection over; return the client's end."""
         mine, client = socket.socketpair()
@@ -78,6 +78,7 @@ class Desk:
 def desk(monkeypatch: pytest.MonkeyPatch) -> Iterator[Desk]:
     """Return a desk that looks for overdue connections often."""
     monkeypatch.setattr(worker, "LONGEST_SWEEP_SECONDS", 0.01)
+    monkeypatch.setattr(connection, "LINGER_SECONDS", 0.05)
     made = Desk()
     made.worker.duty.start()
     yield made
@@ -91,6 +92,8 @@ def read_all(client: socket.socket) -> bytes:
 
 class Talker:
     """A service that greets, says more when asked, and has then said all."""
+
+    heedless = False
 
     def __init__(self, greeting: bytes = b"hello ", more: int = 3) -> None:
         self.finished = False
@@ -151,7 +154,7 @@ def test_what_is_not_taken_waits_and_is_sent_after_the_end(desk: Desk) -> None:
 
 def test_a_service_may_speak_first_and_last(desk: Desk) -> None:
     """A greeting comes before anything is asked; when a service has said all it closes."""
-    client = desk.connect(lambda: Talker(more=0))
+    client = desk.connect(lambda *_: Talker(more=0))
     assert client.recv(6) == b"hello "
     client.sendall(b"x")
     assert read_all(client) == b"X" + BIG * b"x"
@@ -166,7 +169,7 @@ def test_a_greeting_may_be_all(desk: Desk) -> None:
             self.finished = True
             return b"bye"
 
-    assert read_all(desk.connect(Greeting)) == b"bye"
+    assert read_all(desk.connect(lambda *_: Greeting())) == b"bye"
     assert desk.closed().reason == "finished"
 
 
@@ -174,7 +177,7 @@ def test_a_greeting_may_be_all(desk: Desk) -> None:
 def test_more_is_asked_for_when_the_peer_takes_more(desk: Desk, size: int) -> None:
     """A service that goes on by itself is asked again whenever everything so far is taken."""
     greeting = size * b"x"
-    client = desk.connect(lambda: Talker(greeting))
+    client = desk.connect(lambda *_: Talker(greeting))
     got = b""
     while len(got) < size + 3 * len(b"more "):
         got += client.recv(1 << 16)
@@ -264,7 +267,7 @@ def test_time_outs_end_a_connection(
     fills: bool,  # noqa: FBT001
 ) -> None:
     """A silent client is ended as idle; one that takes nothing of its answer for its writing."""
-    desk.connect((lambda: Talker(b"x" * BIG)) if fills else Stream, **settings)
+    desk.connect((lambda *_: Talker(b"x" * BIG)) if fills else Stream, **settings)
     assert desk.closed().reason == reason
 
 

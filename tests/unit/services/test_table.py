@@ -1,27 +1,33 @@
 """netsrvd.services: what holds for each row of the table"""
 
-import os
-import socket
+import json
 
 import pytest
 
-from netsrvd.linux.mmsg import IPV4, Batch
-from netsrvd.services import SERVICES
-from tests.support.peers import datagrams
+from netsrvd.listeners.contracts import DatagramService, StreamService
+from netsrvd.services import SERVICES, prepare
+from netsrvd.services.base import Present
+from netsrvd.settings import ListenerSettings
+from tests.support.askers import ASKER
 
-SIZES = (0, 1, 18, 64, 512, 1472, 65_507)
+AT = 1_700_000_000.0
 
 
 @pytest.mark.parametrize("name", SERVICES)
-def test_no_answer_is_longer_than_what_was_asked(name: str) -> None:
-    """Whatever its size, a datagram's answer has as many bytes at the most, or as the row says."""
-    service, batch = SERVICES[name], Batch(IPV4)
-    with datagrams() as server, datagrams() as client:
-        server.setsockopt(IPV4.level, IPV4.option, 1)
-        server.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
-        for size in SIZES:
-            client.sendto(os.urandom(size), server.getsockname())
-            assert batch.receive(server.fileno()) == 1
-            service.datagrams().answer(batch, 1)
-            assert batch.send(server.fileno(), 0, 1) == 1
-            assert len(client.recv(70_000)) <= max(size, service.reply_floor_bytes)
+def test_a_service_keeps_the_contract(name: str) -> None:
+    """Each has all that the listeners call, and its memory can be written and read."""
+    service = prepare(name, ListenerSettings("lab"), Present())
+    stream: StreamService = service.stream(ASKER, AT)
+    assert isinstance(stream.greeting(), bytes)
+    assert isinstance(stream.respond(b"x"), bytes)
+    assert isinstance(stream.more(), bytes)
+    assert isinstance(stream.finished, bool)
+    assert isinstance(stream.heedless, bool)
+    successor = service.stream(ASKER, AT)
+    successor.recall(json.loads(json.dumps(stream.memory())))
+    assert successor.finished == stream.finished
+    datagrams: DatagramService = service.datagrams
+    assert isinstance(datagrams.as_received, bool)
+    assert 0 <= datagrams.reply_floor_bytes <= 64
+    assert isinstance(datagrams.answer(memoryview(b"x"), ASKER, AT), bytes | None)
+    assert name.islower()

@@ -1,0 +1,21 @@
+"""netsrvd.services.discard"""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from netsrvd.services import discard
+from netsrvd.services.base import Present
+from tests.support.askers import ASKER
+
+
+@given(st.lists(st.binary(max_size=100)))
+def test_discard_never_says_anything(chunks: list[bytes]) -> None:
+    """Whatever comes there is no answer, not even an empty one, and no end (RFC 863)."""
+    service = discard.prepare(object(), Present())
+    stream = service.stream(ASKER, 0.0)
+    assert stream.greeting() == stream.more() == b""
+    for chunk in chunks:
+        assert stream.respond(chunk) == stream.more() == b""
+        assert service.datagrams.answer(memoryview(chunk), ASKER, 0.0) is None
+    assert not stream.finished
+    assert not service.datagrams.as_received
