@@ -18,24 +18,19 @@ class Bucket:
     first. A rate of 0 stands for no limit. Owned by one thread.
     """
 
-    __slots__ = ("_burst", "_filled_at", "_rate", "_tokens")
+    __slots__ = ("_burst", "_rate", "filled_at", "tokens")
 
     def __init__(self, rate: float, burst: float) -> None:
         self._rate = rate
-        self._burst = self._tokens = burst if rate else inf
-        self._filled_at = 0.0
+        self._burst = self.tokens = burst if rate else inf
+        self.filled_at = 0.0
+        """What has flowed in until then is in `tokens`; whoever looks later fills it first."""
 
-    def holds(self, tokens: float, now: float) -> bool:
-        """Return whether so many tokens are in it now."""
-        if now > self._filled_at:
-            grown = self._tokens + (now - self._filled_at) * self._rate
-            self._tokens = min(self._burst, grown)
-            self._filled_at = now
-        return self._tokens >= tokens
-
-    def take(self, tokens: float) -> None:
-        """Take tokens that it holds."""
-        self._tokens -= tokens
+    def fill(self, now: float) -> None:
+        """Let in what has flowed since the last time."""
+        grown = self.tokens + (now - self.filled_at) * self._rate
+        self.tokens = min(self._burst, grown)
+        self.filled_at = now
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,15 +77,21 @@ class Source:
         """
         if not self.limited:
             return ""
-        if not self._times.holds(1, now):
+        times, volume, budget = self._times, self._bytes, self._budget
+        if now > times.filled_at:  # once for all that came together
+            times.fill(now)
+            volume.fill(now)
+        if now > budget.filled_at:
+            budget.fill(now)
+        if times.tokens < 1:
             return "rate"
-        if not self._bytes.holds(size, now):
+        if volume.tokens < size:
             return "bytes"
-        if not self._budget.holds(size, now):
+        if budget.tokens < size:
             return "budget"
-        self._times.take(1)
-        self._bytes.take(size)
-        self._budget.take(size)
+        times.tokens -= 1
+        volume.tokens -= size
+        budget.tokens -= size
         return ""
 
 

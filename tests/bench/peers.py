@@ -38,6 +38,7 @@ def netsrvd(
     name: str = OWN,
     configuration: str = "",
     about: str = "as users run it: default configuration, log to the journal",
+    port: int = OWN_PORT,
 ) -> Peer:
     """Return netsrvd with a configuration of its own; an empty one is the default.
 
@@ -48,7 +49,7 @@ def netsrvd(
         (PROGRAM, "run", "--log", "journal", "--config", "{configuration}"),
         (PROGRAM, "--version"),
         about,
-        port=OWN_PORT,
+        port=port,
         configuration=configuration,
     )
 
@@ -77,6 +78,25 @@ C_BOTH = f'"{BIN}/epoll_echo" "$0" & exec "{BIN}/mmsg_echo" "$0"'
 
 XINETD_LOGS = _xinetd("xinetd, logs", "syslog", "internal echo, each connection logged twice")
 
+LIMITED = netsrvd(
+    "limited",
+    f"""
+[listener.echo]
+port = {OWN_PORT + 1}
+unlimited = []
+connection_rate = 1000000
+connection_burst = 1000000
+max_connections_per_source = 10000
+datagram_rate = 10000000
+datagram_burst = 10000000
+byte_rate = "1000G"
+byte_burst = "1000G"
+reply_rate = "1000G"
+""",
+    "netsrvd without addresses that are exempt from the limits of a source, which nobody reaches",
+    OWN_PORT + 1,
+)
+
 PEERS = (
     Peer(
         REFERENCE,
@@ -85,6 +105,7 @@ PEERS = (
         "the reference: a process with one epoll loop, one with recvmmsg",
     ),
     netsrvd(),
+    LIMITED,
     _library("uvloop", "protocols on libuv", package="uvloop"),
     Peer(
         "one loop",
