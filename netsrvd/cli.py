@@ -58,6 +58,7 @@ def parser() -> argparse.ArgumentParser:
     run = commands.add_parser("run", help="serve until SIGTERM or Ctrl-C")
     check = commands.add_parser("check", help="check the configuration and print what is in force")
     explain = commands.add_parser("explain", help="say whether a client is let in, and why")
+    reload = commands.add_parser("reload", help="have a daemon read its configuration again")
     sockopts = commands.add_parser("sockopts", help="list the socket options of this system")
     for command in (run, check, explain, sockopts):
         command.add_argument(
@@ -78,11 +79,18 @@ def parser() -> argparse.ArgumentParser:
     explain.add_argument("--udp", action="store_true", help="ask about datagrams")
     explain.add_argument("listener", help="the name of a listener")
     explain.add_argument("address", help="an IP address, with a port or without: 192.0.2.1:40000")
+    reload.add_argument("pid", type=_pid, metavar="PID", help="the process ID of the daemon")
     sockopts.add_argument("--json", action="store_true", help="print JSON")
     sockopts.add_argument(
         "--listener", metavar="NAME", help="show what this listener's configuration would set"
     )
     return top
+
+
+def _pid(text: str) -> int:
+    if not (text.isascii() and text.isdecimal() and 0 < int(text[:11]) < 1 << 31):
+        raise argparse.ArgumentTypeError(f"expected a process ID, not {text!r}")
+    return int(text)
 
 
 class Parser(argparse.ArgumentParser):

@@ -23,25 +23,31 @@ from netsrvd.assembly import (
     read_configuration,
 )
 from netsrvd.config import changes
+from netsrvd.ending import Ending
 from netsrvd.errors import NetsrvdError
 from netsrvd.events import Event
-from netsrvd.events.life import Ready, Reloaded, ReloadFailed, Starting, Stopped, Stopping
+from netsrvd.events.life import Ready, Reloaded, ReloadFailed, Starting
 from netsrvd.house import House
+from netsrvd.listeners.connection import Inherited
+from netsrvd.reporting.askers import Askers, answer
 from netsrvd.reporting.notify import Notifier
 from netsrvd.settings import Settings
 from netsrvd.sockets import descriptors
 
 STOPS = {signal.SIGTERM, signal.SIGINT}
 RELOAD = signal.SIGHUP
+FOLLOWED = signal.SIGUSR1
+"""Says that the stop to come is the beginning of a restart: another process will follow."""
 WAKE = signal.SIGUSR2
 """Sent by our own threads to the process: somebody failed, or the last connection has ended."""
 
-SIGNALS = STOPS | {RELOAD, WAKE}
+SIGNALS = STOPS | {RELOAD, FOLLOWED, WAKE}
 TICK_SECONDS = 5.0
-FAILURE = "failure"
+TICKS_A_VISIT = 3
+FAILURE, IDLE = "failure", "idle"
 
-LONGEST_END_SECONDS = 20.0
-"""What a stop may take besides the drain, if every thread and the log have to be waited for."""
+FOLLOWED_SECONDS = 30.0
+"""How long after that a stop still is the one that was meant."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +62,7 @@ class Start:
     """How many connections may be live at once."""
     notes: list[Event]
     log: str
+    inherited: Inherited | None
     began_at: float
 
 
@@ -67,7 +74,10 @@ class Daemon:
         self._on_ready = on_ready
         self._settings = start.settings
         self._notifier = Notifier()
+        self._askers = Askers()
         self._ping = 0
+        self._followed_until = 0.0
+        self._seen, self._busy_at = 0, monotonic()
         self._house = House(
             start.settings, start.sockets, start.services, start.places, start.log, wake_main
         )
@@ -89,39 +99,83 @@ class Daemon:
         report(Starting(netsrvd.__version__, platform.python_version(), os.getpid()))
         for note in self._start.notes:
             report(note)
+        if self._start.inherited:
+            self._take_over(self._start.inherited)
         sockets = sum(len(opened) for opened in self._start.sockets.values())
         report(Ready(sockets, len(house.workers), monotonic() - self._start.began_at))
         house.start()
+        house.settle()
         self._notifier.ready(self._status())
         self._on_ready()
 
+    def _take_over(self, inherited: Inherited) -> None:
+        """Go on with the connections of the process before."""
+        from netsrvd import handover  # noqa: PLC0415 - most starts have nothing to take over
+        from netsrvd.events.handover import TookOver  # noqa: PLC0415 - so here
+
+        self._house.adopt(inherited.connections)
+        handover.take_back(self._notifier)
+        for note in inherited.notes:
+            self._house.report(note)
+        seconds = monotonic() - inherited.given_at
+        self._house.report(TookOver(len(inherited.connections), inherited.lost, seconds))
+
     def _watch(self) -> str:
         """Wait for work until there is a reason to end; return its name."""
-        watchdog = self._notifier.watchdog_seconds
-        tick = min(watchdog / 4 or TICK_SECONDS, TICK_SECONDS)
         while True:
-            received = _wait(tick)
+            received = _wait(self._patience())
             if self._house.failures:
                 return FAILURE
             if received in STOPS:
                 return signal.Signals(received).name
             if received == RELOAD:
                 self._reload()
+            elif received == FOLLOWED:
+                self._followed_until = monotonic() + FOLLOWED_SECONDS
             elif received is None:
                 self._tick()
+                if self._is_idle():
+                    return IDLE
+
+    def _patience(self) -> float:
+        """Return how long to wait for a signal before the next look around."""
+        watchdog, idle = self._notifier.watchdog_seconds, self._settings.idle_exit_seconds
+        return min(watchdog / 4 or TICK_SECONDS, idle / 4 or TICK_SECONDS, TICK_SECONDS)
+
+    def _is_idle(self) -> bool:
+        """Return whether to end because nobody has come for long; nobody is taken any more then."""
+        house, now, limit = self._house, monotonic(), self._settings.idle_exit_seconds
+        seen = house.seen()
+        if seen != self._seen or house.connections or house.flows:
+            self._seen, self._busy_at = seen, now
+        if not (limit and house.is_adopted) or now - self._busy_at < limit:
+            return False
+        house.pause()
+        if house.seen() == seen:
+            return True
+        house.resume()  # somebody came just before
+        return False
 
     def _tick(self) -> None:
-        """Feed the watchdog if every thread has answered the last ping, and ask them again."""
+        """Feed the watchdog if all is well, and ask all threads again.
+
+        Each must have answered the last ping and, at every third time, a listener its visitor.
+        """
         duties = self._house.duties()
-        if all(duty.pulse == self._ping for duty in duties):
+        if all(duty.pulse == self._ping for duty in duties) and self._is_answering():
             self._notifier.alive()
             self._ping += 1
         for duty in duties:  # those of a reload have not heard this number yet
             duty.ping(self._ping)
         self._notifier.status(self._status())
 
+    def _is_answering(self) -> bool:
+        is_due = self._notifier.watchdog_seconds and self._ping % TICKS_A_VISIT == 0
+        return not is_due or self._house.is_answering()
+
     def _reload(self) -> None:
         """Read the configuration again and put it into force, all or nothing."""
+        asked = self._askers.waiting()
         self._notifier.reloading()
         try:
             settings = read_configuration(self._start.config_path).settings
@@ -132,6 +186,7 @@ class Daemon:
         except NetsrvdError as error:
             self._house.report(ReloadFailed(str(error)))
             self._notifier.ready(f"Reload failed, the old configuration is in force: {error}")
+            answer(asked, str(error))
             return
         self._house.apply(plan, sockets, services, places, settings)
         self._settings = settings
@@ -139,45 +194,21 @@ class Daemon:
             self._house.report(note)
         self._house.report(Reloaded(", ".join(plan.changed), ", ".join(plan.needs_restart)))
         self._notifier.ready(self._status())
+        answer(asked, "")
 
     def _end(self, reason: str) -> int:
-        """Stop in order: nobody new, drain, close what is left, the last record."""
+        """Stop in order; return the exit status."""
         house = self._house
-        drain_seconds = 0.0 if house.failures else self._settings.drain_seconds
-        self._notifier.stopping(f"Stopping on {reason}", drain_seconds + LONGEST_END_SECONDS)
-        house.report(Stopping(reason, house.connections, drain_seconds))
-        live = house.connections
-        house.stop_listening()
-        self._drain(monotonic() + drain_seconds)
-        cut = house.stop_workers()
-        house.report(self._summary(live, cut))
-        house.stop_reporting()
-        self._notifier.close()
+        self._askers.close()
+        ending = Ending(house, self._notifier, _wait, reason)
+        ending.end(
+            0.0 if house.failures else self._settings.drain_seconds,
+            monotonic() - self._start.began_at,
+            is_followed=monotonic() < self._followed_until and not house.failures,
+        )
         for failure in house.failures:
             print(failure, end="", file=sys.stderr)
         return os.EX_SOFTWARE if house.failures else os.EX_OK
-
-    def _drain(self, deadline: float) -> None:
-        """Wait until the last connection has ended, the time is up or a second signal comes."""
-        while not self._house.drained:
-            left = deadline - monotonic()
-            if left <= 0 or _wait(left) in STOPS:
-                return
-
-    def _summary(self, live: int, cut: int) -> Stopped:
-        counters = self._house.counters()
-        return Stopped(
-            monotonic() - self._start.began_at,
-            counters.accepted,
-            counters.refused,
-            max(0, live - cut),
-            cut,
-            counters.datagrams_received,
-            counters.datagrams_sent,
-            counters.bytes_received,
-            counters.bytes_sent,
-            self._house.reporter.lost,
-        )
 
     def _status(self) -> str:
         house, counters = self._house, self._house.counters()

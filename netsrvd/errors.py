@@ -29,6 +29,12 @@ class ConfigError(NetsrvdError):
         self.problems = problems
 
 
+class ReloadError(NetsrvdError):
+    """A daemon did not say how its reload went: the operator must look at its log."""
+
+    exit_status = os.EX_UNAVAILABLE
+
+
 class SocketError(NetsrvdError):
     """A socket could not be made as configured: the host's network or its owner must change."""
 

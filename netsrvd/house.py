@@ -20,9 +20,10 @@ from netsrvd.config import changes
 from netsrvd.counters import Counters
 from netsrvd.duty import Duty
 from netsrvd.events import LEVELS
-from netsrvd.events.life import ThreadFailed
+from netsrvd.events.life import ThreadFailed, VisitImpossible
 from netsrvd.events.sockets import ListeningEnded
-from netsrvd.listeners.contracts import Client
+from netsrvd.listeners.acceptor import Acceptor
+from netsrvd.listeners.connection import Connection
 from netsrvd.listeners.datagram import Receiver
 from netsrvd.listeners.places import Places
 from netsrvd.listeners.worker import Worker
@@ -69,12 +70,18 @@ class House:
         self._movers: dict[MoverKey, Mover] = {}
         self._ports: dict[MoverKey, Port] = {}
         self._retired = Counters()
+        self._visits: int | None = 0
         self._open(sockets)
 
     @property
     def adopted(self) -> set[MoverKey]:
         """Return the listener and protocol of each socket that systemd passed."""
         return {(end.listener, end.protocol) for end in self._sockets if not end.port}
+
+    @property
+    def is_adopted(self) -> bool:
+        """Whether systemd has all sockets, and so starts a daemon whenever somebody comes."""
+        return bool(self._sockets) and not any(end.port for end in self._sockets)
 
     @property
     def connections(self) -> int:
@@ -86,14 +93,24 @@ class House:
         """Whether all have ended that were live, or on their way to a worker, at the stop."""
         return all(worker.drained for worker in self.workers)
 
+    def seen(self) -> int:
+        """Return how often somebody has come: connections and datagrams, served or refused."""
+        counters = self.counters()
+        return counters.accepted + counters.refused + counters.datagrams_received
+
+    def progress(self) -> int:
+        """Return a number that changes when a byte moves, or a connection ends."""
+        closed = sum(worker.counters.closed for worker in self.workers)
+        return closed + sum(one.bytes_received + one.bytes_sent for one in self.clients())
+
     @property
     def flows(self) -> int:
         """How many UDP flows are live."""
         return sum(mover.flows for mover in self._movers.values() if isinstance(mover, Receiver))
 
-    def clients(self) -> list[Client]:
-        """Return the clients that are connected (any thread)."""
-        return [client for worker in self.workers for client in worker.clients()]
+    def clients(self) -> list[Connection]:
+        """Return the connections that are live, to be looked at (any thread)."""
+        return [one for worker in self.workers for one in worker.connections()]
 
     def counters(self) -> Counters:
         """Return the sums of all threads since the start."""
@@ -104,6 +121,28 @@ class House:
         """Return all threads that must make progress, those who take new clients first."""
         parts = (*self._movers.values(), *self.workers, self.reporter)
         return [part.duty for part in parts]
+
+    def is_answering(self) -> bool:
+        """Return whether clients are answered, as far as that can be tried.
+
+        One listener a call is visited by TCP, another one each time. Where the very first visit
+        fails, a filter of the host may be against it: then there is no further one.
+        """
+        acceptors = [
+            (name, mover)
+            for (name, _), mover in self._movers.items()
+            if isinstance(mover, Acceptor)
+        ]
+        if not acceptors or self._visits is None:
+            return True
+        name, acceptor = acceptors[self._visits % len(acceptors)]
+        answering = acceptor.is_answering()
+        if answering is False and not self._visits:
+            self._visits = None
+            self.report(VisitImpossible(name))
+            return True
+        self._visits += answering is True
+        return answering is not False
 
     def start(self) -> None:
         """Start all threads, the log first and those who take new clients last."""
@@ -139,6 +178,48 @@ class House:
         update_workers(self.workers, settings)
         for mover in new:
             mover.duty.start()
+
+    def adopt(self, connections: Iterable[Connection]) -> None:
+        """Take up connections that another process let in, before the threads start."""
+        workers = itertools.cycle(self.workers)
+        for connection in connections:
+            mover = self._movers.get((connection.settings.name, "tcp"))
+            if isinstance(mover, Acceptor):
+                mover.adopt(connection)
+            else:  # its listener is gone: it goes on until it ends
+                self._places.take_anyway()
+                connection.departed = self._places.give_back
+                next(workers).take(connection)
+
+    def pause(self) -> None:
+        """Leave alone what comes from now on; all that came before has been taken."""
+        for _ in range(2):  # what a thread had seen before it heard of it, it takes in between
+            for mover in self._movers.values():
+                mover.pause(paused=True)
+            self.settle()
+
+    def resume(self) -> None:
+        """Take what comes again."""
+        for mover in self._movers.values():
+            mover.pause(paused=False)
+
+    def settle(self) -> None:
+        """Return when all threads have done what they were asked to do until now."""
+        for part in (*self._movers.values(), *self.workers):
+            part.duty.settle(JOIN_SECONDS)
+
+    def surrender(self, most: int) -> list[Connection]:
+        """Take up to so many live connections, which nobody serves any more, out of the house."""
+        given: list[Connection] = []
+        for worker in self.workers:
+            worker.surrender(most, given)
+            worker.duty.settle(JOIN_SECONDS)
+        return given
+
+    def readmit(self, connections: Iterable[Connection]) -> None:
+        """Serve connections again that were taken out."""
+        for connection, worker in zip(connections, itertools.cycle(self.workers), strict=False):
+            worker.take(connection)
 
     def stop_listening(self) -> None:
         """Take nobody new any more, and have the workers tell when they are empty."""

@@ -120,6 +120,8 @@ class Settings:
     """Live TCP connections of all listeners; 0 for as many as there are descriptors for."""
     drain_seconds: float = 10.0
     """How long a stop waits for live connections to end by themselves."""
+    idle_exit_seconds: float = 0.0
+    """A daemon whose sockets are all systemd's ends when it was idle for so long; 0 for never."""
     log: LogSettings = field(default_factory=LogSettings)
     listeners: tuple[ListenerSettings, ...] = (ListenerSettings("echo"),)
 

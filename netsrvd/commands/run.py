@@ -6,7 +6,9 @@ from collections.abc import Callable
 from netsrvd import assembly, detach
 from netsrvd.daemon import Daemon, Start
 from netsrvd.errors import NetsrvdError, UsageError
+from netsrvd.listeners.connection import Inherited
 from netsrvd.services.base import Present
+from netsrvd.settings import Settings
 from netsrvd.sockets import activation
 
 
@@ -17,9 +19,9 @@ def run(arguments: argparse.Namespace) -> int:
     """
     if arguments.pid_file and not arguments.detach:
         raise UsageError("--pid-file goes with --detach; a service manager needs none")
-    passed = activation.passed()
+    passed, stored = activation.passed()
     try:
-        start = _prepare(arguments, passed)
+        start = _prepare(arguments, passed, stored)
     except NetsrvdError:
         activation.turn_away(passed)
         raise
@@ -37,11 +39,16 @@ def run(arguments: argparse.Namespace) -> int:
             sock.close()
 
 
-def _prepare(arguments: argparse.Namespace, passed: list[activation.Passed]) -> Start:
+def _prepare(
+    arguments: argparse.Namespace,
+    passed: list[activation.Passed],
+    stored: list[activation.Stored],
+) -> Start:
     # A path must still be right when a reload reads it again in another working directory.
     path = arguments.config and arguments.config.absolute()
     settings = assembly.read_configuration(path).settings
-    services = assembly.prepare_services(settings, Present())
+    present = Present()
+    services = assembly.prepare_services(settings, present)
     target = arguments.log or settings.log.target
     log, log_notes = assembly.choose_log(target, detached=arguments.detach)
     sockets, notes = assembly.open_sockets(settings, passed)
@@ -52,4 +59,13 @@ def _prepare(arguments: argparse.Namespace, passed: list[activation.Passed]) -> 
         assembly.close_bound(sockets)
         raise
     notes = log_notes + limit_notes + notes
-    return Start(settings, path, sockets, services, places, notes, log, arguments.began_at)
+    inherited = _take_up(stored, settings, present) if stored else None
+    return Start(
+        settings, path, sockets, services, places, notes, log, inherited, arguments.began_at
+    )
+
+
+def _take_up(stored: list[activation.Stored], settings: Settings, present: Present) -> Inherited:
+    from netsrvd import handover  # noqa: PLC0415 - most starts have nothing to take up
+
+    return handover.take_up(stored, settings, present)

@@ -12,6 +12,7 @@ SOCKET_FIELDS = ("backlog", "options")
 
 KEYS = {
     "drain_seconds": "drain_timeout",
+    "idle_exit_seconds": "idle_exit",
     "queue_records": "queue",
     "hosts": "host",
     "idle_seconds": "idle_timeout",

@@ -62,6 +62,7 @@ GLOBAL_RULES = (
     Rule("workers", "workers", values.integer(0, 64)),
     Rule("max_connections", "max_connections", values.integer(0, 1_000_000)),
     Rule("drain_timeout", "drain_seconds", values.duration(0, 86400.0)),
+    Rule("idle_exit", "idle_exit_seconds", values.duration(0, YEAR)),
 )
 LOG_RULES = (
     Rule("target", "target", values.word(("auto", "journal", "syslog", "stderr"))),

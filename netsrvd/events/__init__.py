@@ -12,7 +12,7 @@ from typing import ClassVar
 ERROR, WARNING, NOTICE, INFO, DEBUG = 3, 4, 5, 6, 7
 """The priorities of syslog(3) that are in use here."""
 
-MODULES = ("life", "sockets", "connections", "flows", "refusals", "log")
+MODULES = ("life", "handover", "sockets", "connections", "flows", "refusals", "log")
 
 LEVELS = {"error": ERROR, "warning": WARNING, "notice": NOTICE, "info": INFO, "debug": DEBUG}
 

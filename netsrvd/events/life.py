@@ -74,7 +74,8 @@ class ReloadFailed(Event):
 class Stopping(Event):
     """The daemon was asked to stop. It takes nobody new and waits for the live connections.
 
-    The wait is bounded by `drain_timeout`; a second signal ends it at once.
+    The wait is bounded by `drain_timeout`; a second signal ends it at once. At a restart the live
+    connections are handed over to the next process instead.
     """
 
     MESSAGE_ID = "3d846969bf5b4fea87672738574ad094"
@@ -83,8 +84,11 @@ class Stopping(Event):
     signal: str
     connections: int
     drain_seconds: float
+    purpose: str = "stop"
 
     def text(self) -> str:
+        if self.purpose == "restart":
+            return f"restarting on {self.signal}: {self.connections} connections to hand over"
         wait = f" for up to {self.drain_seconds:g} s" if self.drain_seconds else ", not waiting"
         drain = f"draining {self.connections} connections{wait}"
         return f"stopping on {self.signal}: {drain if self.connections else 'nothing to drain'}"
@@ -102,6 +106,7 @@ class Stopped(Event):
     refused: int
     drained: int
     cut: int
+    handed_over: int
     datagrams_received: int
     datagrams_sent: int
     bytes_received: int
@@ -111,8 +116,9 @@ class Stopped(Event):
     def text(self) -> str:
         return (
             f"stopped after {self.seconds:.1f} s: {self.accepted} connections accepted, "
-            f"{self.refused} refused, {self.cut} cut off at the end; {self.datagrams_received} "
-            f"datagrams received, {self.datagrams_sent} sent; {self.records_lost} records lost"
+            f"{self.refused} refused, {self.handed_over} handed over, {self.cut} cut off at the "
+            f"end; {self.datagrams_received} datagrams received, {self.datagrams_sent} sent; "
+            f"{self.records_lost} records lost"
         )
 
 
@@ -133,3 +139,19 @@ class ThreadFailed(Event):
 
     def text(self) -> str:
         return f"thread {self.thread} failed, the daemon ends: {one_line(self.error)}"
+
+
+@dataclass(frozen=True, slots=True)
+class VisitImpossible(Event):
+    """The daemon connects to its own listeners now and then, so that the watchdog knows that they
+    answer. The first time that failed, as it does where a filter is against it or the loopback
+    interface is down. It is not tried again; the watchdog still asks each thread.
+    """
+
+    MESSAGE_ID = "9620897e379b4a13a94d9517fd78fccf"
+    PRIORITY = NOTICE
+    SUBJECT = "The watchdog cannot visit the listeners"
+    listener: str
+
+    def text(self) -> str:
+        return f"{self.listener}: a visit of our own fails; the watchdog asks the threads alone"

@@ -11,12 +11,9 @@ from netsrvd.addresses import host_and_port
 from netsrvd.counters import Counters
 from netsrvd.duty import Duty, OnFailure
 from netsrvd.events import Event
-from netsrvd.events.connections import (
-    AcceptRecovered,
-    AcceptTrouble,
-    ListenerFull,
-    ListenerRelieved,
-)
+from netsrvd.events.connections import AcceptRecovered, AcceptTrouble
+from netsrvd.listeners import visitor
+from netsrvd.listeners.capacity import Capacity
 from netsrvd.listeners.connection import Connection
 from netsrvd.listeners.contracts import ConnectionGate, Report, StreamFactory
 from netsrvd.listeners.places import Places
@@ -55,9 +52,9 @@ class Acceptor:
     """
 
     __slots__ = (
-        *("_duty", "_full_since", "_gate", "_identify", "_live", "_no_place", "_places"),
-        *("_refusals", "_report", "_reserve", "_service", "_settings", "_sockets", "_stopping"),
-        *("_trouble", "_troubled", "_waiting", "_watch", "_workers", "counters"),
+        *("_capacity", "_duty", "_gate", "_identify", "_paused", "_places", "_refusals"),
+        *("_report", "_reserve", "_service", "_settings", "_sockets", "_stopping", "_taking"),
+        *("_trouble", "_troubled", "_visitor", "_watch", "_workers", "counters"),
     )
 
     def __init__(
@@ -81,15 +78,17 @@ class Acceptor:
         self._identify = identify
         self._sockets: dict[int, socket.socket] = {}
         self._reserve = Reserve()
-        self._live = 0
-        self._full_since = 0.0
-        self._waiting = self._no_place = self._stopping = False
+        self._stopping = self._paused = False
+        self._taking = False
+        """Whether whoever comes is taken out of the kernel's queue."""
+        self._visitor = visitor.Visitor()
         self._refusals = Refusals(report, settings, "tcp")
         self._trouble = Trouble(report, self._trouble_began, self._trouble_ended)
         self._troubled = ("", 0)
         """The address of the socket that was in trouble last."""
         self._duty = Duty(f"acceptor {settings.name}", self._run, on_failure)
         self._watch = Watch(self._duty.mailbox)
+        self._capacity = Capacity(settings, places, report, self._duty.mailbox)
 
     @property
     def duty(self) -> Duty:
@@ -114,15 +113,30 @@ class Acceptor:
         """Ask the thread to close all its sockets and end."""
         self._duty.mailbox.post(self._stop)
 
+    def is_answering(self) -> bool | None:
+        """Return whether a client would be answered; None if that cannot be said now (main)."""
+        if not self._taking:
+            return None
+        answered = self._visitor.is_answered(tuple(self._sockets.values()))
+        return answered if answered or self._taking else None
+
+    def pause(self, *, paused: bool) -> None:
+        """Ask the thread to leave what comes in the kernel's queue, or to take it again."""
+        self._duty.mailbox.post(setattr, self, "_paused", paused)
+
     def update(self, settings: ListenerSettings, service: StreamFactory) -> None:
         """Give the thread new settings, for the connections to come."""
         self._duty.mailbox.post(self._update, settings, service)
+
+    def adopt(self, connection: Connection) -> None:
+        """Count in a connection that the process before let in, and give it to a worker."""
+        self._duty.mailbox.post(self._adopt, connection)
 
     def departed(self, source: str) -> None:
         """Tell that one of its connections has ended (called by workers)."""
         self._places.give_back()
         self._duty.mailbox.leave(self._depart, source)
-        if self._waiting:
+        if self._capacity.awaits:
             self._duty.mailbox.wake()
 
     def _open(self, sock: socket.socket) -> None:
@@ -140,24 +154,31 @@ class Acceptor:
     def _update(self, settings: ListenerSettings, service: StreamFactory) -> None:
         self._settings, self._service = settings, service
         self._gate.update(settings)
+        self._capacity.update(settings)
         self._refusals.update(settings)
 
+    def _adopt(self, connection: Connection) -> None:
+        self._places.take_anyway()
+        connection.departed = partial(self.departed, self._gate.enter(connection.peer[0]))
+        self._capacity.live += 1
+        next(self._workers).take(connection)
+
     def _depart(self, source: str) -> None:
-        self._live -= 1
+        self._capacity.live -= 1
         self._gate.leave(source)
 
     def _run(self) -> None:
         now = monotonic()
         try:
             while not self._stopping:
-                wanted = self._wants_connections(now)
-                patience_ms = 0 if wanted and self._has_room() else self._patience_ms(now)
+                self._taking = wanted = self._wants_connections(now)
+                patience_ms = 0 if wanted and self._capacity.has_room else self._patience_ms(now)
                 ready = self._watch.wait(patience_ms, wanted=wanted)
                 now = monotonic()
                 for descriptor in ready:
                     self._take_waiting(self._sockets[descriptor], now)
-                if wanted and not ready and self._has_room():
-                    self._relieved(now)
+                if wanted and not ready and self._capacity.has_room:
+                    self._capacity.relieved(now)
                 self._trouble.settle(now)
                 self._refusals.settle(now)
             self._refusals.settle(now, all_of_them=True)
@@ -168,44 +189,18 @@ class Acceptor:
 
     def _wants_connections(self, now: float) -> bool:
         """Return whether to look at the listening sockets: full means not listening."""
-        return not (self._is_full(now) or self._trouble.pausing(now) or self._report.congested)
+        busy = self._capacity.is_full(now) or self._trouble.pausing(now) or self._report.congested
+        return not (busy or self._paused)
 
     def _patience_ms(self, now: float) -> float | None:
         if self._report.congested:
             return CONGESTED_MS
         return soonest(self._trouble.next_look_ms(now), self._refusals.next_look_ms(now))
 
-    def _is_full(self, now: float) -> bool:
-        most = self._settings.max_connections
-        # From here on a departure wakes this thread; those that came before are in the mailbox.
-        self._waiting = self._live >= most or self._full_since > 0
-        if self._waiting:
-            self._duty.mailbox.deliver()
-        if self._no_place:
-            self._no_place = not self._places.are_left(self._duty.mailbox.wake)
-        full = self._live >= most
-        if (full or self._no_place) and not self._full_since:
-            self._full_since = now
-            whose, count = ("its", most) if full else ("the daemon's", self._places.count)
-            limit = f"{whose} max_connections = {count}"
-            self._report(ListenerFull(self._settings.name, self._live, limit))
-        return full or self._no_place
-
-    def _has_room(self) -> bool:
-        """Return whether it was full and clearly is no longer, unless somebody waits for room."""
-        if not self._full_since:
-            return False
-        return self._live <= self._settings.max_connections * 9 // 10 and self._places.are_many
-
-    def _relieved(self, now: float) -> None:
-        seconds, self._full_since = now - self._full_since, 0.0
-        self._report(ListenerRelieved(self._settings.name, self._live, seconds))
-
     def _take_waiting(self, listening: socket.socket, now: float) -> None:
         """Accept what waits in the kernel's queue, as far as there is room."""
-        for _ in range(min(ACCEPTS_A_TURN, self._settings.max_connections - self._live)):
-            if not self._places.take():
-                self._no_place = True
+        for _ in range(min(ACCEPTS_A_TURN, self._capacity.left)):
+            if not self._capacity.take():
                 return
             try:
                 sock, address = listening.accept()
@@ -246,6 +241,9 @@ class Acceptor:
 
     def _take(self, sock: socket.socket, peer: tuple[str, int], now: float) -> None:
         """Let a connection in, which has a place, or refuse it."""
+        if peer in self._visitor.peers:
+            self._let_visit(sock, peer)
+            return
         refusal = self._gate.refusal(peer[0], now)
         if refusal:
             self._refuse(sock, peer, refusal, now)
@@ -262,10 +260,18 @@ class Acceptor:
             partial(self.departed, self._gate.enter(peer[0])),
             monotonic(),
         )
-        self._live += 1
+        self._capacity.live += 1
         self.counters.accepted += 1
         self._report(connection.accepted())
         next(self._workers).take(connection)
+
+    def _let_visit(self, sock: socket.socket, peer: tuple[str, int]) -> None:
+        sock.setblocking(False)
+        local, leave = host_and_port(sock.getsockname()), self._places.give_back
+        made = Connection(
+            sock, "", peer, local, visitor.SETTINGS, visitor.mirror, leave, monotonic()
+        )
+        next(self._workers).take(made)
 
     def _trouble_began(self, error: OSError, pause_ms: int) -> Event:
         return AcceptTrouble(self._settings.name, *self._troubled, named(error), pause_ms)

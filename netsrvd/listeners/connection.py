@@ -4,7 +4,9 @@ import socket
 import traceback
 from collections.abc import Callable
 from time import time
+from typing import NamedTuple
 
+from netsrvd.events import Event
 from netsrvd.events.connections import Accepted, Closed, ServiceFailed
 from netsrvd.listeners.contracts import StreamFactory, StreamService
 from netsrvd.settings import ListenerSettings
@@ -14,6 +16,17 @@ LINGER_SECONDS = 2.0
 came was read is reset, and a reset takes from the client what it has not read yet (RFC 1122,
 4.2.2.13).
 """
+
+
+class Inherited(NamedTuple):
+    """What the process before left, to be adopted by the house."""
+
+    connections: list["Connection"]
+    lost: int
+    """Connections whose sockets did not come along."""
+    given_at: float
+    """When they were given, by CLOCK_MONOTONIC."""
+    notes: list[Event]
 
 
 class Parting:
@@ -34,6 +47,12 @@ class Parting:
     def more(self) -> bytes:
         """Return nothing."""
         return b""
+
+    def memory(self) -> None:
+        """Return nothing: it is not handed over."""
+
+    def recall(self, memory: object) -> None:
+        """Do nothing."""
 
 
 PARTING = Parting()
@@ -76,7 +95,7 @@ class Connection:
         self.peer = peer
         self.local = local
         self.settings = settings
-        self._make_service = make_service
+        self._make_service: StreamFactory | None = make_service
         self.departed = departed
         self.opened_at = self.active_at = now
         self.bytes_received = self.bytes_sent = 0
@@ -89,8 +108,29 @@ class Connection:
 
     def begin(self) -> bytes:
         """Make the service and return its greeting; may raise whatever the service raises."""
+        if self._make_service is None:  # it has begun in another process, and goes on
+            return b""
         self.service: StreamService = self._make_service(self, time())
+        self._make_service = None
         return self.service.greeting()
+
+    def resume(
+        self,
+        memory: object,
+        opened_at: float,
+        active_at: float,
+        counts: tuple[int, int],
+        backlog: bytes,
+        *,
+        client_done: bool,
+    ) -> None:
+        """Be a connection that began in another process; may raise whatever the service raises."""
+        self.begin()
+        self.service.recall(memory)
+        self.opened_at, self.active_at = opened_at, active_at
+        self.bytes_received, self.bytes_sent = counts
+        self.backlog = memoryview(backlog) if backlog else None
+        self.client_done = client_done
 
     def part(self, now: float) -> None:
         """Let the client have all that was said, to the last byte, before the connection closes."""

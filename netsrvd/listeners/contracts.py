@@ -1,7 +1,7 @@
 """What the listeners need of the other rooms; `assembly.py` joins them."""
 
 from collections.abc import Callable, Collection
-from typing import Protocol
+from typing import Any, Protocol
 
 from netsrvd.events import Event
 from netsrvd.settings import ListenerSettings
@@ -49,6 +49,12 @@ class StreamService(Protocol):
 
     def more(self) -> bytes:
         """Return what is sent next, asked only when the peer has taken everything so far."""
+
+    def memory(self) -> Any:
+        """Return what its like in another process must know to go on from here, for JSON."""
+
+    def recall(self, memory: Any) -> None:
+        """Go on from there."""
 
 
 StreamFactory = Callable[[Client, float], StreamService]

@@ -43,8 +43,8 @@ class Receiver:
     """
 
     __slots__ = (
-        *("_desk", "_duty", "_inlets", "_payload_bytes", "_stopping", "_sweep_at"),
-        *("_trouble", "_troubled", "_watch", "counters"),
+        *("_desk", "_duty", "_inlets", "_paused", "_payload_bytes", "_stopping"),
+        *("_sweep_at", "_trouble", "_troubled", "_watch", "counters"),
     )
 
     def __init__(
@@ -61,7 +61,7 @@ class Receiver:
         self._desk = Desk(settings, service, gate, refusals, self.counters, report)
         self._payload_bytes = payload_bytes
         self._inlets: dict[int, Inlet] = {}
-        self._stopping = False
+        self._stopping = self._paused = False
         self._sweep_at = inf
         self._trouble = Trouble(report, self._trouble_began, self._trouble_ended)
         self._troubled = ("", 0)
@@ -90,6 +90,10 @@ class Receiver:
     def stop(self) -> None:
         """Ask the thread to sum up its flows, close its sockets and end."""
         self._duty.mailbox.post(self._stop)
+
+    def pause(self, *, paused: bool) -> None:
+        """Ask the thread to leave what comes in the kernel's buffer, or to take it again."""
+        self._duty.mailbox.post(setattr, self, "_paused", paused)
 
     def update(
         self, settings: ListenerSettings, service: DatagramService, own_ports: Collection[int]
@@ -126,7 +130,8 @@ class Receiver:
         now = monotonic()
         try:
             while not self._stopping:
-                wanted = not (self._trouble.pausing(now) or self._desk.report.congested)
+                busy = self._trouble.pausing(now) or self._desk.report.congested
+                wanted = not (busy or self._paused)
                 ready = self._watch.wait(self._patience_ms(now), wanted=wanted)
                 now = monotonic()
                 for descriptor in ready:

@@ -26,6 +26,11 @@ class Places:
         except IndexError:
             return False
 
+    def take_anyway(self) -> None:
+        """Take a place, and where there is none the next one that is given back."""
+        if not self.take():
+            self._owed.append(True)
+
     def give_back(self) -> None:
         """Give a place back, and wake those who wait for one."""
         try:
@@ -48,8 +53,7 @@ class Places:
     def resize(self, count: int) -> None:
         """Have so many places from now on."""
         for _ in range(self.count - count):
-            if not self.take():
-                self._owed.append(True)
+            self.take_anyway()
         for _ in range(count - self.count):
             self.give_back()
         self.count = count

@@ -10,7 +10,7 @@ from time import monotonic
 from netsrvd.counters import Counters
 from netsrvd.duty import Duty, OnFailure
 from netsrvd.listeners.connection import Connection
-from netsrvd.listeners.contracts import Client, Report
+from netsrvd.listeners.contracts import Report
 from netsrvd.settings import ListenerSettings
 
 RECEIVE_BYTES = 65_536
@@ -82,8 +82,8 @@ class Worker:
         """Whether nothing is left of what it was handed before `drain()`."""
         return self._draining and not self._connections
 
-    def clients(self) -> list[Client]:
-        """Return the clients that are connected (any thread)."""
+    def connections(self) -> list[Connection]:
+        """Return those that are live, to be looked at (any thread)."""
         return list(self._connections.values())
 
     def take(self, connection: Connection) -> None:
@@ -96,6 +96,10 @@ class Worker:
         Those whose peer a rule is against are ended.
         """
         self._duty.mailbox.post(self._update, listeners)
+
+    def surrender(self, most: int, given: list[Connection]) -> None:
+        """Have the thread put up to so many connections into `given`, and no longer serve them."""
+        self._duty.mailbox.post(self._surrender, most, given)
 
     def drain(self) -> None:
         """Ask to be told by `on_empty` when no connection is left."""
@@ -113,7 +117,11 @@ class Worker:
         self._plan_sweeps(connection.settings)
         try:
             self._epoll.register(descriptor, select.EPOLLIN)
-            self._answer(connection, connection.begin())
+            greeting = connection.begin()
+            if connection.backlog is None:
+                self._answer(connection, greeting)
+            else:
+                self._keep(connection, connection.backlog)
         except Exception as error:  # noqa: BLE001 - whatever it is, it ends one connection
             self._failed(connection, error)
         if connection.backlog is None:
@@ -129,6 +137,15 @@ class Worker:
                 self._plan_sweeps(connection.settings)
                 if rule := rule_against(connection.peer[0]):
                     self._close(connection, "access", rule)
+
+    def _surrender(self, most: int, given: list[Connection]) -> None:
+        """Those that are about to end anyway stay."""
+        for connection in list(self._connections.values()):
+            if len(given) < most and connection.identity and not connection.parts_at:
+                self._epoll.unregister(connection.sock)
+                given.append(self._connections.pop(connection.sock.fileno()))
+        if self._draining and not self._connections:
+            self._on_empty()
 
     def _drain(self) -> None:
         self._draining = True
@@ -236,10 +253,11 @@ class Worker:
             # A reset: the kernel would go on offering the peer what it does not take (tcp(7)).
             connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_AT_CLOSE)
         connection.sock.close()  # epoll(7) forgets a descriptor that is closed
-        self.counters.closed += 1
-        self.counters.bytes_received += connection.bytes_received
-        self.counters.bytes_sent += connection.bytes_sent
-        self._report(connection.closed(reason, self._now, error))
+        if connection.identity:  # a visitor has none, and no record
+            self.counters.closed += 1
+            self.counters.bytes_received += connection.bytes_received
+            self.counters.bytes_sent += connection.bytes_sent
+            self._report(connection.closed(reason, self._now, error))
         connection.departed()
         if self._draining and not self._connections:
             self._on_empty()

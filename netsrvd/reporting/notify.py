@@ -1,7 +1,10 @@
 """Tells systemd how the daemon is (sd_notify(3)); silent where nobody listens."""
 
+import errno
 import os
+import select
 import socket
+from collections.abc import Sequence
 from contextlib import suppress
 from time import monotonic_ns
 
@@ -9,6 +12,12 @@ from netsrvd.events import one_line
 
 PATIENCE_SECONDS = 1.0
 """How long a message may wait for a service manager that is busy."""
+
+SETTLE_SECONDS = 10.0
+"""How long systemd may take for all that it was told, which may be ten thousand descriptors."""
+
+MOST_DESCRIPTORS = 250
+"""In one message; the kernel takes 253 (SCM_MAX_FD in unix(7))."""
 
 UINT64_DIGITS = 20
 
@@ -31,6 +40,16 @@ class Notifier:
             self._socket.settimeout(PATIENCE_SECONDS)
             with suppress(OSError):  # it was inherited, and who made it is gone
                 self._socket.connect("\0" + path[1:] if path.startswith("@") else path)
+
+    @property
+    def store_room(self) -> int:
+        """Return how many descriptors `store` may be given (FileDescriptorStoreMax=).
+
+        systemd says it since version 254; before that the unit has to.
+        """
+        text = os.environ.get("FDSTORE") or os.environ.get("NETSRVD_FDSTORE", "")
+        known = self._socket is not None and text.isdecimal() and len(text) <= UINT64_DIGITS
+        return int(text) if known else 0
 
     @property
     def watchdog_seconds(self) -> float:
@@ -65,10 +84,47 @@ class Notifier:
         """Feed the watchdog."""
         self._send("WATCHDOG=1")
 
+    def store(self, name: str, descriptors: Sequence[int]) -> None:
+        """Have systemd keep descriptors for the next process, under this name (FDSTORE=1).
+
+        A connection that ends meanwhile is kept, too: its end must still be told. Raises OSError
+        where systemd does not take the message; how many it keeps it does not say.
+        """
+        fields = ("FDSTORE=1", f"FDNAME={name}", "FDPOLL=0")
+        for start in range(0, len(descriptors), MOST_DESCRIPTORS):
+            self._deliver(fields, descriptors[start : start + MOST_DESCRIPTORS])
+
+    def forget(self, name: str) -> None:
+        """Have systemd close all that it keeps under this name."""
+        self._send("FDSTOREREMOVE=1", f"FDNAME={name}")
+
+    def settle(self) -> None:
+        """Return when systemd has done all that it was told until now (BARRIER=1).
+
+        Raises OSError if that takes too long.
+        """
+        ours, theirs = os.pipe2(os.O_CLOEXEC)
+        try:
+            self._deliver(("BARRIER=1",), [theirs])
+        finally:
+            os.close(theirs)
+        try:
+            ended = select.poll()
+            ended.register(ours, 0)
+            if not ended.poll(SETTLE_SECONDS * 1000):
+                raise TimeoutError(errno.ETIMEDOUT, "systemd does not answer")
+        finally:
+            os.close(ours)
+
     def close(self) -> None:
         """Close the socket."""
         if self._socket is not None:
             self._socket.close()
+
+    def _deliver(self, fields: Sequence[str], descriptors: Sequence[int]) -> None:
+        if self._socket is None:
+            raise OSError(errno.ENOTCONN, "there is no service manager")
+        socket.send_fds(self._socket, ["\n".join(fields).encode()], list(descriptors))
 
     def _send(self, *assignments: str) -> None:
         """Send assignments, a line each. Nothing depends on their being heard."""

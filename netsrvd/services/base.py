@@ -1,6 +1,6 @@
 """What services have in common: each is these classes with a few words changed."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import ClassVar, NamedTuple, Protocol
 
 Memory = int | str | list[int] | list[str] | None
@@ -29,7 +29,7 @@ class Present:
     __slots__ = ("look",)
 
     def __init__(self) -> None:
-        self.look: Callable[[], list[Client]] = list
+        self.look: Callable[[], Sequence[Client]] = tuple
 
 
 class Stream:

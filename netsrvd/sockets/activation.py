@@ -14,6 +14,13 @@ PROTOCOLS = {socket.SOCK_STREAM: "tcp", socket.SOCK_DGRAM: "udp"}
 NUMBERS = {"tcp": socket.IPPROTO_TCP, "udp": socket.IPPROTO_UDP}
 
 
+STORED = "handover/"
+"""Begins the names of what is ours in systemd's descriptor store. No listener has such a name."""
+
+Stored = tuple[int, str]
+"""A descriptor from the store, and its name."""
+
+
 @dataclass(frozen=True, slots=True)
 class Passed:
     """A descriptor as systemd passed it, with its FileDescriptorName=."""
@@ -22,15 +29,16 @@ class Passed:
     name: str
 
 
-def passed() -> list[Passed]:
-    """Return the sockets that systemd passed to this very process; none is not an error.
+def passed() -> tuple[list[Passed], list[Stored]]:
+    """Return what systemd passed to this very process; none is not an error.
 
+    First the sockets to listen on, then what the process before put into the descriptor store.
     LISTEN_PID must be our own PID. The descriptors are set close-on-exec, and the variables are
     taken out of the environment, so that no child can take them for its own. Raises
     ActivationError for a descriptor that is no socket.
     """
     if "LISTEN_FDS" not in os.environ:
-        return []
+        return [], []
     from systemd.daemon import listen_fds_with_names  # noqa: PLC0415 - 20 ms that others save
 
     try:
@@ -39,8 +47,11 @@ def passed() -> list[Passed]:
         raise ActivationError(
             f"LISTEN_FDS cannot be used: {error}; see sd_listen_fds(3)"
         ) from error
-    found, problems = [], []
+    found, stored, problems = [], [], []
     for descriptor, given in sorted(names.items()):
+        if given.startswith(STORED):
+            stored.append((descriptor, given))
+            continue
         # systemd lets no name have control characters, but the environment may be anybody's.
         name = given if given.isprintable() else ascii(given)
         try:
@@ -50,7 +61,7 @@ def passed() -> list[Passed]:
     if problems:
         turn_away(found)
         raise ActivationError("\n".join(problems))
-    return found
+    return found, stored
 
 
 def adopt(sockets: list[Passed], listeners: tuple[ListenerSettings, ...]) -> list[Opened]:

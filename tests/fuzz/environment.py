@@ -76,7 +76,7 @@ def check(data: bytes) -> None:
 
 def _adopts(made: list[Inherited]) -> None:
     try:
-        passed = activation.passed()
+        passed, _ = activation.passed()
         opened = activation.adopt(passed, LISTENERS)
     except ActivationError as error:
         assert str(error)

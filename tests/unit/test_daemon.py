@@ -3,89 +3,28 @@
 import os
 import resource
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from netsrvd import daemon
+from netsrvd import daemon, handover
 from netsrvd.assembly import prepare_services
-from netsrvd.config import changes
-from netsrvd.counters import Counters
-from netsrvd.daemon import RELOAD, WAKE, Daemon, Start
+from netsrvd.daemon import FOLLOWED, RELOAD, WAKE, Daemon, Start
 from netsrvd.errors import SocketError
 from netsrvd.events import Event
+from netsrvd.events.handover import TookOver
 from netsrvd.events.life import Ready, Reloaded, ReloadFailed, Starting, Stopped, Stopping
 from netsrvd.events.sockets import FamilyMissing
+from netsrvd.listeners.connection import Inherited
 from netsrvd.services.base import Present
 from netsrvd.settings import Settings
-from tests.support.reports import Reports
+from tests.support.fake_house import FakeHouse, FakeNotifier
 
 TERM, INT = signal.SIGTERM, signal.SIGINT
-
-
-class FakeHouse:
-    """A house without threads."""
-
-    def __init__(self, steps: list[str]) -> None:
-        self.steps = steps
-        self.report = Reports()
-        self.reporter = SimpleNamespace(lost=5)
-        self.failures: list[str] = []
-        self.workers = [object()]
-        self.adopted: set[tuple[str, str]] = set()
-        self.connections = self.flows = 0
-        self.all_duties = [SimpleNamespace(pulse=0, ping=self.pinged)]
-        self.pings: list[int] = []
-        self.start_error: Exception | None = None
-
-    @property
-    def drained(self) -> bool:
-        return not self.connections
-
-    def pinged(self, number: int) -> None:
-        self.pings.append(number)
-
-    def counters(self) -> Counters:
-        return Counters(accepted=9, refused=2, bytes_sent=3)
-
-    def duties(self) -> list[Any]:
-        return self.all_duties
-
-    def failed(self, name: str, error: BaseException) -> None:
-        self.failures.append(f"thread {name} failed: {error!r}\n")
-
-    def start(self) -> None:
-        self.steps.append("start")
-        if self.start_error:
-            raise self.start_error
-
-    def apply(self, plan: changes.Plan, *_: object) -> None:
-        self.steps.append(f"apply {','.join(plan.changed)}")
-
-    def stop_listening(self) -> None:
-        self.steps.append("stop listening")
-
-    def stop_workers(self) -> int:
-        self.steps.append("stop workers")
-        return self.connections
-
-    def stop_reporting(self) -> None:
-        self.steps.append("stop reporting")
-
-
-class FakeNotifier:
-    """A service manager that notes what it is told."""
-
-    watchdog_seconds = 0.0
-
-    def __init__(self, steps: list[str]) -> None:
-        self.steps = steps
-
-    def __getattr__(self, name: str) -> Callable[..., None]:
-        return lambda *text: self.steps.append(f"{name} {' '.join(map(str, text))}".strip()[:40])
 
 
 class Stage:
@@ -94,17 +33,24 @@ class Stage:
     def __init__(self, patch: pytest.MonkeyPatch, folder: Path) -> None:
         self.steps: list[str] = []
         self.house, self.notifier = FakeHouse(self.steps), FakeNotifier(self.steps)
+        self.askers: Any = SimpleNamespace(waiting=lambda: ["asker"], close=lambda: None)
+        self.answers: list[tuple[Any, str]] = []
         self.signals: list[int | None] = []
         self.waits: list[float] = []
         self.config = folder / "netsrvd.toml"
         self.config.write_text("")
         patch.setattr(daemon, "House", lambda *_: self.house)
         patch.setattr(daemon, "Notifier", lambda: self.notifier)
+        patch.setattr(daemon, "Askers", lambda: self.askers)
+        patch.setattr(daemon, "answer", self.answer)
         patch.setattr(daemon, "_wait", self.wait)
         notes: list[Event] = [FamilyMissing("a", "tcp", "IPv6")]
         services = prepare_services(Settings(), Present())
-        start = Start(Settings(), self.config, {}, services, 9, notes, "x", 0.0)
+        start = Start(Settings(), self.config, {}, services, 9, notes, "x", None, 0.0)
         self.daemon = Daemon(start, lambda: self.steps.append("ready to detach"))
+
+    def answer(self, askers: Any, problem: str) -> None:
+        self.answers.append((askers, problem))
 
     def wait(self, seconds: float) -> int | None:
         self.waits.append(seconds)
@@ -143,7 +89,7 @@ def test_from_start_to_stop(stage: Stage, number: int, name: str) -> None:
     assert stage.said(Ready).workers == 1
     assert stage.said(Stopping).signal == name
     assert [step.split(" Serving")[0] for step in stage.steps] == [
-        *("start", "ready", "ready to detach", f"stopping Stopping on {name} 30.0"),
+        *("start", "settle", "ready", "ready to detach", f"stopping Stopping on {name} 30.0"),
         *("stop listening", "stop workers", "stop reporting", "close"),
     ]
     stopped = stage.said(Stopped)
@@ -222,6 +168,7 @@ def test_a_reload_puts_new_settings_into_force(
     begin = stage.steps.index("reloading")
     assert stage.steps[begin + 1] == "apply workers,log.level"
     assert stage.steps[begin + 2].startswith("ready Serving")
+    assert stage.answers == [(["asker"], "")] * 2
 
 
 def test_a_reload_that_fails_changes_nothing(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -240,38 +187,7 @@ def test_a_reload_that_fails_changes_nothing(stage: Stage, monkeypatch: pytest.M
     stage.config.write_text("workers = 2")
     stage.daemon._reload()
     assert stage.said(ReloadFailed).reason == "in use"
-
-
-def test_a_drain_ends_with_the_last_connection(
-    stage: Stage, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A stop waits for live connections; each that ends wakes it; who drained is counted."""
-    stage.house.connections = 2
-    look = stage.wait
-
-    def wait(seconds: float) -> int | None:
-        stage.house.connections -= len(stage.waits) > 0
-        return look(seconds)
-
-    monkeypatch.setattr(daemon, "_wait", wait)
-    assert stage.run(TERM, WAKE, RELOAD) == os.EX_OK
-    assert (stage.said(Stopping).connections, stage.said(Stopping).drain_seconds) == (2, 10.0)
-    assert (stage.said(Stopped).drained, stage.said(Stopped).cut) == (2, 0)
-
-
-def test_a_second_signal_ends_the_drain(stage: Stage) -> None:
-    """Who does not want to wait asks again; what is left is cut off and counted."""
-    stage.house.connections = 2
-    assert stage.run(TERM, INT) == os.EX_OK
-    assert (stage.said(Stopped).drained, stage.said(Stopped).cut) == (0, 2)
-    assert 9 < stage.waits[1] <= 10
-
-
-def test_a_drain_ends_with_its_time(stage: Stage) -> None:
-    """Connections that do not end by themselves are cut off when the time is up."""
-    stage.house.connections = 1
-    stage.daemon._drain(deadline=0.0)
-    assert stage.waits == []
+    assert stage.answers[-1] == (["asker"], "in use")
 
 
 def test_a_failed_thread_ends_the_daemon(stage: Stage, capsys: pytest.CaptureFixture[str]) -> None:
@@ -312,3 +228,115 @@ def test_waking_is_a_signal_to_ourselves() -> None:
         assert daemon._wait(-1) is None
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
+def test_what_the_process_before_left_goes_on(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its connections are adopted before anybody new is taken, and are ours alone from then on."""
+    monkeypatch.setattr(handover, "take_back", lambda _: stage.steps.append("take back"))
+    left: Any = Inherited([object(), object()], 1, 0.0, [FamilyMissing("b", "tcp", "IPv6")])
+    stage.daemon._start = replace(stage.daemon._start, inherited=left)
+    assert stage.run(TERM, INT) == os.EX_OK
+    assert stage.steps[:4] == ["adopt 2", "take back", "start", "settle"]
+    assert stage.kinds[:5] == ["Starting", "FamilyMissing", "FamilyMissing", "TookOver", "Ready"]
+    assert (stage.said(TookOver).connections, stage.said(TookOver).lost) == (2, 1)
+
+
+@pytest.mark.parametrize("signals", [(FOLLOWED, TERM), (TERM,)])
+def test_only_who_is_followed_hands_over(stage: Stage, signals: tuple[int, ...]) -> None:
+    """A stop that was announced to be a restart gives the connections away; any other drains."""
+    stage.notifier.store_room = 2
+    stage.run(*signals)
+    assert stage.said(Stopping).purpose == ("restart" if FOLLOWED in signals else "stop")
+
+
+def test_an_announcement_grows_old(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stop that comes much later is not the one that was announced."""
+    monkeypatch.setattr(daemon, "FOLLOWED_SECONDS", -1.0)
+    stage.run(FOLLOWED, TERM)
+    assert stage.said(Stopping).purpose == "stop"
+
+
+class Clock:
+    """Seconds that pass when the daemon waits for a signal."""
+
+    def __init__(self, stage: Stage) -> None:
+        self.now = 1000.0
+        look = stage.wait
+
+        def wait(seconds: float) -> int | None:
+            self.now += seconds
+            return look(seconds)
+
+        self.wait = wait
+
+
+@pytest.fixture
+def clock(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> Clock:
+    made = Clock(stage)
+    monkeypatch.setattr(daemon, "monotonic", lambda: made.now)
+    monkeypatch.setattr(daemon, "_wait", made.wait)
+    stage.daemon._settings = Settings(idle_exit_seconds=8.0)
+    stage.daemon._busy_at = made.now
+    return made
+
+
+def test_who_is_idle_for_long_ends(stage: Stage, clock: Clock) -> None:
+    """After so long without a client it looks once more, and ends with success."""
+    assert stage.run(*[None] * 4) == os.EX_OK
+    assert stage.said(Stopping).signal == "idle"
+    assert stage.steps.count("pause") == 1
+    assert "resume" not in stage.steps
+    assert stage.waits == [2.0] * 4
+
+
+def test_who_has_bound_a_socket_never_does(stage: Stage, clock: Clock) -> None:
+    """Nobody would start it again."""
+    stage.house.is_adopted = False
+    stage.run(*[None] * 20, TERM)
+    assert stage.said(Stopping).signal == "SIGTERM"
+    assert "pause" not in stage.steps
+
+
+@pytest.mark.parametrize("field", ["connections", "flows"])
+def test_who_serves_is_not_idle(stage: Stage, clock: Clock, field: str) -> None:
+    """A live connection or flow counts however silent it is."""
+    setattr(stage.house, field, 1)
+    stage.run(*[None] * 20, TERM, *[INT] * stage.house.connections)
+    assert "pause" not in stage.steps
+
+
+def test_who_comes_at_the_last_moment_is_served(
+    stage: Stage, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever was taken before the pause has the daemon go on, and count from then."""
+
+    def pause() -> None:
+        stage.steps.append("pause")
+        stage.house.came += stage.steps.count("pause") == 1
+
+    monkeypatch.setattr(stage.house, "pause", pause)
+    stage.run(*[None] * 9)
+    assert stage.steps.count("pause") == 2
+    assert stage.steps.count("resume") == 1
+
+
+def test_a_visit_that_fails_starves_the_watchdog(stage: Stage) -> None:
+    """It is fed again when a visit has succeeded; between two of them there are other ticks."""
+    stage.notifier.watchdog_seconds = 8.0
+    duty = stage.house.all_duties[0]
+    duty.ping = lambda number: setattr(duty, "pulse", number)
+    stage.house.visits = [True, False, False, True]
+    stage.run(*[None] * 8, TERM)
+    seen = [step for step in stage.steps if step in ("visit", "alive")]
+    assert seen == [
+        *("visit", "alive", "alive", "alive"),
+        *("visit", "visit", "visit", "alive", "alive", "alive"),
+    ]
+
+
+def test_without_a_watchdog_nobody_visits(stage: Stage) -> None:
+    """A daemon that nobody watches has no need of it."""
+    stage.run(*[None] * 8, TERM)
+    assert "visit" not in stage.steps

@@ -11,6 +11,7 @@ STATUSES = {
     NetsrvdError: os.EX_SOFTWARE,
     errors.UsageError: os.EX_USAGE,
     errors.ConfigError: os.EX_CONFIG,
+    errors.ReloadError: os.EX_UNAVAILABLE,
     errors.SocketError: os.EX_UNAVAILABLE,
     errors.PrivilegeError: os.EX_NOPERM,
     errors.ActivationError: os.EX_CONFIG,

@@ -1,10 +1,11 @@
 # Completion of netsrvd(1) for fish.
 
-set -l commands run check explain sockopts
+set -l commands run check explain reload sockopts
 set -l no_command "not __fish_seen_subcommand_from $commands"
-set -l command "__fish_seen_subcommand_from $commands"
+set -l command "__fish_seen_subcommand_from run check explain sockopts"
 set -l run "__fish_seen_subcommand_from run"
 set -l explain "__fish_seen_subcommand_from explain"
+set -l reload "__fish_seen_subcommand_from reload"
 set -l sockopts "__fish_seen_subcommand_from sockopts"
 
 function __netsrvd_listeners
@@ -15,6 +16,7 @@ complete -c netsrvd -f
 complete -c netsrvd -n $no_command -a run -d 'serve until SIGTERM or Ctrl-C'
 complete -c netsrvd -n $no_command -a check -d 'check the configuration and print what is in force'
 complete -c netsrvd -n $no_command -a explain -d 'say whether a client is let in, and why'
+complete -c netsrvd -n $no_command -a reload -d 'have a daemon read its configuration again'
 complete -c netsrvd -n $no_command -a sockopts -d 'list the socket options of this system'
 complete -c netsrvd -n $no_command -l version -d 'show the version'
 complete -c netsrvd -s h -l help -d 'show how to use it'
@@ -25,6 +27,7 @@ complete -c netsrvd -n $run -l pid-file -rF -d 'with --detach: hold this file lo
 complete -c netsrvd -n $run -l log -x -a 'auto journal syslog stderr' -d 'where records go'
 complete -c netsrvd -n $explain -l udp -d 'ask about datagrams'
 complete -c netsrvd -n $explain -a '(__netsrvd_listeners)' -d 'a listener'
+complete -c netsrvd -n $reload -a '(pgrep -x netsrvd)' -d 'a daemon'
 complete -c netsrvd -n $sockopts -l json -d 'print JSON'
 complete -c netsrvd -n $sockopts -l listener -x -a '(__netsrvd_listeners)' \
     -d 'show what this listener would set'

@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 
-from netsrvd import assembly, detach
+from netsrvd import assembly, detach, handover
 from netsrvd.commands import run
 from netsrvd.daemon import Start
 from netsrvd.errors import ConfigError, NetsrvdError, SocketError, UsageError
-from netsrvd.settings import Endpoint, ListenerSettings
+from netsrvd.listeners.connection import Inherited
+from netsrvd.settings import Endpoint, ListenerSettings, Settings
 from netsrvd.sockets import activation
 from netsrvd.sockets.activation import Passed
 from netsrvd.sockets.bind import Opened
@@ -29,6 +30,7 @@ class Scene:
         self.steps: list[str] = []
         self.start: Start
         self.fails: dict[str, NetsrvdError] = {}
+        self.stored: list[activation.Stored] = []
         self.config = folder / "netsrvd.toml"
         self.config.write_text('[log]\ntarget = "journal"')
         scene = self
@@ -43,7 +45,7 @@ class Scene:
                 return 7
 
         patch.setattr(run, "Daemon", Daemon)
-        patch.setattr(activation, "passed", lambda: self.step("adopt", PASSED))
+        patch.setattr(activation, "passed", lambda: self.step("adopt", (PASSED, self.stored)))
         patch.setattr(activation, "turn_away", lambda passed: self.step("turn away", passed))
         patch.setattr(assembly, "open_sockets", lambda *_: self.step("open", (SOCKETS, [])))
         patch.setattr(assembly, "choose_log", self.choose_log)
@@ -83,6 +85,24 @@ def test_all_that_can_fail_comes_before_serving(scene: Scene) -> None:
     assert scene.steps == ["adopt", "log journal", "open", "serve"]
     assert scene.start.sockets == SOCKETS
     assert (scene.start.log, scene.start.began_at) == ("journal", 1.5)
+
+
+def test_what_the_process_before_left_is_taken_up(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What comes from the descriptor store is made connections of, by the new settings."""
+    scene.run()
+    assert scene.start.inherited is None
+    left = Inherited([], 1, 2.5, [])
+    scene.stored = [(9, "handover/state")]
+
+    def take_up(stored: object, settings: Settings, present: object) -> Inherited:
+        assert (stored, settings.log.target) == (scene.stored, "journal")
+        return left
+
+    monkeypatch.setattr(handover, "take_up", take_up)
+    scene.run()
+    assert scene.start.inherited is left
 
 
 def test_the_command_line_decides_about_the_log(scene: Scene) -> None:

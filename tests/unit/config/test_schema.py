@@ -133,7 +133,7 @@ def test_a_listener_can_be_disabled() -> None:
         (
             {"xyzzy": 1},
             "xyzzy",
-            "unknown key; known: drain_timeout, listener, log, max_connections, workers",
+            "unknown key; known: drain_timeout, idle_exit, listener, log, max_connections, workers",
         ),
         ({"log": {"levle": "info"}}, "log.levle", 'unknown key; did you mean "level"?'),
         (echo(ports=7), "listener.echo.ports", 'unknown key; did you mean "port"?'),
@@ -265,7 +265,8 @@ def test_effective_settings_are_in_the_order_of_the_rules() -> None:
     """Every key is listed once, with the value that stands for it in TOML."""
     rows = schema.effective(Settings(), WORDS)
     assert rows[:2] == [(("workers",), 0), (("max_connections",), 0)]
-    assert rows[2:4] == [(("drain_timeout",), "10s"), (("log", "target"), "auto")]
+    assert rows[2:4] == [(("drain_timeout",), "10s"), (("idle_exit",), 0)]
+    assert rows[4] == (("log", "target"), "auto")
     assert rows[-1] == (("listener", "echo", "options", "TCP_NODELAY"), True)
     paths = [path for path, _ in rows]
     assert len({*paths}) == len(paths)

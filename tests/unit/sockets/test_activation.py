@@ -165,16 +165,19 @@ def pass_on(monkeypatch: pytest.MonkeyPatch, names: dict[int, str] | Exception) 
 def test_without_systemd_there_is_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """No variable, no sockets."""
     monkeypatch.delenv("LISTEN_FDS", raising=False)
-    assert activation.passed() == []
+    assert activation.passed() == ([], [])
 
 
 def test_sockets_come_with_their_names(
     monkeypatch: pytest.MonkeyPatch, pair: tuple[socket.socket, socket.socket]
 ) -> None:
-    """Descriptors become sockets, in their order, each with its FileDescriptorName."""
+    """Descriptors become sockets, in their order, each with its FileDescriptorName; those that come
+    from the descriptor store stay what they are.
+    """
     one, two = sorted(each.detach() for each in pair)
-    pass_on(monkeypatch, {two: "two", one: "one"})
-    found = activation.passed()
+    pass_on(monkeypatch, {two: "two", 10_000: "handover/state", one: "one"})
+    found, stored = activation.passed()
+    assert stored == [(10_000, "handover/state")]
     assert [(each.sock.fileno(), each.name) for each in found] == [(one, "one"), (two, "two")]
     for each in found:
         each.sock.close()
@@ -206,7 +209,7 @@ def test_names_that_are_not_printable_are_escaped(
     descriptor = pair[0].detach()
     reader, writer = os.pipe()
     pass_on(monkeypatch, {descriptor: "\x1b[31m"})
-    [found] = activation.passed()
+    [found], _ = activation.passed()
     assert found.name == r"'\x1b[31m'"
     found.sock.close()
     pass_on(monkeypatch, {reader: "\n"})

@@ -1,0 +1,49 @@
+"""`netsrvd reload`: has a daemon read its configuration again, and says how that went."""
+
+import argparse
+import os
+import signal
+import socket
+import struct
+
+from netsrvd.errors import ConfigError, ReloadError, UsageError
+from netsrvd.reporting.askers import LONGEST_ANSWER, address
+
+PATIENCE_SECONDS = 60.0
+
+CREDENTIALS = struct.Struct("3i")
+"""struct ucred { pid_t pid; uid_t uid; gid_t gid; }: of SO_PEERCRED in unix(7)."""
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Ask the daemon with this PID, and wait for its answer.
+
+    Raises ConfigError with its reasons where the old configuration is still in force.
+    """
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as sock:
+        sock.settimeout(PATIENCE_SECONDS)
+        _connect(sock, arguments.pid)
+        try:
+            os.kill(arguments.pid, signal.SIGHUP)
+        except PermissionError as error:
+            raise UsageError(f"process {arguments.pid} is another user's; ask as root") from error
+        try:
+            answer = sock.recv(LONGEST_ANSWER + 1).decode(errors="replace")
+        except OSError as error:
+            raise ReloadError(f"the daemon has not answered: {error}; see its log") from error
+    if not answer:
+        raise ReloadError("the daemon ended without an answer; see its log")
+    if problems := answer.strip().splitlines():
+        raise ConfigError(problems)
+    return os.EX_OK
+
+
+def _connect(sock: socket.socket, pid: int) -> None:
+    """Connect to the daemon itself: SIGHUP would end a process of another kind."""
+    try:
+        sock.connect(address(pid))
+        raw = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, CREDENTIALS.size)
+    except OSError as error:
+        raise UsageError(f"process {pid} is no netsrvd that answers: {error.strerror}") from error
+    if CREDENTIALS.unpack(raw)[0] != pid:
+        raise UsageError(f"another process answers for {pid}; `kill -HUP {pid}` reloads it, too")

@@ -1,0 +1,79 @@
+"""What happens to live connections when one process follows another."""
+
+from dataclasses import dataclass
+
+from netsrvd.events import NOTICE, WARNING, Event, one_line
+
+
+@dataclass(frozen=True, slots=True)
+class HandedOver(Event):
+    """The daemon is being restarted: so many live connections wait in systemd's descriptor store
+    for the next process, which will write the records of their ends, with the same ids.
+    """
+
+    MESSAGE_ID = "d7011afca93d47fbb11f575e96cc5515"
+    PRIORITY = NOTICE
+    SUBJECT = "Connections were handed over"
+    connections: int
+    seconds: float
+
+    def text(self) -> str:
+        return (
+            f"{self.connections} connections handed over to the next process "
+            f"in {self.seconds * 1000:.0f} ms"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class NotHandedOver(Event):
+    """The daemon is being restarted, and so many connections cannot be handed over to the next
+    process; they are drained instead.
+
+    The store has room for `FileDescriptorStoreMax=` of the unit. The connections of handlers are
+    never handed over.
+    """
+
+    MESSAGE_ID = "deb7b560baf3447983ab2261cd40b0b0"
+    PRIORITY = WARNING
+    SUBJECT = "Connections cannot be handed over"
+    connections: int
+    reason: str
+
+    def text(self) -> str:
+        return f"{self.connections} connections are not handed over: {one_line(self.reason)}"
+
+
+@dataclass(frozen=True, slots=True)
+class TookOver(Event):
+    """The daemon goes on with the live connections of the process before, where that left them.
+
+    `lost` are those whose sockets did not arrive. `seconds` is how long nobody served them.
+    """
+
+    MESSAGE_ID = "b5fd25e154a14213a119cd687da8f7b1"
+    PRIORITY = NOTICE
+    SUBJECT = "Connections were taken over"
+    connections: int
+    lost: int
+    seconds: float
+
+    def text(self) -> str:
+        return (
+            f"{self.connections} connections taken over, {self.lost} lost; "
+            f"nobody served them for {self.seconds * 1000:.0f} ms"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class HandoverUnusable(Event):
+    """Something in systemd's descriptor store could not be used, and was closed. If connections
+    ended by that, this is a bug in netsrvd: please report it.
+    """
+
+    MESSAGE_ID = "c2de1ab6ef084fbb8b413c0c8779cbe1"
+    PRIORITY = WARNING
+    SUBJECT = "Something that was handed over is unusable"
+    error: str
+
+    def text(self) -> str:
+        return f"handed over, but unusable: {one_line(self.error)}"

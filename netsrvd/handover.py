@@ -1,0 +1,113 @@
+"""How live connections outlive a restart: one process gives them, the next one takes them up.
+
+Neither waits for the other: in between they are in systemd's descriptor store.
+"""
+
+import os
+from collections.abc import Iterable
+from time import monotonic
+
+from netsrvd.events import Event
+from netsrvd.events.connections import Closed
+from netsrvd.events.handover import HandoverUnusable
+from netsrvd.listeners.connection import Connection, Inherited
+from netsrvd.reporting.notify import Notifier
+from netsrvd.services import prepare
+from netsrvd.services.base import Present
+from netsrvd.settings import ListenerSettings, Settings
+from netsrvd.sockets import store
+from netsrvd.sockets.activation import Stored
+from netsrvd.sockets.states import ConnectionState
+
+OF_STATES = 1
+"""The descriptor of the file with the states, beside those of the connections."""
+
+
+def give(connections: list[Connection], notifier: Notifier) -> None:
+    """Put connections into the descriptor store, all of them or none.
+
+    Their sockets stay open here as well, until this process ends. Raises OSError if systemd did not
+    listen.
+    """
+    states = store.pack([(one.sock, _state(one)) for one in connections], monotonic())
+    try:
+        notifier.store(store.STATE, [states])
+        notifier.store(store.CONNECTION, [one.sock.fileno() for one in connections])
+        notifier.settle()
+    except OSError:
+        take_back(notifier)
+        raise
+    finally:
+        os.close(states)
+
+
+def take_back(notifier: Notifier) -> None:
+    """Have the descriptor store forget what was given or taken up: only then is it ours alone."""
+    for name in (store.STATE, store.CONNECTION):
+        notifier.forget(name)
+
+
+def take_up(stored: Iterable[Stored], settings: Settings, present: Present) -> Inherited:
+    """Return the connections that the process before gave, to go on with the new settings."""
+    estate = store.unpack(stored)
+    notes: list[Event] = [HandoverUnusable(problem) for problem in estate.problems]
+    notes += [_lost(state) for state in estate.lost]
+    by_name = {listener.name: listener for listener in settings.listeners}
+    found = []
+    for sock, state in estate.connections:
+        listener = by_name.get(state.listener)
+        connection = Connection(
+            sock,
+            state.identity,
+            state.peer,
+            state.local,
+            listener or ListenerSettings(state.listener, state.service),
+            prepare(state.service, listener or ListenerSettings(state.listener), present).stream,
+            _nobody,
+            state.opened_at,
+        )
+        connection.resume(
+            state.memory,
+            state.opened_at,
+            state.active_at,
+            (state.bytes_received, state.bytes_sent),
+            state.backlog,
+            client_done=state.client_done,
+        )
+        found.append(connection)
+    return Inherited(found, len(estate.lost), estate.at, notes)
+
+
+def _nobody() -> None:
+    """Stand for the listener that is told when a connection ends, until the house knows it."""
+
+
+def _state(connection: Connection) -> ConnectionState:
+    return ConnectionState(
+        connection.identity,
+        connection.settings.name,
+        connection.settings.service,
+        connection.peer,
+        connection.local,
+        connection.opened_at,
+        connection.active_at,
+        connection.bytes_received,
+        connection.bytes_sent,
+        bytes(connection.backlog or b""),
+        connection.client_done,
+        connection.service.memory(),
+    )
+
+
+def _lost(state: ConnectionState) -> Closed:
+    return Closed(
+        state.identity,
+        state.listener,
+        state.service,
+        *state.peer,
+        *state.local,
+        "lost",
+        monotonic() - state.opened_at,
+        state.bytes_received,
+        state.bytes_sent,
+    )

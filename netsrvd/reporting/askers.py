@@ -1,0 +1,60 @@
+"""Tells those who asked for a reload how it went (`netsrvd reload`)."""
+
+import os
+import socket
+from collections.abc import Iterable
+from contextlib import suppress
+
+MOST_WAITING = 64
+
+LONGEST_ANSWER = 32_768
+"""Bytes of an answer; what is cut stands in the log."""
+
+
+def address(pid: int) -> str:
+    """Return the abstract address (unix(7)) at which the daemon with this PID is asked."""
+    return f"\0netsrvd/{pid}"
+
+
+class Askers:
+    """The socket at which they wait, one connection each. Owned by the main thread.
+
+    Nobody polls it: who asks connects first and sends SIGHUP then, so at a reload all are there
+    whom it is for. It carries nothing but answers, and nothing that the log does not say.
+    """
+
+    __slots__ = ("_socket",)
+
+    def __init__(self) -> None:
+        self._socket: socket.socket | None = None
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            sock.bind(address(os.getpid()))
+            sock.listen(MOST_WAITING)
+            sock.setblocking(False)
+        except OSError:  # somebody else has the name: reloads work, but nobody hears of it
+            sock.close()
+            return
+        self._socket = sock
+
+    def waiting(self) -> list[socket.socket]:
+        """Return those who have asked until now; each is to be answered."""
+        found: list[socket.socket] = []
+        with suppress(OSError):
+            while self._socket is not None and len(found) < MOST_WAITING:
+                found.append(self._socket.accept()[0])
+        return found
+
+    def close(self) -> None:
+        """Close the socket; whoever asks from now on is refused."""
+        if self._socket is not None:
+            self._socket.close()
+
+
+def answer(askers: Iterable[socket.socket], problem: str) -> None:
+    """Tell them how it went, an empty text for well, and close their connections."""
+    message = b"\n" + problem.encode(errors="replace")[:LONGEST_ANSWER]
+    for asker in askers:
+        with asker, suppress(OSError):
+            asker.setblocking(False)
+            asker.send(message)

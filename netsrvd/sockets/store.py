@@ -1,0 +1,88 @@
+"""Live connections in systemd's descriptor store, on their way to the next process.
+
+The store is that of FDSTORE=1 in sd_notify(3): what is put into it by a service that is being
+restarted comes back to its next process among the sockets of sd_listen_fds(3), with a name.
+"""
+
+import os
+import socket
+import sys
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+from netsrvd.linux import memfd
+from netsrvd.sockets.activation import STORED, Stored
+from netsrvd.sockets.states import ConnectionState, Handover, decode, encode
+
+STATE, CONNECTION = f"{STORED}state", f"{STORED}connection"
+
+SO_COOKIE = 57
+"""<asm-generic/socket.h>: a number that no other socket of this boot has. Python has no name."""
+
+COOKIE_BYTES = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Estate:
+    """What came out of the store. Whoever takes a connection closes its socket."""
+
+    connections: list[tuple[socket.socket, ConnectionState]] = field(default_factory=list)
+    lost: list[ConnectionState] = field(default_factory=list)
+    """Connections whose sockets did not come along."""
+    at: float = 0.0
+    """When it was put in, by CLOCK_MONOTONIC."""
+    problems: list[str] = field(default_factory=list)
+
+
+def cookie(sock: socket.socket) -> int:
+    """Return the number by which a socket is the same one in every process."""
+    raw = sock.getsockopt(socket.SOL_SOCKET, SO_COOKIE, COOKIE_BYTES)
+    return int.from_bytes(raw, sys.byteorder)
+
+
+def pack(connections: Iterable[tuple[socket.socket, ConnectionState]], at: float) -> int:
+    """Return the descriptor of a sealed file with the states; the caller closes it."""
+    states = {cookie(sock): state for sock, state in connections}
+    return memfd.sealed(STATE, encode(Handover(at, states)))
+
+
+def unpack(stored: Iterable[Stored]) -> Estate:
+    """Match the descriptors of the store, each with its name, to their states.
+
+    It takes all descriptors: closes what it cannot use, and says why in `problems`.
+    """
+    sockets: dict[int, socket.socket] = {}
+    states: dict[int, ConnectionState] = {}
+    at, problems = 0.0, []
+    for descriptor, name in stored:
+        if name == CONNECTION:
+            with suppress(OSError):  # no socket: then it is none of ours
+                sock = socket.socket(fileno=descriptor)
+                sockets[cookie(sock)] = sock
+                continue
+        elif name == STATE:
+            try:
+                handover = decode(memfd.content(descriptor))
+            except ValueError as error:
+                problems.append(str(error))
+            else:
+                at = max(at, handover.at)
+                states |= handover.connections
+        os.close(descriptor)
+    for unknown in sockets.keys() - states.keys():
+        sockets.pop(unknown).close()
+        problems.append("a connection came without its state")
+    return Estate(_matched(sockets, states), _lost(sockets, states), at, problems)
+
+
+def _matched(
+    sockets: Mapping[int, socket.socket], states: Mapping[int, ConnectionState]
+) -> list[tuple[socket.socket, ConnectionState]]:
+    return [(sock, states[number]) for number, sock in sockets.items()]
+
+
+def _lost(
+    sockets: Mapping[int, socket.socket], states: Mapping[int, ConnectionState]
+) -> list[ConnectionState]:
+    return [state for number, state in states.items() if number not in sockets]

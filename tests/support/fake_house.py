@@ -1,0 +1,109 @@
+"""A house and a service manager that only note what they are told."""
+
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+from netsrvd.config import changes
+from netsrvd.counters import Counters
+from tests.support.reports import Reports
+
+
+class FakeHouse:
+    """A house without threads."""
+
+    def __init__(self, steps: list[str]) -> None:
+        self.steps = steps
+        self.report = Reports()
+        self.reporter = SimpleNamespace(lost=5)
+        self.failures: list[str] = []
+        self.workers = [object()]
+        self.adopted: set[tuple[str, str]] = set()
+        self.connections = self.flows = 0
+        self.all_duties = [SimpleNamespace(pulse=0, ping=self.pinged)]
+        self.pings: list[int] = []
+        self.start_error: Exception | None = None
+        self.is_adopted = True
+        self.visits: list[bool] = []
+        self.came = 0
+        self.moved = 0
+
+    @property
+    def drained(self) -> bool:
+        return not self.connections
+
+    def pinged(self, number: int) -> None:
+        self.pings.append(number)
+
+    def counters(self) -> Counters:
+        return Counters(accepted=9, refused=2, bytes_sent=3)
+
+    def duties(self) -> list[Any]:
+        return self.all_duties
+
+    def failed(self, name: str, error: BaseException) -> None:
+        self.failures.append(f"thread {name} failed: {error!r}\n")
+
+    def start(self) -> None:
+        self.steps.append("start")
+        if self.start_error:
+            raise self.start_error
+
+    def apply(self, plan: changes.Plan, *_: object) -> None:
+        self.steps.append(f"apply {','.join(plan.changed)}")
+
+    def progress(self) -> int:
+        return self.moved
+
+    def seen(self) -> int:
+        return self.came
+
+    def is_answering(self) -> bool:
+        self.steps.append("visit")
+        return self.visits.pop(0) if self.visits else True
+
+    def pause(self) -> None:
+        self.steps.append("pause")
+
+    def resume(self) -> None:
+        self.steps.append("resume")
+
+    def settle(self) -> None:
+        self.steps.append("settle")
+
+    def adopt(self, connections: list[Any]) -> None:
+        self.steps.append(f"adopt {len(connections)}")
+        self.connections += len(connections)
+
+    def surrender(self, most: int) -> list[Any]:
+        self.steps.append(f"surrender {most}")
+        given = min(most, self.connections)
+        self.connections -= given
+        return [object()] * given
+
+    def readmit(self, connections: list[Any]) -> None:
+        self.steps.append("readmit")
+        self.connections += len(connections)
+
+    def stop_listening(self) -> None:
+        self.steps.append("stop listening")
+
+    def stop_workers(self) -> int:
+        self.steps.append("stop workers")
+        return self.connections
+
+    def stop_reporting(self) -> None:
+        self.steps.append("stop reporting")
+
+
+class FakeNotifier:
+    """A service manager that notes what it is told."""
+
+    watchdog_seconds = 0.0
+    store_room = 0
+
+    def __init__(self, steps: list[str]) -> None:
+        self.steps = steps
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        return lambda *text: self.steps.append(f"{name} {' '.join(map(str, text))}".strip()[:40])

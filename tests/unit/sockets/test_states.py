@@ -1,0 +1,77 @@
+"""netsrvd.sockets.states"""
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from netsrvd.sockets.states import VERSION, ConnectionState, Handover, decode, encode
+
+ADDRESSES = st.tuples(st.text(max_size=50), st.integers(0, 65535))
+COUNTS, TIMES = st.integers(0, 1 << 62), st.floats(0, 1e9)
+STATES = st.builds(
+    ConnectionState,
+    identity=st.text(max_size=20),
+    listener=st.text(max_size=20),
+    service=st.text(max_size=20),
+    peer=ADDRESSES,
+    local=ADDRESSES,
+    opened_at=TIMES,
+    active_at=TIMES,
+    bytes_received=COUNTS,
+    bytes_sent=COUNTS,
+    backlog=st.binary(max_size=100),
+    client_done=st.booleans(),
+    memory=st.none() | st.integers() | st.lists(st.text(max_size=5), max_size=3),
+)
+STATE = ConnectionState(
+    *("a-1", "echo", "echo", ("192.0.2.1", 40_000), ("192.0.2.9", 7)), 1.5, 2.5, 3, 4, b"\0x", True
+)
+
+
+def changed(**changes: Any) -> bytes:
+    """Return a handover of one connection with some of its fields changed, or None for left out."""
+    found = json.loads(encode(Handover(1.0, {7: STATE})))
+    entry = found["connections"]["7"] | changes
+    found["connections"]["7"] = {key: value for key, value in entry.items() if value is not None}
+    return json.dumps(found).encode()
+
+
+@given(TIMES, st.dictionaries(st.integers(0, (1 << 64) - 1), STATES, max_size=5))
+def test_what_is_written_is_read(at: float, states: dict[int, ConnectionState]) -> None:
+    """Nothing changes on the way, whatever a connection has seen."""
+    handover = Handover(at, states)
+    assert decode(encode(handover)) == handover
+
+
+def test_it_is_understood_by_older_and_newer_ones() -> None:
+    """What an older process did not know is filled in; what only a newer one knows is left out."""
+    assert decode(changed(memory=None)).connections == {7: STATE}
+    assert decode(changed(invented="later")).connections == {7: STATE}
+
+
+@pytest.mark.parametrize(
+    ("data", "why"),
+    [
+        (b"", "malformed|Expecting"),
+        (b"[]", "malformed"),
+        (b"{}", "malformed"),
+        (b"\xff", "utf-8"),
+        (b"[" * 100_000, "malformed"),
+        (json.dumps({"version": VERSION + 1, "at": 1, "connections": {}}).encode(), "of version"),
+        (json.dumps({"version": 1, "at": 1, "connections": [1]}).encode(), "malformed"),
+        (json.dumps({"version": 1, "at": 1, "connections": {"x": {}}}).encode(), "invalid literal"),
+        (changed(peer="192.0.2.1"), "malformed"),
+        (changed(peer=["192.0.2.1"]), "not enough values"),
+        (changed(bytes_sent="many"), "malformed"),
+        (changed(bytes_sent=True), "malformed"),
+        (changed(backlog="?"), "malformed"),
+        (changed(identity=None), "malformed"),
+    ],
+)
+def test_what_cannot_be_understood_is_told(data: bytes, why: str) -> None:
+    """A version beyond ours, or anything that `encode` does not write, is one kind of error."""
+    with pytest.raises(ValueError, match=why):
+        decode(data)

@@ -1,0 +1,159 @@
+"""netsrvd.ending, on a house that is none"""
+
+import signal
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from netsrvd import ending, handover
+from netsrvd.ending import Ending
+from netsrvd.events.handover import HandedOver, NotHandedOver
+from netsrvd.events.life import Stopped, Stopping
+from tests.support.fake_house import FakeHouse, FakeNotifier
+
+TERM, WAKE, RELOAD = int(signal.SIGTERM), int(signal.SIGUSR2), int(signal.SIGHUP)
+
+
+class Stage:
+    """A stop whose time passes while it waits for signals; each wait can change the house."""
+
+    def __init__(self) -> None:
+        self.steps: list[str] = []
+        self.house, self.notifier = FakeHouse(self.steps), FakeNotifier(self.steps)
+        self.now = 1000.0
+        self.signals: list[int | None] = []
+        self.meanwhile: Callable[[], object] = list
+
+    def wait(self, seconds: float) -> int | None:
+        received = self.signals.pop(0) if self.signals else None
+        self.now += seconds if received is None else 0.0
+        self.meanwhile()
+        return received
+
+    def end(self, drain_seconds: float = 10.0, *, is_followed: bool = False) -> Stopped:
+        house: Any = self.house
+        notifier: Any = self.notifier
+        Ending(house, notifier, self.wait, "SIGTERM").end(
+            drain_seconds, 60.0, is_followed=is_followed
+        )
+        return self.said(Stopped)
+
+    def said(self, kind: type) -> Any:
+        [event] = [event for event in self.house.report.events if isinstance(event, kind)]
+        return event
+
+
+@pytest.fixture
+def stage(monkeypatch: pytest.MonkeyPatch) -> Stage:
+    made = Stage()
+    monkeypatch.setattr(ending, "monotonic", lambda: made.now)
+    return made
+
+
+def test_a_drain_ends_with_the_last_connection(stage: Stage) -> None:
+    """A stop waits for live connections; each that ends wakes it; who drained is counted."""
+    stage.house.connections, stage.signals = 2, [WAKE, RELOAD]
+
+    def leave() -> None:
+        stage.house.connections -= 1
+
+    stage.meanwhile = leave
+    stopped = stage.end()
+    assert (stage.said(Stopping).connections, stage.said(Stopping).drain_seconds) == (2, 10.0)
+    assert (stopped.drained, stopped.cut) == (2, 0)
+    assert stage.now == 1000.0
+
+
+def test_a_second_signal_ends_the_drain(stage: Stage) -> None:
+    """Who does not want to wait asks again; what is left is cut off and counted."""
+    stage.house.connections, stage.signals = 2, [TERM]
+    stopped = stage.end()
+    assert (stopped.drained, stopped.cut, stage.now) == (0, 2, 1000.0)
+
+
+def test_a_drain_ends_with_its_time(stage: Stage) -> None:
+    """Connections that do not end by themselves are cut off when the time is up."""
+    stage.house.connections = 1
+    assert stage.end(2.5).cut == 1
+    assert stage.now == 1002.5
+
+
+def test_a_drain_is_told_as_it_goes_on(stage: Stage) -> None:
+    """The status line counts down; systemd is asked for more time only while something moves."""
+    stage.house.connections = 3
+
+    def talk() -> None:
+        stage.house.moved += stage.now < 1002
+
+    stage.meanwhile = talk
+    stage.end(4.0)
+    assert stage.steps[:8] == [
+        "stopping Stopping on SIGTERM 24.0",
+        "stop listening",
+        "status Stopping on SIGTERM: 3 connection",
+        "stopping Stopping on SIGTERM: 3 connecti",
+        "status Stopping on SIGTERM: 3 connection",
+        "status Stopping on SIGTERM: 3 connection",
+        "status Stopping on SIGTERM: 3 connection",
+        "stop workers",
+    ]
+
+
+def test_a_drain_in_which_nothing_moves_is_over(stage: Stage) -> None:
+    """However long it may take, half a minute after the last byte the rest is cut off."""
+    stage.house.connections = 1
+
+    def talk() -> None:
+        stage.house.moved += stage.now < 1100
+
+    stage.meanwhile = talk
+    assert stage.end(3600.0).cut == 1
+    assert 1129 <= stage.now <= 1131
+
+
+def test_who_is_followed_gives_all_away(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is drained; the record says how many; the store keeps one descriptor for their
+    states.
+    """
+    given: list[Any] = []
+    monkeypatch.setattr(handover, "give", lambda connections, _: given.extend(connections))
+    stage.house.connections, stage.notifier.store_room = 3, 10
+    stopped = stage.end(is_followed=True)
+    assert "surrender 9" in stage.steps
+    assert (len(given), stopped.handed_over, stopped.drained, stopped.cut) == (3, 3, 0, 0)
+    assert stage.said(HandedOver).connections == 3
+    assert stage.said(Stopping).purpose == "restart"
+
+
+def test_what_does_not_fit_is_drained(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A store that is too small is used as far as it goes, and the rest is told."""
+    monkeypatch.setattr(handover, "give", lambda *_: None)
+    stage.house.connections, stage.notifier.store_room = 3, 2
+    stopped = stage.end(2.0, is_followed=True)
+    assert (stopped.handed_over, stopped.cut) == (1, 2)
+    assert stage.said(NotHandedOver).connections == 2
+    assert stage.now == 1002.0
+
+
+def test_what_systemd_does_not_take_is_drained(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Then the connections are served again until they end."""
+
+    def give(*_: object) -> None:
+        raise OSError("no answer")
+
+    monkeypatch.setattr(handover, "give", give)
+    stage.house.connections, stage.notifier.store_room = 3, 10
+    stopped = stage.end(2.0, is_followed=True)
+    assert "readmit" in stage.steps
+    assert (stopped.handed_over, stopped.cut) == (0, 3)
+    assert "no answer" in stage.said(NotHandedOver).reason
+
+
+def test_without_connections_there_is_nothing_to_hand_over(stage: Stage) -> None:
+    """A restart of a daemon that serves nobody is a plain stop."""
+    stage.notifier.store_room = 10
+    stage.end(is_followed=True)
+    assert not [step for step in stage.steps if step.startswith("surrender")]
