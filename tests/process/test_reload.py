@@ -37,7 +37,7 @@ def test_listeners_come_stay_and_go(start: Start, port: int, other_ports: tuple[
             answer(old)
         assert echoed(kept)
         assert echoed(orphan)
-    assert len([link for link in before & set(run.links()) if link.startswith("socket:")]) == 5
+    assert len([link for link in before & set(run.links()) if link.startswith("socket:")]) == 6
     run.wait_line("configuration reloaded: listener old is gone, listener new is new")
     assert len(run.lines_with("old: no longer serving on ")) == 4
 

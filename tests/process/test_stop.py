@@ -24,7 +24,7 @@ def test_a_signal_ends_a_run_that_has_nothing_to_do(start: Start, stop: signal.S
     run.end(stop)
     assert run.wait_notice("STOPPING")["STATUS"] == f"Stopping on {stop.name}"
     assert run.lines_with("closed: client, ")
-    assert "2 connections accepted, 0 refused, 0 cut off" in run.lines[-1]
+    assert "2 connections accepted, 0 refused, 0 handed over, 0 cut off" in run.lines[-1]
 
 
 @STOPS
