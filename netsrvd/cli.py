@@ -7,12 +7,13 @@ import signal
 import sys
 from pathlib import Path
 from time import monotonic
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import netsrvd
 from netsrvd.errors import NetsrvdError
 
 BEGAN_AT = monotonic()
+USUAL_COLUMNS = 80
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -93,8 +94,24 @@ def _pid(text: str) -> int:
     return int(text)
 
 
+class Help(argparse.HelpFormatter):
+    """A help text as wide as the terminal. argparse itself, which makes one for each argument,
+    would import shutil and all compressors for this.
+    """
+
+    def __init__(self, prog: str) -> None:
+        try:
+            columns = int(os.environ.get("COLUMNS") or os.get_terminal_size().columns)
+        except (ValueError, OSError):  # no number, no terminal
+            columns = 0
+        super().__init__(prog, width=(columns or USUAL_COLUMNS) - 2)
+
+
 class Parser(argparse.ArgumentParser):
     """A parser whose errors end with EX_USAGE, as sysexits(3) has it."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(formatter_class=Help, **settings)
 
     def error(self, message: str) -> NoReturn:
         """Print the usage and the error, and exit."""

@@ -5,7 +5,6 @@ sigtimedwait(2): a time-out is the tick of the watchdog, a signal is work.
 """
 
 import os
-import platform
 import signal
 import sys
 from collections.abc import Callable
@@ -96,7 +95,7 @@ class Daemon:
 
     def _begin(self) -> None:
         house, report = self._house, self._house.report
-        report(Starting(netsrvd.__version__, platform.python_version(), os.getpid()))
+        report(Starting(netsrvd.__version__, sys.version.split()[0], os.getpid()))
         for note in self._start.notes:
             report(note)
         if self._start.inherited:

@@ -87,7 +87,7 @@ class Ending:
             if house.progress() != progress:
                 progress, moved_at = house.progress(), now
                 self._tell(self._countdown(left), left)
-            else:
+            elif house.connections:
                 self._notifier.status(self._countdown(left))
             left = min(left, moved_at + STALLED_SECONDS - now)
             if left <= 0 or self._wait(min(left, LOOK_SECONDS)) in STOPS:

@@ -2,7 +2,6 @@
 
 import itertools
 import time
-import traceback
 from collections.abc import Callable, Iterable
 
 from netsrvd.assembly import (
@@ -30,6 +29,7 @@ from netsrvd.listeners.worker import Worker
 from netsrvd.reporting.reporter import Port
 from netsrvd.settings import Endpoint, Settings
 from netsrvd.sockets.bind import Opened
+from netsrvd.tracebacks import traceback_of
 
 JOIN_SECONDS = 5.0
 """How long to wait for a thread that was asked to end. None needs so long unless it is stuck."""
@@ -288,7 +288,7 @@ class House:
 
     def failed(self, name: str, error: BaseException) -> None:
         """Report the failure of a thread (called in that thread) and have the process end."""
-        text = "".join(traceback.format_exception(error))
+        text = traceback_of(error)
         self.failures.append(f"thread {name} failed: {error!r}\n{text}")
         self.reporter.put(ThreadFailed(name, repr(error), text))
         self._wake()

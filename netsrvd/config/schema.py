@@ -1,6 +1,5 @@
 """The rules of the configuration: which keys there are, and what each may say."""
 
-import difflib
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, fields
@@ -221,6 +220,8 @@ def _unknown(
     """Return the problem of a key that nobody knows, with a hint unless there were many before."""
     if len(before) >= MOST_HINTS:
         return Problem(path, f"unknown {what}")
+    import difflib  # noqa: PLC0415 - only for faults
+
     [*near] = difflib.get_close_matches(path[-1], known, n=1, cutoff=0.5)
     hint = f'; did you mean "{near[0]}"?' if near else f"; known: {', '.join(sorted(known))}"
     return Problem(path, f"unknown {what}{hint}")

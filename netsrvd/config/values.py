@@ -5,7 +5,6 @@ it shows a setting as the TOML value that would be read as the same.
 """
 
 import ipaddress
-import json
 import re
 from collections.abc import Callable, Collection
 from typing import Any, NamedTuple
@@ -162,6 +161,8 @@ def written(value: object) -> str:
     What JSON writes differently (dates, infinity) is no setting, so it is never read again.
     """
     try:
+        import json  # noqa: PLC0415 - only for lists and faults
+
         text = json.dumps(value, ensure_ascii=False, default=str)
     except (ValueError, RecursionError):  # thousands of digits, thousands of levels
         return "…"

@@ -1,4 +1,4 @@
-"""Everything the daemon can say: one frozen class an event, by what it is about.
+"""Everything the daemon can say: one class an event, by what it is about.
 
 The class docstring is the event's text in the message catalog (`journalctl -x`), so it is written
 for the administrator: what it means, and what to do. The fields become `NETSRVD_…` fields of the
@@ -7,7 +7,8 @@ up, and never used again for something else.
 """
 
 from importlib import import_module
-from typing import ClassVar
+from operator import itemgetter
+from typing import Any, ClassVar, Self, dataclass_transform
 
 ERROR, WARNING, NOTICE, INFO, DEBUG = 3, 4, 5, 6, 7
 """The priorities of syslog(3) that are in use here."""
@@ -17,13 +18,56 @@ MODULES = ("life", "handover", "sockets", "connections", "flows", "refusals", "l
 LEVELS = {"error": ERROR, "warning": WARNING, "notice": NOTICE, "info": INFO, "debug": DEBUG}
 
 
-class Event:
-    """What all events have. `text()` is the one line that a person reads first."""
+@dataclass_transform(frozen_default=True)
+class Event(tuple[Any, ...]):
+    """What all events have. `text()` is the one line that a person reads first.
+
+    An event is the tuple of its fields, which are the annotations of its class. It looks like a
+    frozen dataclass and is made three times as fast, two for each connection; and to make some
+    thirty dataclasses would take a quarter of the time that a start takes.
+    """
 
     __slots__ = ()
     MESSAGE_ID: ClassVar[str]
     PRIORITY: ClassVar[int] = INFO
     SUBJECT: ClassVar[str]
+    FIELDS: ClassVar[tuple[str, ...]] = ()
+    DEFAULTS: ClassVar[dict[str, object]] = {}
+
+    def __init_subclass__(cls) -> None:
+        """Make properties of the annotations."""
+        cls.FIELDS = tuple(name for name in cls.__annotations__ if name.islower())
+        cls.DEFAULTS = {name: vars(cls)[name] for name in cls.FIELDS if name in vars(cls)}
+        for index, name in enumerate(cls.FIELDS):
+            setattr(cls, name, property(itemgetter(index)))
+
+    def __new__(cls, *values: object, **named: object) -> Self:
+        """Return an event with these fields, in their order or by their names."""
+        if len(values) != len(cls.FIELDS) or named:
+            given = cls.DEFAULTS | dict(zip(cls.FIELDS, values, strict=False)) | named
+            if len(values) > len(cls.FIELDS) or given.keys() != {*cls.FIELDS}:
+                raise TypeError(f"{cls.__name__} has the fields {', '.join(cls.FIELDS)}")
+            values = tuple(given[name] for name in cls.FIELDS)
+        return tuple.__new__(cls, values)
+
+    def __eq__(self, other: object) -> bool:
+        """Tell whether it is the same kind of event with the same fields."""
+        return type(self) is type(other) and super().__eq__(other)
+
+    def __ne__(self, other: object) -> bool:
+        """Tell whether it is not."""
+        return not self == other
+
+    def __hash__(self) -> int:
+        """Return a hash that equal events share."""
+        return super().__hash__()
+
+    def __repr__(self) -> str:
+        """Return it as it was made."""
+        fields = ", ".join(
+            f"{name}={value!r}" for name, value in zip(self.FIELDS, self, strict=True)
+        )
+        return f"{type(self).__name__}({fields})"
 
     def text(self) -> str:
         """Return the message of the record, without a line break."""

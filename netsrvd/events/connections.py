@@ -1,15 +1,13 @@
 """What happens to TCP connections, and to taking new ones."""
 
-from dataclasses import dataclass
-
 from netsrvd.addresses import shown
 from netsrvd.events import ERROR, NOTICE, WARNING, Event, one_line
 
 
-@dataclass(frozen=True, slots=True)
 class Accepted(Event):
     """A client connected. Exactly one record of its end, with the same id, will follow."""
 
+    __slots__ = ()
     MESSAGE_ID = "e74e7e046733427f800cb7b6d9562706"
     SUBJECT = "A connection was accepted"
     connection: str
@@ -26,7 +24,6 @@ class Accepted(Event):
         return f"{self.listener}: {peer} connected to {local} [{self.connection}]"
 
 
-@dataclass(frozen=True, slots=True)
 class Closed(Event):
     """A connection ended. `reason` says why.
 
@@ -37,6 +34,7 @@ class Closed(Event):
     come in. `error`: the service failed; a traceback was recorded.
     """
 
+    __slots__ = ()
     MESSAGE_ID = "ee7cffd7c4fa4ec9aec7716d8f71f434"
     SUBJECT = "A connection ended"
     connection: str
@@ -61,10 +59,10 @@ class Closed(Event):
         )
 
 
-@dataclass(frozen=True, slots=True)
 class ServiceFailed(Event):
     """The code of a service raised an exception: a bug. Only this connection or datagram ended."""
 
+    __slots__ = ()
     MESSAGE_ID = "08a0c09bc3774f6c94f4122d8bfaa864"
     PRIORITY = ERROR
     SUBJECT = "A service failed"
@@ -81,7 +79,6 @@ class ServiceFailed(Event):
         return f"{self.listener}: service {self.service} failed for {peer}: {one_line(self.error)}"
 
 
-@dataclass(frozen=True, slots=True)
 class AcceptTrouble(Event):
     """The kernel cannot hand over new connections: a limit on descriptors or memory, or a network
     error that was pending on one.
@@ -91,6 +88,7 @@ class AcceptTrouble(Event):
     raise LimitNOFILE= in the unit or lower `max_connections`.
     """
 
+    __slots__ = ()
     MESSAGE_ID = "caf27b9ff8bd4d3a9bce2021643709ef"
     PRIORITY = WARNING
     SUBJECT = "New connections cannot be taken at the moment"
@@ -106,10 +104,10 @@ class AcceptTrouble(Event):
         return f"{self.listener}: accept on {where}: {self.error}; {again}"
 
 
-@dataclass(frozen=True, slots=True)
 class AcceptRecovered(Event):
     """New connections are taken again."""
 
+    __slots__ = ()
     MESSAGE_ID = "ef79cf3be7f942379d28c1b6c8724096"
     PRIORITY = NOTICE
     SUBJECT = "New connections are taken again"
@@ -127,7 +125,6 @@ class AcceptRecovered(Event):
         )
 
 
-@dataclass(frozen=True, slots=True)
 class ListenerFull(Event):
     """As many connections are live as `max_connections` allows: that of the listener, or that of
     the daemon as a whole.
@@ -135,6 +132,7 @@ class ListenerFull(Event):
     Further clients wait in the kernel's queue and are served when somebody leaves.
     """
 
+    __slots__ = ()
     MESSAGE_ID = "19937170d8a4447aa5df6ad49821bfff"
     PRIORITY = WARNING
     SUBJECT = "A listener is full"
@@ -148,10 +146,10 @@ class ListenerFull(Event):
         )
 
 
-@dataclass(frozen=True, slots=True)
 class ListenerRelieved(Event):
     """The listener takes connections again, and is clearly below `max_connections`."""
 
+    __slots__ = ()
     MESSAGE_ID = "5818fc92c72f408c9981b9b3b681c77f"
     PRIORITY = NOTICE
     SUBJECT = "A listener is no longer full"
@@ -163,7 +161,6 @@ class ListenerRelieved(Event):
         return f"{self.listener}: has room again, it was full for {self.seconds:.1f} s"
 
 
-@dataclass(frozen=True, slots=True)
 class ConnectionsLimited(Event):
     """There are fewer descriptors than the configuration allows connections, so fewer are taken;
     further clients wait in the kernel's queue.
@@ -171,6 +168,7 @@ class ConnectionsLimited(Event):
     Raise LimitNOFILE= in the unit (`ulimit -Hn` elsewhere) or lower `max_connections`.
     """
 
+    __slots__ = ()
     MESSAGE_ID = "0f4857ebafd44e5a974c01b434486bb6"
     PRIORITY = WARNING
     SUBJECT = "There are too few descriptors for all connections"

@@ -1,17 +1,15 @@
 """What happens to the datagrams of peers, and to receiving them."""
 
-from dataclasses import dataclass
-
 from netsrvd.addresses import shown
 from netsrvd.events import NOTICE, WARNING, Event
 
 
-@dataclass(frozen=True, slots=True)
 class FlowBegan(Event):
     """The first datagram of this peer for this listener. One summary will follow when the peer has
     been silent for `flow_timeout`; there is never a record for each datagram.
     """
 
+    __slots__ = ()
     MESSAGE_ID = "44168badc47f4c43865b4e3d0e6922d3"
     SUBJECT = "A datagram flow began"
     listener: str
@@ -26,7 +24,6 @@ class FlowBegan(Event):
         return f"{self.listener}: {peer} sends to {shown(self.local_address, self.local_port)}"
 
 
-@dataclass(frozen=True, slots=True)
 class FlowEnded(Event):
     """A peer's datagrams summed up. `reason`: `silent` for `flow_timeout`, `full` when it made room
     for another peer, `stop` or `reload` when the daemon did.
@@ -34,6 +31,7 @@ class FlowEnded(Event):
     Those of them that exceeded a limit of their source were refused, and counted as that.
     """
 
+    __slots__ = ()
     MESSAGE_ID = "6b952d2306e24215821f186eab3d12b7"
     SUBJECT = "A datagram flow ended"
     listener: str
@@ -64,12 +62,12 @@ class FlowEnded(Event):
         )
 
 
-@dataclass(frozen=True, slots=True)
 class FlowsUntold(Event):
     """New peers came faster than the log is to take records of flows: as many as this were
     answered without a record of their own. They are often forged senders; see `allow`.
     """
 
+    __slots__ = ()
     MESSAGE_ID = "ccc8bb5cdadc4afc87bbcfefa95e71cd"
     PRIORITY = WARNING
     SUBJECT = "Datagram flows have no records of their own"
@@ -80,13 +78,13 @@ class FlowsUntold(Event):
         return f"{self.listener}: {self.flows} flows came too fast to be told one by one"
 
 
-@dataclass(frozen=True, slots=True)
 class DatagramsDropped(Event):
     """The kernel dropped datagrams because they came faster than they were read.
 
     A larger SO_RCVBUF for the listener helps against bursts (and net.core.rmem_max, which caps it).
     """
 
+    __slots__ = ()
     MESSAGE_ID = "5422447abe144cadb1876e3b4e7f4d81"
     PRIORITY = WARNING
     SUBJECT = "The kernel drops datagrams"
@@ -99,10 +97,10 @@ class DatagramsDropped(Event):
         return f"{self.listener}: {where}: the kernel drops datagrams, its buffer is full; counting"
 
 
-@dataclass(frozen=True, slots=True)
 class DropsEnded(Event):
     """The kernel has stopped dropping datagrams; here is how many it dropped."""
 
+    __slots__ = ()
     MESSAGE_ID = "a2d369bc93784fc1aa8220ceab999ceb"
     PRIORITY = WARNING
     SUBJECT = "The kernel no longer drops datagrams"
@@ -120,10 +118,10 @@ class DropsEnded(Event):
         )
 
 
-@dataclass(frozen=True, slots=True)
 class ReceiveTrouble(Event):
     """The kernel reports an error instead of a datagram. The daemon goes on receiving."""
 
+    __slots__ = ()
     MESSAGE_ID = "041042832abd46239dc743bb3a233cd9"
     PRIORITY = WARNING
     SUBJECT = "Datagrams cannot be received at the moment"
@@ -139,10 +137,10 @@ class ReceiveTrouble(Event):
         return f"{self.listener}: receiving on {where}: {self.error}; {again}"
 
 
-@dataclass(frozen=True, slots=True)
 class ReceiveRecovered(Event):
     """Datagrams are received again."""
 
+    __slots__ = ()
     MESSAGE_ID = "8d9b697be4444c9ea8edc8bea09c94fd"
     PRIORITY = NOTICE
     SUBJECT = "Datagrams are received again"

@@ -1,16 +1,14 @@
 """What happens to live connections when one process follows another."""
 
-from dataclasses import dataclass
-
 from netsrvd.events import NOTICE, WARNING, Event, one_line
 
 
-@dataclass(frozen=True, slots=True)
 class HandedOver(Event):
     """The daemon is being restarted: so many live connections wait in systemd's descriptor store
     for the next process, which will write the records of their ends, with the same ids.
     """
 
+    __slots__ = ()
     MESSAGE_ID = "d7011afca93d47fbb11f575e96cc5515"
     PRIORITY = NOTICE
     SUBJECT = "Connections were handed over"
@@ -24,7 +22,6 @@ class HandedOver(Event):
         )
 
 
-@dataclass(frozen=True, slots=True)
 class NotHandedOver(Event):
     """The daemon is being restarted, and so many connections cannot be handed over to the next
     process; they are drained instead.
@@ -33,6 +30,7 @@ class NotHandedOver(Event):
     never handed over.
     """
 
+    __slots__ = ()
     MESSAGE_ID = "deb7b560baf3447983ab2261cd40b0b0"
     PRIORITY = WARNING
     SUBJECT = "Connections cannot be handed over"
@@ -43,13 +41,13 @@ class NotHandedOver(Event):
         return f"{self.connections} connections are not handed over: {one_line(self.reason)}"
 
 
-@dataclass(frozen=True, slots=True)
 class TookOver(Event):
     """The daemon goes on with the live connections of the process before, where that left them.
 
     `lost` are those whose sockets did not arrive. `seconds` is how long nobody served them.
     """
 
+    __slots__ = ()
     MESSAGE_ID = "b5fd25e154a14213a119cd687da8f7b1"
     PRIORITY = NOTICE
     SUBJECT = "Connections were taken over"
@@ -64,12 +62,12 @@ class TookOver(Event):
         )
 
 
-@dataclass(frozen=True, slots=True)
 class HandoverUnusable(Event):
     """Something in systemd's descriptor store could not be used, and was closed. If connections
     ended by that, this is a bug in netsrvd: please report it.
     """
 
+    __slots__ = ()
     MESSAGE_ID = "c2de1ab6ef084fbb8b413c0c8779cbe1"
     PRIORITY = WARNING
     SUBJECT = "Something that was handed over is unusable"

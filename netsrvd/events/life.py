@@ -1,14 +1,12 @@
 """What the daemon says of itself: start, ready, reload, stop, failure."""
 
-from dataclasses import dataclass
-
 from netsrvd.events import ERROR, NOTICE, Event, one_line
 
 
-@dataclass(frozen=True, slots=True)
 class Starting(Event):
     """The daemon has read its configuration and has all its sockets; its threads start now."""
 
+    __slots__ = ()
     MESSAGE_ID = "eac699f9b8fd4341b66c58e6566ef0e0"
     SUBJECT = "netsrvd is starting"
     version: str
@@ -19,10 +17,10 @@ class Starting(Event):
         return f"netsrvd {self.version} starting, Python {self.python}, PID {self.pid}"
 
 
-@dataclass(frozen=True, slots=True)
 class Ready(Event):
     """The daemon serves. Each listening socket was named in a record of its own before."""
 
+    __slots__ = ()
     MESSAGE_ID = "bcc107c162364d98b23ce59f09246aab"
     PRIORITY = NOTICE
     SUBJECT = "netsrvd is ready"
@@ -36,13 +34,13 @@ class Ready(Event):
         )
 
 
-@dataclass(frozen=True, slots=True)
 class Reloaded(Event):
     """The configuration was read again and is in force. Live connections went on.
 
     What can only change by a restart is named; it keeps its old value until then.
     """
 
+    __slots__ = ()
     MESSAGE_ID = "07054b3cb4fd4e5495c33fdb16505f25"
     PRIORITY = NOTICE
     SUBJECT = "netsrvd has a new configuration"
@@ -54,13 +52,13 @@ class Reloaded(Event):
         return f"configuration reloaded: {self.changes or 'nothing changed'}{later}"
 
 
-@dataclass(frozen=True, slots=True)
 class ReloadFailed(Event):
     """The new configuration cannot be used. The old one stays in force, nothing was changed.
 
     `netsrvd check` shows all faults of the files at once; mend them and reload again.
     """
 
+    __slots__ = ()
     MESSAGE_ID = "af7535e9159944739b7aa9c202da1a00"
     PRIORITY = ERROR
     SUBJECT = "netsrvd keeps its old configuration"
@@ -70,7 +68,6 @@ class ReloadFailed(Event):
         return f"reload failed, the old configuration stays: {one_line(self.reason)}"
 
 
-@dataclass(frozen=True, slots=True)
 class Stopping(Event):
     """The daemon was asked to stop. It takes nobody new and waits for the live connections.
 
@@ -78,6 +75,7 @@ class Stopping(Event):
     connections are handed over to the next process instead.
     """
 
+    __slots__ = ()
     MESSAGE_ID = "3d846969bf5b4fea87672738574ad094"
     PRIORITY = NOTICE
     SUBJECT = "netsrvd is stopping"
@@ -94,10 +92,10 @@ class Stopping(Event):
         return f"stopping on {self.signal}: {drain if self.connections else 'nothing to drain'}"
 
 
-@dataclass(frozen=True, slots=True)
 class Stopped(Event):
     """The last record of a run, with what was done since its start."""
 
+    __slots__ = ()
     MESSAGE_ID = "d0676d8776e0408491aabbb0e1ad3c4c"
     PRIORITY = NOTICE
     SUBJECT = "netsrvd has stopped"
@@ -122,7 +120,6 @@ class Stopped(Event):
         )
 
 
-@dataclass(frozen=True, slots=True)
 class ThreadFailed(Event):
     """One of the daemon's own threads ended by an exception: a bug in netsrvd.
 
@@ -130,6 +127,7 @@ class ThreadFailed(Event):
     half dead would be worse. Please report the traceback.
     """
 
+    __slots__ = ()
     MESSAGE_ID = "d3a5d976d59048fdb7ba6c56df5dd33b"
     PRIORITY = ERROR
     SUBJECT = "A thread of netsrvd failed"
@@ -141,13 +139,13 @@ class ThreadFailed(Event):
         return f"thread {self.thread} failed, the daemon ends: {one_line(self.error)}"
 
 
-@dataclass(frozen=True, slots=True)
 class VisitImpossible(Event):
     """The daemon connects to its own listeners now and then, so that the watchdog knows that they
     answer. The first time that failed, as it does where a filter is against it or the loopback
     interface is down. It is not tried again; the watchdog still asks each thread.
     """
 
+    __slots__ = ()
     MESSAGE_ID = "9620897e379b4a13a94d9517fd78fccf"
     PRIORITY = NOTICE
     SUBJECT = "The watchdog cannot visit the listeners"

@@ -1,17 +1,15 @@
 """What the log says of itself."""
 
-from dataclasses import dataclass
-
 from netsrvd.events import WARNING, Event
 
 
-@dataclass(frozen=True, slots=True)
 class RecordsLost(Event):
     """The log took records more slowly than they came; so many are missing just before this one.
 
     The daemon never waits for its log unless `[log] when_full = "wait"` says so.
     """
 
+    __slots__ = ()
     MESSAGE_ID = "c9cff6afc2c941af82fd00dd3a0016cc"
     PRIORITY = WARNING
     SUBJECT = "Log records were lost"
@@ -24,10 +22,10 @@ class RecordsLost(Event):
         )
 
 
-@dataclass(frozen=True, slots=True)
 class LogFallback(Event):
     """The configured log cannot be reached; records go to another one."""
 
+    __slots__ = ()
     MESSAGE_ID = "1c75a41fb2ba4d3a84f70724f09a2ac6"
     PRIORITY = WARNING
     SUBJECT = "Another log is in use than configured"

@@ -1,12 +1,9 @@
 """Who was refused, and why."""
 
-from dataclasses import dataclass
-
 from netsrvd.addresses import shown
 from netsrvd.events import NOTICE, Event
 
 
-@dataclass(frozen=True, slots=True)
 class Refused(Event):
     """A connection was turned away at once, or a datagram is not answered; `reason` and `rule` say
     why. Further ones of the same source for the same reason are summed up, see `refusal_window`.
@@ -22,6 +19,7 @@ class Refused(Event):
     first thousand that are told apart at a time.
     """
 
+    __slots__ = ()
     MESSAGE_ID = "bbd6090e7db943f2b19abe3cf52fe2ff"
     PRIORITY = NOTICE
     SUBJECT = "A connection or a datagram was refused"
@@ -41,12 +39,12 @@ class Refused(Event):
         return f"{self.listener}: {self.protocol} {peer} refused: {self.reason}: {self.rule}"
 
 
-@dataclass(frozen=True, slots=True)
 class RefusedAgain(Event):
     """How many more connections or datagrams of this source were refused, for the same reason,
     since the last record about it.
     """
 
+    __slots__ = ()
     MESSAGE_ID = "68ef2e95541f4d2e9c28ab67ed7e5b74"
     PRIORITY = NOTICE
     SUBJECT = "More connections or datagrams were refused"

@@ -1,15 +1,13 @@
 """What happens to listening sockets."""
 
-from dataclasses import dataclass
-
 from netsrvd.addresses import shown
 from netsrvd.events import WARNING, Event
 
 
-@dataclass(frozen=True, slots=True)
 class Listening(Event):
     """A socket is open. `origin` tells whether the daemon bound it or systemd passed it."""
 
+    __slots__ = ()
     MESSAGE_ID = "b4c32be257ab4ffc80b58124d9e02816"
     SUBJECT = "A listening socket is open"
     listener: str
@@ -24,13 +22,13 @@ class Listening(Event):
         return f"{self.listener}: serving {self.service} on {self.protocol} {where} ({self.origin})"
 
 
-@dataclass(frozen=True, slots=True)
 class ListeningEnded(Event):
     """A socket was closed because the new configuration has no use for it.
 
     Connections that were accepted through it go on until they end.
     """
 
+    __slots__ = ()
     MESSAGE_ID = "93cb82b53c6d46b9a770357ff1a98770"
     SUBJECT = "A listening socket was closed"
     listener: str
@@ -43,13 +41,13 @@ class ListeningEnded(Event):
         return f"{self.listener}: no longer serving on {self.protocol} {where}"
 
 
-@dataclass(frozen=True, slots=True)
 class OptionAdjusted(Event):
     """The kernel gave a socket option another value than the configuration asks for.
 
     For SO_RCVBUF and SO_SNDBUF the limits are net.core.rmem_max and net.core.wmem_max (sysctl).
     """
 
+    __slots__ = ()
     MESSAGE_ID = "b5036d2349de48c58f111841713ad025"
     PRIORITY = WARNING
     SUBJECT = "A socket option has another value than configured"
@@ -66,10 +64,10 @@ class OptionAdjusted(Event):
         )
 
 
-@dataclass(frozen=True, slots=True)
 class FamilyMissing(Event):
     """The kernel has no IPv6 (or no IPv4), so the listener serves the other family alone."""
 
+    __slots__ = ()
     MESSAGE_ID = "fd0c299f7af34bbeb0ff3eb07e014fa1"
     PRIORITY = WARNING
     SUBJECT = "An address family is missing"

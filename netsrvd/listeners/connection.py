@@ -1,7 +1,6 @@
 """One TCP connection from accept to close: what is known of it, and its two records."""
 
 import socket
-import traceback
 from collections.abc import Callable
 from time import time
 from typing import NamedTuple
@@ -10,6 +9,7 @@ from netsrvd.events import Event
 from netsrvd.events.connections import Accepted, Closed, ServiceFailed
 from netsrvd.listeners.contracts import StreamFactory, StreamService
 from netsrvd.settings import ListenerSettings
+from netsrvd.tracebacks import traceback_of
 
 LINGER_SECONDS = 2.0
 """How long to wait for the client's end after ours. A connection that is closed before all that
@@ -161,7 +161,7 @@ class Connection:
 
     def service_failed(self, error: Exception) -> ServiceFailed:
         """Return the record of a bug in its service."""
-        text = "".join(traceback.format_exception(error))
+        text = traceback_of(error)
         names = self.settings.name, self.settings.service
         return ServiceFailed(*names, *self.peer, repr(error), text, self.identity)
 

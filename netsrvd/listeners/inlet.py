@@ -1,7 +1,6 @@
 """One UDP socket: who sends to it, and what they are answered, a batch at a time."""
 
 import socket
-import traceback
 from dataclasses import dataclass
 from time import time
 
@@ -15,6 +14,7 @@ from netsrvd.listeners.flow import Flow
 from netsrvd.listeners.refusals import Refusals
 from netsrvd.listeners.trouble import named
 from netsrvd.settings import ListenerSettings
+from netsrvd.tracebacks import traceback_of
 
 STRANGERS_KEPT = 4096
 """Refused peers whose verdict is remembered, which makes refusing cheaper than answering."""
@@ -215,7 +215,7 @@ class Inlet:
             flow.unsent += 1
             flow.error = repr(error)
         flow, error = failed[0]
-        text = "".join(traceback.format_exception(error))
+        text = traceback_of(error)
         names = self._desk.settings.name, self._desk.settings.service
         self._desk.report(ServiceFailed(*names, *flow.peer, repr(error), text))
 

@@ -103,7 +103,7 @@ def bind(sock: socket.socket, endpoint: Endpoint) -> None:
     flags = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
     try:
         [found, *_] = socket.getaddrinfo(
-            endpoint.host, endpoint.port, sock.family, sock.type, flags=flags
+            endpoint.host.encode(), endpoint.port, sock.family, sock.type, flags=flags
         )
     except socket.gaierror as error:  # the address was checked before: its interface is missing
         raise OSError(errno.ENODEV, "no such interface") from error

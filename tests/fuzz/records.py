@@ -2,7 +2,6 @@
 
 import re
 import time
-from dataclasses import fields
 from typing import get_type_hints
 
 from netsrvd.events import all_events
@@ -29,9 +28,9 @@ def check(data: bytes) -> None:
         texts = [text * (LONGEST_FIELD // (len(text) + 1) + 1) for text in texts]
     hints = get_type_hints(kind)
     given: dict[str, object] = {
-        field.name: texts[place % len(texts)] if hints[field.name] is str else number
-        for place, field in enumerate(fields(kind))
-        if hints[field.name] in (str, int)
+        name: texts[place % len(texts)] if hints[name] is str else number
+        for place, name in enumerate(kind.FIELDS)
+        if hints[name] in (str, int)
     }
     made = record(sample(kind, **given))
     _is_clean(made)

@@ -20,7 +20,18 @@ ROWS = (
     {"house"},
     {"assembly", "detach", "handover"},
     {"config", "sockets", "listeners", "admission", "services", "reporting"},
-    {"settings", "events", "counters", "errors", "addresses", "units", "duty", "linux", ""},
+    {
+        "settings",
+        "events",
+        "counters",
+        "errors",
+        "addresses",
+        "units",
+        "duty",
+        "tracebacks",
+        "linux",
+        "",
+    },
 )
 
 ROW = {room: number for number, rooms in enumerate(ROWS) for room in rooms}

@@ -2,13 +2,12 @@
 
 import re
 import unicodedata
-from dataclasses import fields
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from netsrvd.events import all_events
+from netsrvd.events import Event, all_events
 from netsrvd.events.connections import Closed, ServiceFailed
 from netsrvd.reporting.records import LONGEST_FIELD, printable, record
 from tests.support.effort import in_proportion
@@ -108,12 +107,10 @@ def test_most_events_have_no_traceback() -> None:
 
 
 @pytest.mark.parametrize("kind", all_events(), ids=lambda kind: kind.__name__)
-def test_its_fields_are_those_of_the_event(kind: type) -> None:
+def test_its_fields_are_those_of_the_event(kind: type[Event]) -> None:
     """Every field that has something to say becomes a field of the record, zero included."""
-    texts = [
-        each.name for each in fields(kind) if isinstance(getattr(sample(kind), each.name), str)
-    ]
-    every = [f"NETSRVD_{each.name.upper()}" for each in fields(kind)]
+    texts = [name for name in kind.FIELDS if isinstance(getattr(sample(kind), name), str)]
+    every = [f"NETSRVD_{name.upper()}" for name in kind.FIELDS]
     silent = [f"NETSRVD_{name.upper()}" for name in texts]
 
     assert [name for name, _ in record(sample(kind)).fields] == every

@@ -1,0 +1,61 @@
+"""What a start imports: whoever comes first waits for it."""
+
+import subprocess
+import sys
+
+from tests.process.conftest import Start
+from tests.support.clients import serves
+
+PLANTED = """
+from netsrvd.ending import Ending
+def end(self, *more, end=Ending.end, **named):
+    print("IMPORTED", *sys.modules, file=sys.stderr)
+    return end(self, *more, **named)
+Ending.end = end
+"""
+
+PUBLIC = {
+    *("argparse", "ast", "collections", "contextlib", "copy", "ctypes", "dataclasses"),
+    *("datetime", "dis", "enum", "errno", "fcntl", "fnmatch", "functools", "gettext", "inspect"),
+    *("importlib", "ipaddress", "itertools", "keyword", "linecache", "mmap", "netsrvd"),
+    *("ntpath", "opcode", "operator", "pathlib", "re", "reprlib", "resource", "select"),
+    "selectors",
+    *("signal", "socket", "string", "struct", "threading", "token", "tokenize", "tomllib", "types"),
+    *("typing", "urllib", "warnings", "weakref", "copyreg", "locale"),
+}
+"""Of Python's own modules, those that a daemon which serves TCP and UDP echo has imported."""
+
+OURS = {
+    *("addresses", "admission", "assembly", "cli", "commands", "config", "counters", "daemon"),
+    *("detach", "duty", "ending", "errors", "events", "house", "linux", "listeners", "reporting"),
+    *("services", "settings", "sockets", "tracebacks", "units"),
+}
+"""Rooms and words; no hand-over, and of services and events only what is used."""
+
+NOT_OURS = {
+    *("netsrvd.services.chargen", "netsrvd.services.discard", "netsrvd.events.handover"),
+    *("netsrvd.sockets.store", "netsrvd.sockets.states", "netsrvd.linux.memfd"),
+    *("netsrvd.commands.check", "netsrvd.commands.sockopts"),
+}
+
+
+def bare() -> set[str]:
+    """Return what Python imports by itself, with the paths of this installation."""
+    program = "import sys; print(*sys.modules)"
+    found = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
+    return {name.partition(".")[0] for name in found.stdout.decode().split()}
+
+
+def test_nothing_is_imported_before_it_is_needed(start: Start) -> None:
+    """A daemon that has served both protocols knows these modules and no others."""
+    run = start(planted=PLANTED)
+    assert serves(run.port)
+    run.allow("IMPORTED ")
+    run.end()
+    [line] = run.lines_with("IMPORTED ")
+    imported = {*line.split()[1:]} - {*sys.builtin_module_names}
+    everything = {name.partition(".")[0] for name in imported if not name.startswith("_")}
+    assert everything - bare() - PUBLIC == set()
+    own = {name.split(".")[1] for name in imported if name.startswith("netsrvd.")}
+    assert own == OURS
+    assert not imported & NOT_OURS
