@@ -1,0 +1,270 @@
+"""Restarts, reloads, an upgrade and the ends of idle daemons, which clients must not notice."""
+
+import json
+import re
+import subprocess
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from statistics import median
+
+import pytest
+
+from netsrvd.events.connections import Accepted, Closed
+from netsrvd.events.handover import HandedOver, NotHandedOver, TookOver
+from netsrvd.events.life import ReloadFailed, Stopping
+from tests.support.installed import (
+    CLIENT,
+    SERVICE,
+    configure,
+    is_active,
+    main_pid,
+    run_records,
+    shown,
+    talk,
+)
+from tests.support.loads import Load, go_on
+from tests.support.machine import Machine, MachineError
+from tests.support.patience import eventually
+
+TALKERS, UDP_TALKERS, VISITORS = 500, 4, 8
+RESTARTS, RELOADS = 10, 5
+
+DROP_IN = f"/run/systemd/system/{SERVICE}.d/test.conf"
+EXAMPLE = "/usr/share/doc/netsrvd/examples/notify-reload.conf"
+
+SMALLEST = """\
+import socket
+listening = socket.socket(fileno=3)
+client, _ = listening.accept()
+client.sendall(client.recv(100))
+"""
+
+COLD_ROUNDS, MOST_COLD = 10, 2.5
+
+
+@contextmanager
+def drop_in(machine: Machine, text: str) -> Iterator[None]:
+    """Give the service some more directives meanwhile."""
+    machine.run("sh", "-c", f"mkdir -p {Path(DROP_IN).parent} && cat >{DROP_IN}", input=text)
+    machine.run("systemctl", "daemon-reload")
+    try:
+        yield
+    finally:
+        machine.run("rm", DROP_IN)
+        machine.run("systemctl", "daemon-reload")
+
+
+def told(machine: Machine, kind: type, *args: str) -> list[dict[str, str]]:
+    """Return the records of one kind, of all runs."""
+    return machine.journal(f"MESSAGE_ID={kind.MESSAGE_ID}", *args)
+
+
+@contextmanager
+def crowd(machine: Machine) -> Iterator[dict[str, Load]]:
+    """Have many clients talk and come and go meanwhile; each checks every byte that it gets."""
+    loads = {
+        "tcp": Load(machine, "tcp", TALKERS),
+        "udp": Load(machine, "udp", UDP_TALKERS),
+        "visits": Load(machine, "visits", VISITORS, 3),
+    }
+    with ExitStack() as stack:
+        for load in loads.values():
+            stack.enter_context(load)
+        go_on([*loads.values()], 0.1)  # all are there
+        for load in loads.values():
+            load.begin()
+        yield loads
+        for load in loads.values():
+            assert load.stop()["count"] > 0
+
+
+def restart(machine: Machine) -> None:
+    pid = main_pid(machine)
+    machine.run("systemctl", "restart", SERVICE)
+    assert main_pid(machine) != pid
+
+
+def test_restarts_an_upgrade_and_reloads_go_unnoticed(
+    quiet: Machine, next_package: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Through all of them each connection goes on, with every byte in its order, nobody is refused,
+    and each connection has one record of its beginning and one of its end, with the sums of its
+    whole life. A reload of a faulty file fails, and changes nothing.
+    """
+    quiet.run("systemctl", "start", SERVICE)
+    with crowd(quiet) as loads:
+        for _ in range(RESTARTS):
+            restart(quiet)
+        for number in range(RELOADS):
+            configure(quiet, f"[listener.echo]\nidle_timeout = {100 + number}\n")
+            quiet.run("systemctl", "reload", SERVICE)
+        configure(quiet, "nonsense = 1\n")
+        with pytest.raises(MachineError):
+            quiet.run("systemctl", "reload", SERVICE)
+        configure(quiet, "")
+        quiet.run("apt-get", "install", "--yes", quiet.copy_in(next_package), timeout=120)
+    quiet.run("systemctl", "stop", SERVICE)
+
+    assert loads["visits"].faults == []
+    took = told(quiet, TookOver)
+    assert len(took) == RESTARTS + 1
+    assert all(int(each["NETSRVD_LOST"]) == 0 for each in took)
+    assert all(int(each["NETSRVD_CONNECTIONS"]) >= TALKERS for each in took)
+    assert_whole(quiet, loads["tcp"])
+    unserved = [round(1000 * float(each["NETSRVD_SECONDS"])) for each in took]
+    with capsys.disabled():
+        print(f"\n{quiet.suite}: ms in which nobody served {TALKERS} connections: {unserved}")
+
+
+def assert_whole(machine: Machine, talkers: Load) -> None:
+    """Each connection has both records, once, and the bytes that its client has counted."""
+    ids: dict[str, Counter[str]] = defaultdict(Counter)
+    for kind in (Accepted, Closed):
+        for each in told(machine, kind):
+            ids[each["NETSRVD_CONNECTION"]][kind.__name__] += 1
+    assert {tuple(sorted(each.items())) for each in ids.values()} == {
+        (("Accepted", 1), ("Closed", 1))
+    }
+    ends = {each["NETSRVD_PEER_PORT"]: each for each in told(machine, Closed)}
+    for name in ("NETSRVD_BYTES_RECEIVED", "NETSRVD_BYTES_SENT"):
+        assert {port: int(ends[port][name]) for port in talkers.sent_bytes} == talkers.sent_bytes
+    assert len(talkers.sent_bytes) == TALKERS
+
+
+def test_a_stop_drains_and_leaves_nothing_behind(quiet: Machine) -> None:
+    """A stop that no start follows hands nothing over: it says who is still there and how long it
+    waits, and nothing is left in the descriptor store.
+    """
+    configure(quiet, 'drain_timeout = "3s"\n')
+    quiet.run("systemctl", "start", SERVICE)
+    holder = quiet.command("python3", CLIENT, "hold")
+    with subprocess.Popen(holder, stdout=subprocess.PIPE, text=True) as client:
+        assert client.stdout.readline() == "held\n"
+        pid = main_pid(quiet)
+        quiet.run("systemctl", "stop", "--no-block", SERVICE)
+        status = re.compile(r"Stopping on SIGTERM: 1 connections left, [123] s")
+        eventually(lambda: status.fullmatch(shown(quiet, "StatusText")), "a status line")
+        assert shown(quiet, "NFileDescriptorStore") == "0"
+        assert client.stdout.read() == "closed\n"
+    eventually(lambda: not is_active(quiet, SERVICE), "its end")
+    assert run_records(quiet, pid, f"MESSAGE_ID={HandedOver.MESSAGE_ID}") == []
+    [stopping] = run_records(quiet, pid, f"MESSAGE_ID={Stopping.MESSAGE_ID}")
+    assert stopping["NETSRVD_PURPOSE"] == "stop"
+
+
+def test_a_store_that_is_too_small_holds_what_it_can(quiet: Machine) -> None:
+    """What does not fit is drained and told, and the rest goes on."""
+    configure(quiet, 'drain_timeout = "500ms"\n')
+    with drop_in(quiet, "[Service]\nFileDescriptorStoreMax=2\nEnvironment=NETSRVD_FDSTORE=2\n"):
+        quiet.run("systemctl", "start", SERVICE)
+        pid = main_pid(quiet)
+        holder = quiet.command("python3", CLIENT, "hold")
+        with ExitStack() as stack:
+            clients = [
+                stack.enter_context(subprocess.Popen(holder, stdout=subprocess.PIPE, text=True))
+                for _ in range(3)
+            ]
+            for client in clients:
+                assert client.stdout.readline() == "held\n"
+            restart(quiet)
+            [given] = run_records(quiet, pid, f"MESSAGE_ID={HandedOver.MESSAGE_ID}")
+            [kept] = run_records(quiet, pid, f"MESSAGE_ID={NotHandedOver.MESSAGE_ID}")
+            assert (given["NETSRVD_CONNECTIONS"], kept["NETSRVD_CONNECTIONS"]) == ("1", "2")
+            quiet.run("systemctl", "stop", SERVICE)
+            assert [client.stdout.read() for client in clients] == ["closed\n"] * 3
+
+
+@pytest.mark.parametrize("how", ["notify", "notify-reload"])
+def test_the_result_of_a_reload_reaches_its_caller(quiet: Machine, how: str) -> None:
+    """`systemctl reload` returns when the new configuration is in force, and fails when the old one
+    still is, with the reason in the journal and in the status line.
+    """
+    if how == "notify-reload" and quiet.suite == "bookworm":
+        with pytest.raises(MachineError):  # systemd 252 does not know it
+            quiet.run("sh", "-c", f"systemd-analyze verify {EXAMPLE} 2>&1 && false")
+        return
+    text = quiet.run("cat", EXAMPLE).stdout if how == "notify-reload" else "[Service]\n"
+    with drop_in(quiet, text):
+        quiet.run("systemctl", "start", SERVICE)
+        assert shown(quiet, "Type") == how
+        configure(quiet, "[listener.second]\nport = 51424\n")
+        quiet.run("systemctl", "reload", SERVICE)
+        assert quiet.run("python3", CLIENT, "tcp", "51424", input="two").stdout == "two"
+        pid = main_pid(quiet)
+        configure(quiet, "nonsense = 1\n")
+        assert quiet.run("systemctl", "reload", SERVICE, check=False).returncode != 0
+        assert is_active(quiet, SERVICE)
+        assert main_pid(quiet) == pid
+        assert "nonsense = 1: unknown key" in shown(quiet, "StatusText")
+        [failed] = run_records(quiet, pid, f"MESSAGE_ID={ReloadFailed.MESSAGE_ID}")
+        assert "nonsense = 1: unknown key" in failed["NETSRVD_REASON"]
+        assert quiet.run("python3", CLIENT, "tcp", "51424", input="two").stdout == "two"
+
+
+def test_an_idle_daemon_ends_and_the_next_client_starts_it(quiet: Machine) -> None:
+    """It ends with success when nobody has come for so long, and nobody has to know that."""
+    configure(quiet, 'idle_exit = "500ms"\n[listener.echo]\nflow_timeout = "100ms"\n')
+    for protocol in ("tcp", "udp", "tcp"):
+        assert talk(quiet, protocol, "hello") == "hello"
+        pid = main_pid(quiet)
+        eventually(lambda: shown(quiet, "SubState") == "dead", "its end")
+        assert shown(quiet, "Result") == "success"
+        [stopping] = run_records(quiet, pid, f"MESSAGE_ID={Stopping.MESSAGE_ID}")
+        assert stopping["NETSRVD_SIGNAL"] == "idle"
+
+
+HANGING = """\
+import threading
+from netsrvd.services.echo import Stream
+
+respond = Stream.respond
+
+def hanging_respond(self, data):
+    if data == b"hang":
+        threading.Event().wait()
+    return respond(self, data)
+
+Stream.respond = hanging_respond
+"""
+
+
+def test_a_thread_that_hangs_is_ended_by_the_watchdog(quiet: Machine) -> None:
+    """A daemon whose worker hangs is no longer fed for, so systemd kills it and starts it again."""
+    planted = "/usr/local/lib/planted"
+    quiet.run("sh", "-c", f"mkdir {planted} && cat >{planted}/sitecustomize.py", input=HANGING)
+    with drop_in(quiet, f"[Service]\nEnvironment=PYTHONPATH={planted}\nWatchdogSec=2\n"):
+        quiet.run("systemctl", "start", SERVICE)
+        pid = main_pid(quiet)
+        assert talk(quiet, "tcp", "hang") == ""
+        assert main_pid(quiet, other_than=pid) != pid
+        assert shown(quiet, "NRestarts") == "1"
+        assert talk(quiet, "tcp", "hello") == "hello"
+    quiet.run("rm", "-r", planted)
+
+
+def test_the_first_answer_comes_soon(quiet: Machine, capsys: pytest.CaptureFixture[str]) -> None:
+    """From a packet on the activated socket to its answer it takes little longer than the smallest
+    Python program takes in the same sandbox.
+    """
+    unit = quiet.run("systemctl", "cat", SERVICE).stdout
+    unit = re.sub(r"(?m)^(ExecStop|ExecReload|WatchdogSec|Environment)=.*\n", "", unit)
+    unit = re.sub(r"(?m)^ExecStart=.*", "ExecStart=/usr/bin/python3 /usr/local/lib/small.py", unit)
+    unit = unit.replace("Type=notify", "Type=simple").replace("netsrvd", "small")
+    for path, text in (
+        ("/usr/local/lib/small.py", SMALLEST),
+        ("/etc/systemd/system/small.socket", "[Socket]\nListenStream=51425\n"),
+        ("/etc/systemd/system/small.service", unit),
+    ):
+        quiet.run("tee", path, input=text)
+    quiet.run("systemctl", "daemon-reload")
+    quiet.run("systemctl", "start", "small.socket")
+    program = quiet.copy_in(Path(__file__).parents[1] / "support/cold_client.py")
+    units = ("small:51425", "netsrvd:51423")
+    measured = quiet.run("python3", program, str(COLD_ROUNDS), *units, timeout=180)
+    took = json.loads(measured.stdout)
+    with capsys.disabled():
+        medians = {name: round(median(each)) for name, each in took.items()}
+        print(f"\n{quiet.suite}: ms until the first answer, medians of {COLD_ROUNDS}: {medians}")
+    assert min(took["netsrvd"]) <= MOST_COLD * min(took["small"]), took
