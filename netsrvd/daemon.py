@@ -203,11 +203,25 @@ class Daemon:
         ending.end(
             0.0 if house.failures else self._settings.drain_seconds,
             monotonic() - self._start.began_at,
-            is_followed=monotonic() < self._followed_until and not house.failures,
+            is_followed=not house.failures and self._is_followed(),
         )
         for failure in house.failures:
             print(failure, end="", file=sys.stderr)
         return os.EX_SOFTWARE if house.failures else os.EX_OK
+
+    def _is_followed(self) -> bool:
+        """Return whether another process will follow: it needs a configuration that it can use."""
+        if monotonic() >= self._followed_until:
+            return False
+        try:
+            settings = read_configuration(self._start.config_path).settings
+            prepare_services(settings, self._start.services.present)
+        except NetsrvdError as error:
+            from netsrvd.events.handover import NotHandedOver  # noqa: PLC0415 - rarely needed
+
+            self._house.report(NotHandedOver(self._house.connections, str(error)))
+            return False
+        return True
 
     def _status(self) -> str:
         house, counters = self._house, self._house.counters()

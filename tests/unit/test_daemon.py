@@ -16,7 +16,7 @@ from netsrvd.assembly import prepare_services
 from netsrvd.daemon import FOLLOWED, RELOAD, WAKE, Daemon, Start
 from netsrvd.errors import SocketError
 from netsrvd.events import Event
-from netsrvd.events.handover import TookOver
+from netsrvd.events.handover import NotHandedOver, TookOver
 from netsrvd.events.life import Ready, Reloaded, ReloadFailed, Starting, Stopped, Stopping
 from netsrvd.events.sockets import FamilyMissing
 from netsrvd.listeners.connection import Inherited
@@ -249,6 +249,14 @@ def test_only_who_is_followed_hands_over(stage: Stage, signals: tuple[int, ...])
     stage.notifier.store_room = 2
     stage.run(*signals)
     assert stage.said(Stopping).purpose == ("restart" if FOLLOWED in signals else "stop")
+
+
+def test_nobody_follows_with_a_faulty_configuration(stage: Stage) -> None:
+    """The next process would not start, so the connections are drained, and the reason is told."""
+    stage.config.write_text("nonsense = 1")
+    stage.run(FOLLOWED, TERM)
+    assert stage.said(Stopping).purpose == "stop"
+    assert "nonsense = 1: unknown key" in stage.said(NotHandedOver).reason
 
 
 def test_an_announcement_grows_old(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
