@@ -15,6 +15,8 @@ from netsrvd.errors import NetsrvdError
 BEGAN_AT = monotonic()
 USUAL_COLUMNS = 80
 
+PID_DIGITS = 10
+
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command that `argv` (default: sys.argv[1:]) names; return the exit status.
@@ -89,7 +91,8 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _pid(text: str) -> int:
-    if not (text.isascii() and text.isdecimal() and 0 < int(text[:11]) < 1 << 31):
+    known = text.isascii() and text.isdecimal() and len(text) <= PID_DIGITS
+    if not (known and 0 < int(text) < 1 << 31):
         raise argparse.ArgumentTypeError(f"expected a process ID, not {text!r}")
     return int(text)
 

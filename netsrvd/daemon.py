@@ -20,6 +20,7 @@ from netsrvd.assembly import (
     count_places,
     prepare_services,
     read_configuration,
+    update_workers,
 )
 from netsrvd.config import changes
 from netsrvd.ending import Ending
@@ -104,6 +105,8 @@ class Daemon:
         report(Ready(sockets, len(house.workers), monotonic() - self._start.began_at))
         house.start()
         house.settle()
+        if self._start.inherited:  # they may have come in by rules that are no longer in force
+            update_workers(house.workers, self._settings)
         self._notifier.ready(self._status())
         self._on_ready()
 
@@ -116,8 +119,9 @@ class Daemon:
         handover.take_back(self._notifier)
         for note in inherited.notes:
             self._house.report(note)
-        seconds = monotonic() - inherited.given_at
-        self._house.report(TookOver(len(inherited.connections), inherited.lost, seconds))
+        if inherited.given_at:
+            seconds = monotonic() - inherited.given_at
+            self._house.report(TookOver(len(inherited.connections), inherited.lost, seconds))
 
     def _watch(self) -> str:
         """Wait for work until there is a reason to end; return its name."""

@@ -61,14 +61,14 @@ class Ending:
 
         house, began_at = self._house, monotonic()
         given = house.surrender(self._notifier.store_room - handover.OF_STATES)
-        reason = "they are of handlers, or more than FileDescriptorStoreMax="
+        reason = "they are of handlers, about to end, or more than FileDescriptorStoreMax="
         if given:
             try:
                 handover.give(given, self._notifier)
                 house.report(HandedOver(len(given), monotonic() - began_at))
-            except OSError as error:
+            except Exception as error:  # noqa: BLE001 - of systemd or of a service: they live on
                 house.readmit(given)
-                given, reason = [], f"systemd does not take them: {error}"
+                given, reason = [], f"that fails: {error!r}"
         if house.connections:
             house.report(NotHandedOver(house.connections, reason))
         return len(given)

@@ -4,6 +4,7 @@ Neither waits for the other: in between they are in systemd's descriptor store.
 """
 
 import os
+import socket
 from collections.abc import Iterable
 from time import monotonic
 
@@ -13,7 +14,7 @@ from netsrvd.events.handover import HandoverUnusable
 from netsrvd.listeners.connection import Connection, Inherited
 from netsrvd.reporting.notify import Notifier
 from netsrvd.services import prepare
-from netsrvd.services.base import Present
+from netsrvd.services.base import Client, Present, Stream
 from netsrvd.settings import ListenerSettings, Settings
 from netsrvd.sockets import store
 from netsrvd.sockets.activation import Stored
@@ -26,8 +27,8 @@ OF_STATES = 1
 def give(connections: list[Connection], notifier: Notifier) -> None:
     """Put connections into the descriptor store, all of them or none.
 
-    Their sockets stay open here as well, until this process ends. Raises OSError if systemd did not
-    listen.
+    Their sockets are closed here then. Raises OSError if systemd did not listen, and whatever a
+    service raises that cannot say what it remembers; the sockets stay open then.
     """
     states = store.pack([(one.sock, _state(one)) for one in connections], monotonic())
     try:
@@ -39,6 +40,8 @@ def give(connections: list[Connection], notifier: Notifier) -> None:
         raise
     finally:
         os.close(states)
+    for one in connections:
+        one.sock.close()
 
 
 def take_back(notifier: Notifier) -> None:
@@ -48,34 +51,53 @@ def take_back(notifier: Notifier) -> None:
 
 
 def take_up(stored: Iterable[Stored], settings: Settings, present: Present) -> Inherited:
-    """Return the connections that the process before gave, to go on with the new settings."""
+    """Return the connections that the process before gave, to go on with the new settings.
+
+    Each keeps the service that it has. One whose service cannot go on is ended, with its records.
+    """
     estate = store.unpack(stored)
     notes: list[Event] = [HandoverUnusable(problem) for problem in estate.problems]
     notes += [_lost(state) for state in estate.lost]
     by_name = {listener.name: listener for listener in settings.listeners}
+
     found = []
     for sock, state in estate.connections:
-        listener = by_name.get(state.listener)
-        connection = Connection(
-            sock,
-            state.identity,
-            state.peer,
-            state.local,
-            listener or ListenerSettings(state.listener, state.service),
-            prepare(state.service, listener or ListenerSettings(state.listener), present).stream,
-            _nobody,
-            state.opened_at,
-        )
-        connection.resume(
-            state.memory,
-            state.opened_at,
-            state.active_at,
-            (state.bytes_received, state.bytes_sent),
-            state.backlog,
-            client_done=state.client_done,
-        )
-        found.append(connection)
+        listener = by_name.get(state.listener) or ListenerSettings(state.listener, state.service)
+        connection = _connection(sock, state, listener, present)
+        try:
+            _resume(connection, state)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it ends one connection
+            sock.close()
+            end = connection.closed("error", monotonic(), repr(error))
+            notes += [connection.service_failed(error), end]
+        else:
+            found.append(connection)
     return Inherited(found, len(estate.lost), estate.at, notes)
+
+
+def _connection(
+    sock: socket.socket, state: ConnectionState, listener: ListenerSettings, present: Present
+) -> Connection:
+    sock.setblocking(False)
+
+    def made(client: Client, at: float) -> Stream:
+        return prepare(state.service, listener, present).stream(client, at)
+
+    return Connection(
+        *(sock, state.identity, state.peer, state.local, listener, made, _nobody),
+        state.opened_at,
+    )
+
+
+def _resume(connection: Connection, state: ConnectionState) -> None:
+    connection.resume(
+        state.memory,
+        state.opened_at,
+        state.active_at,
+        (state.bytes_received, state.bytes_sent),
+        state.backlog,
+        client_done=state.client_done,
+    )
 
 
 def _nobody() -> None:

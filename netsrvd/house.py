@@ -19,12 +19,13 @@ from netsrvd.config import changes
 from netsrvd.counters import Counters
 from netsrvd.duty import Duty
 from netsrvd.events import LEVELS
-from netsrvd.events.life import ThreadFailed, VisitImpossible
+from netsrvd.events.life import ThreadFailed
 from netsrvd.events.sockets import ListeningEnded
 from netsrvd.listeners.acceptor import Acceptor
 from netsrvd.listeners.connection import Connection
 from netsrvd.listeners.datagram import Receiver
 from netsrvd.listeners.places import Places
+from netsrvd.listeners.visitor import Rounds
 from netsrvd.listeners.worker import Worker
 from netsrvd.reporting.reporter import Port
 from netsrvd.settings import Endpoint, Settings
@@ -70,7 +71,7 @@ class House:
         self._movers: dict[MoverKey, Mover] = {}
         self._ports: dict[MoverKey, Port] = {}
         self._retired = Counters()
-        self._visits: int | None = 0
+        self._rounds = Rounds(self.report)
         self._open(sockets)
 
     @property
@@ -100,8 +101,9 @@ class House:
 
     def progress(self) -> int:
         """Return a number that changes when a byte moves, or a connection ends."""
-        closed = sum(worker.counters.closed for worker in self.workers)
-        return closed + sum(one.bytes_received + one.bytes_sent for one in self.clients())
+        counters = self.counters()  # of the bytes of those that have ended
+        moved = sum(one.bytes_received + one.bytes_sent for one in self.clients())
+        return counters.closed + counters.bytes_received + counters.bytes_sent + moved
 
     @property
     def flows(self) -> int:
@@ -123,26 +125,11 @@ class House:
         return [part.duty for part in parts]
 
     def is_answering(self) -> bool:
-        """Return whether clients are answered, as far as that can be tried.
-
-        One listener a call is visited by TCP, another one each time. Where the very first visit
-        fails, a filter of the host may be against it: then there is no further one.
-        """
-        acceptors = [
-            (name, mover)
-            for (name, _), mover in self._movers.items()
-            if isinstance(mover, Acceptor)
-        ]
-        if not acceptors or self._visits is None:
-            return True
-        name, acceptor = acceptors[self._visits % len(acceptors)]
-        answering = acceptor.is_answering()
-        if answering is False and not self._visits:
-            self._visits = None
-            self.report(VisitImpossible(name))
-            return True
-        self._visits += answering is True
-        return answering is not False
+        """Return whether clients are answered: one listener a call is visited by TCP."""
+        movers = self._movers.items()
+        return self._rounds.is_answering(
+            [(name, mover) for (name, _), mover in movers if isinstance(mover, Acceptor)]
+        )
 
     def start(self) -> None:
         """Start all threads, the log first and those who take new clients last."""
@@ -217,9 +204,11 @@ class House:
         return given
 
     def readmit(self, connections: Iterable[Connection]) -> None:
-        """Serve connections again that were taken out."""
+        """Serve connections again that were taken out; returns when they are served."""
         for connection, worker in zip(connections, itertools.cycle(self.workers), strict=False):
             worker.take(connection)
+        for worker in self.workers:
+            worker.duty.settle(JOIN_SECONDS)
 
     def stop_listening(self) -> None:
         """Take nobody new any more, and have the workers tell when they are empty."""

@@ -27,6 +27,8 @@ def run(arguments: argparse.Namespace) -> int:
             os.kill(arguments.pid, signal.SIGHUP)
         except PermissionError as error:
             raise UsageError(f"process {arguments.pid} is another user's; ask as root") from error
+        except ProcessLookupError as error:
+            raise ReloadError("the daemon has just ended; see its log") from error
         try:
             answer = sock.recv(LONGEST_ANSWER + 1).decode(errors="replace")
         except OSError as error:
@@ -43,6 +45,8 @@ def _connect(sock: socket.socket, pid: int) -> None:
     try:
         sock.connect(address(pid))
         raw = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, CREDENTIALS.size)
+    except BlockingIOError as error:
+        raise ReloadError(f"too many wait; `kill -HUP {pid}` reloads without an answer") from error
     except OSError as error:
         raise UsageError(f"process {pid} is no netsrvd that answers: {error.strerror}") from error
     if CREDENTIALS.unpack(raw)[0] != pid:

@@ -32,6 +32,7 @@ def run(arguments: argparse.Namespace) -> int:
     if not arguments.detach:
         return serve(lambda: None)
     sockets = [one.sock for opened in start.sockets.values() for one in opened]
+    sockets += [one.sock for one in start.inherited.connections] if start.inherited else []
     try:
         return detach.detached(serve, sockets, arguments.pid_file)
     finally:  # here, in front of the terminal; the daemon has its own copies

@@ -141,14 +141,14 @@ class ThreadFailed(Event):
 
 class VisitImpossible(Event):
     """The daemon connects to its own listeners now and then, so that the watchdog knows that they
-    answer. The first time that failed, as it does where a filter is against it or the loopback
-    interface is down. It is not tried again; the watchdog still asks each thread.
+    answer. With this one the first time failed, as it does where a filter is against it or the
+    loopback interface is down. It is not tried again; the watchdog still asks each thread.
     """
 
     __slots__ = ()
     MESSAGE_ID = "9620897e379b4a13a94d9517fd78fccf"
     PRIORITY = NOTICE
-    SUBJECT = "The watchdog cannot visit the listeners"
+    SUBJECT = "The watchdog cannot visit a listener"
     listener: str
 
     def text(self) -> str:

@@ -115,7 +115,7 @@ class Acceptor:
 
     def is_answering(self) -> bool | None:
         """Return whether a client would be answered; None if that cannot be said now (main)."""
-        if not self._taking:
+        if not self._taking or self._places.are_none:
             return None
         answered = self._visitor.is_answered(tuple(self._sockets.values()))
         return answered if answered or self._taking else None
@@ -241,7 +241,7 @@ class Acceptor:
 
     def _take(self, sock: socket.socket, peer: tuple[str, int], now: float) -> None:
         """Let a connection in, which has a place, or refuse it."""
-        if peer in self._visitor.peers:
+        if self._visitor.is_it(peer):
             self._let_visit(sock, peer)
             return
         refusal = self._gate.refusal(peer[0], now)

@@ -25,7 +25,7 @@ class Inherited(NamedTuple):
     lost: int
     """Connections whose sockets did not come along."""
     given_at: float
-    """When they were given, by CLOCK_MONOTONIC."""
+    """When they were given, by CLOCK_MONOTONIC; 0 if none were, or nobody can tell."""
     notes: list[Event]
 
 
@@ -110,9 +110,7 @@ class Connection:
         """Make the service and return its greeting; may raise whatever the service raises."""
         if self._make_service is None:  # it has begun in another process, and goes on
             return b""
-        self.service: StreamService = self._make_service(self, time())
-        self._make_service = None
-        return self.service.greeting()
+        return self._made(self._make_service).greeting()
 
     def resume(
         self,
@@ -125,12 +123,17 @@ class Connection:
         client_done: bool,
     ) -> None:
         """Be a connection that began in another process; may raise whatever the service raises."""
-        self.begin()
-        self.service.recall(memory)
         self.opened_at, self.active_at = opened_at, active_at
         self.bytes_received, self.bytes_sent = counts
         self.backlog = memoryview(backlog) if backlog else None
         self.client_done = client_done
+        assert self._make_service is not None
+        self._made(self._make_service).recall(memory)
+
+    def _made(self, make_service: StreamFactory) -> StreamService:
+        self.service: StreamService = make_service(self, time())
+        self._make_service = None
+        return self.service
 
     def part(self, now: float) -> None:
         """Let the client have all that was said, to the last byte, before the connection closes."""

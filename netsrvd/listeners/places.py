@@ -46,6 +46,11 @@ class Places:
         return bool(self._free)  # once more: one may have come back meanwhile
 
     @property
+    def are_none(self) -> bool:
+        """Whether all places were taken a moment ago."""
+        return not self._free
+
+    @property
     def are_many(self) -> bool:
         """Whether a tenth of all places is free."""
         return len(self._free) * 10 >= self.count

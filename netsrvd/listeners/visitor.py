@@ -2,10 +2,12 @@
 
 import os
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import Protocol
 
 from netsrvd.addresses import host_and_port
-from netsrvd.listeners.contracts import Client
+from netsrvd.events.life import VisitImpossible
+from netsrvd.listeners.contracts import Client, Report
 from netsrvd.settings import ListenerSettings
 
 PATIENCE_SECONDS = 2.0
@@ -15,7 +17,7 @@ TOKEN_BYTES = 16
 SETTINGS = ListenerSettings("", idle_seconds=PATIENCE_SECONDS, write_seconds=PATIENCE_SECONDS)
 """Of the connections of visitors, which belong to no listener's limits, counts and records."""
 
-WILDCARDS = {"0.0.0.0": ("127.0.0.1",), "::": ("127.0.0.1", "::1")}  # noqa: S104 - not bound
+WILDCARDS = {"0.0.0.0": ("127.0.0.1",), "::": ("::1", "127.0.0.1")}  # noqa: S104 - not bound
 
 
 class Mirror:
@@ -49,12 +51,20 @@ def mirror(client: Client, at: float) -> Mirror:  # noqa: ARG001 - as for any se
 
 
 class Visitor:
-    """Owned by the main thread. `peers` is who it is at the moment; an acceptor looks there."""
+    """Owned by the main thread, but for `is_it`, which the acceptor asks."""
 
-    __slots__ = ("peers",)
+    __slots__ = ("_peers",)
 
     def __init__(self) -> None:
-        self.peers: set[tuple[str, int]] = set()
+        self._peers: set[tuple[str, int]] = set()
+        """Who it is while it is on its way, and until it is taken, however late that is."""
+
+    def is_it(self, peer: tuple[str, int]) -> bool:
+        """Return whether the visitor has come, which it does once from each port."""
+        if peer not in self._peers:
+            return False
+        self._peers.discard(peer)
+        return True
 
     def is_answered(self, listening: Iterable[socket.socket]) -> bool | None:
         """Return whether one of these sockets answers; None if none can be visited."""
@@ -73,20 +83,71 @@ class Visitor:
         return tried
 
     def _visit(self, host: str, address: tuple[str | int, ...]) -> bool:
-        """Have some bytes come back from an address; from the same one, which a filter lets in."""
+        """Visit an address; from the same one, which a filter lets in."""
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         scope = address[2:] if family == socket.AF_INET6 else ()
-        token, me = os.urandom(TOKEN_BYTES), ("", 0)
         try:
             with socket.socket(family, socket.SOCK_STREAM) as sock:
                 sock.settimeout(PATIENCE_SECONDS)
                 sock.bind((host, 0, *scope))
                 me = host_and_port(sock.getsockname())
-                self.peers.add(me)
-                sock.connect((host, address[1], *scope))
-                sock.sendall(token)
-                return sock.recv(TOKEN_BYTES, socket.MSG_WAITALL) == token
+                self._peers.add(me)
+                try:
+                    sock.connect((host, address[1], *scope))
+                except OSError:
+                    self._peers.discard(me)  # it will never be taken
+                    raise
+                return _is_served(sock)
         except OSError:
             return False
-        finally:
-            self.peers.discard(me)
+
+
+def _is_served(sock: socket.socket) -> bool:
+    """Return whether some bytes come back and then the end, after which nobody has it any more."""
+    token = os.urandom(TOKEN_BYTES)
+    sock.sendall(token)
+    sock.shutdown(socket.SHUT_WR)
+    return sock.recv(TOKEN_BYTES, socket.MSG_WAITALL) == token and sock.recv(1) == b""
+
+
+class Visited(Protocol):
+    """A listener that can be visited."""
+
+    def is_answering(self) -> bool | None:
+        """Return whether a client would be answered; None if that cannot be said now."""
+
+
+class Rounds:
+    """Visits one listener after the other. Owned by the main thread.
+
+    One that has never answered may have a filter against it, which is no fault of the daemon: it
+    is told once, and not visited again.
+    """
+
+    __slots__ = ("_answered", "_report", "_turn", "_unreachable")
+
+    def __init__(self, report: Report) -> None:
+        self._report = report
+        self._turn = 0
+        self._answered: set[str] = set()
+        self._unreachable: set[str] = set()
+
+    def is_answering(self, listeners: Sequence[tuple[str, Visited]]) -> bool:
+        """Visit the next of these listeners; return False while one that answered before is mute.
+
+        That one is visited again until it answers.
+        """
+        reachable = [each for each in listeners if each[0] not in self._unreachable]
+        if not reachable:
+            return True
+        name, listener = reachable[self._turn % len(reachable)]
+        answering = listener.is_answering()
+        if answering is False and name in self._answered:
+            return False
+        self._turn += 1
+        if answering:
+            self._answered.add(name)
+        elif answering is False:
+            self._unreachable.add(name)
+            self._report(VisitImpossible(name))
+        return True

@@ -5,7 +5,10 @@ import socket
 from collections.abc import Iterable
 from contextlib import suppress
 
-MOST_WAITING = 64
+MOST_WAITING = 8
+"""Each is a descriptor during a reload, of those that are spare (`sockets/descriptors.py`). Further
+ones cannot connect before these have been answered.
+"""
 
 LONGEST_ANSWER = 32_768
 """Bytes of an answer; what is cut stands in the log."""
@@ -30,7 +33,7 @@ class Askers:
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
             sock.bind(address(os.getpid()))
-            sock.listen(MOST_WAITING)
+            sock.listen(MOST_WAITING - 1)  # the kernel takes one more
             sock.setblocking(False)
         except OSError:  # somebody else has the name: reloads work, but nobody hears of it
             sock.close()

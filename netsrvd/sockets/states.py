@@ -29,6 +29,11 @@ TYPES: Mapping[str, tuple[type, ...]] = {
     "client_done": (bool,),
 }
 
+MALFORMED = (
+    *(KeyError, TypeError, AttributeError, OverflowError),
+    *(RecursionError, binascii.Error),
+)
+
 
 @dataclass(frozen=True, slots=True)
 class ConnectionState:
@@ -83,7 +88,7 @@ def decode(data: bytes) -> Handover:
             raise ValueError(f"it is of version {found['version']}, known is {VERSION}")
         entries = found["connections"].items()
         return Handover(float(found["at"]), {int(each): _state(entry) for each, entry in entries})
-    except (KeyError, TypeError, AttributeError, RecursionError, binascii.Error) as error:
+    except MALFORMED as error:
         raise ValueError(f"it is malformed: {error!r}") from error
 
 

@@ -70,9 +70,11 @@ def unpack(stored: Iterable[Stored]) -> Estate:
                 at = max(at, handover.at)
                 states |= handover.connections
         os.close(descriptor)
-    for unknown in sockets.keys() - states.keys():
-        sockets.pop(unknown).close()
-        problems.append("a connection came without its state")
+    unknown = sockets.keys() - states.keys()
+    for number in unknown:
+        sockets.pop(number).close()
+    if unknown:
+        problems.append(f"{len(unknown)} connections came without their states")
     return Estate(_matched(sockets, states), _lost(sockets, states), at, problems)
 
 

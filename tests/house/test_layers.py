@@ -43,7 +43,7 @@ USERS = {
         *("sockets.activation", "sockets.bind", "sockets.option_table", "sockets.options"),
         *("listeners.acceptor", "listeners.connection", "listeners.datagram", "listeners.drops"),
         *("listeners.inlet", "listeners.visitor", "listeners.watch", "listeners.worker"),
-        *("commands.reload", "commands.sockopts", "sockets.store"),
+        *("commands.reload", "commands.sockopts", "handover", "sockets.store"),
         *("reporting.askers", "reporting.datagram_socket", "reporting.notify"),
     },
     "threading": {"duty"},

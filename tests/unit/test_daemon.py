@@ -233,14 +233,32 @@ def test_waking_is_a_signal_to_ourselves() -> None:
 def test_what_the_process_before_left_goes_on(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its connections are adopted before anybody new is taken, and are ours alone from then on."""
+    """Its connections are adopted before anybody new is taken, and are ours alone from then on; by
+    the new rules some may have to end.
+    """
     monkeypatch.setattr(handover, "take_back", lambda _: stage.steps.append("take back"))
-    left: Any = Inherited([object(), object()], 1, 0.0, [FamilyMissing("b", "tcp", "IPv6")])
+    monkeypatch.setattr(daemon, "update_workers", lambda *_: stage.steps.append("judge"))
+    left: Any = Inherited([object(), object()], 1, 0.5, [FamilyMissing("b", "tcp", "IPv6")])
     stage.daemon._start = replace(stage.daemon._start, inherited=left)
     assert stage.run(TERM, INT) == os.EX_OK
-    assert stage.steps[:4] == ["adopt 2", "take back", "start", "settle"]
+    assert stage.steps[:5] == ["adopt 2", "take back", "start", "settle", "judge"]
     assert stage.kinds[:5] == ["Starting", "FamilyMissing", "FamilyMissing", "TookOver", "Ready"]
     assert (stage.said(TookOver).connections, stage.said(TookOver).lost) == (2, 1)
+
+
+def test_a_store_that_tells_nothing_is_emptied(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where what was handed over cannot be understood, only that is told, and how long nobody was
+    served is not.
+    """
+    monkeypatch.setattr(handover, "take_back", lambda _: stage.steps.append("take back"))
+    monkeypatch.setattr(daemon, "update_workers", lambda *_: None)
+    left: Any = Inherited([], 0, 0.0, [FamilyMissing("b", "tcp", "IPv6")])
+    stage.daemon._start = replace(stage.daemon._start, inherited=left)
+    stage.run(TERM)
+    assert stage.steps[:2] == ["adopt 0", "take back"]
+    assert stage.kinds[:4] == ["Starting", "FamilyMissing", "FamilyMissing", "Ready"]
 
 
 @pytest.mark.parametrize("signals", [(FOLLOWED, TERM), (TERM,)])

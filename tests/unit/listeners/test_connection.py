@@ -3,6 +3,7 @@
 import socket
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -71,3 +72,50 @@ def test_it_makes_its_service_when_it_begins(connection: Connection) -> None:
     """A service that cannot be made fails in the worker, where it ends one connection."""
     assert connection.begin() == b""
     assert connection.service.respond(b"x") == b"x"
+
+
+class Counting(Stream):
+    """A service that greets with what it counts, and remembers it."""
+
+    count = 0
+    greeted = False
+
+    def greeting(self) -> bytes:
+        self.greeted = True
+        return b"0"
+
+    def memory(self) -> int:
+        return self.count
+
+    def recall(self, memory: Any) -> None:
+        self.count = int(memory)
+
+
+@pytest.mark.parametrize(
+    ("backlog", "limit", "reason"), [(b"", 10.0, "idle"), (b"rest", 3.0, "write")]
+)
+def test_it_goes_on_where_another_process_left_it(
+    connection: Connection, backlog: bytes, limit: float, reason: str
+) -> None:
+    """What was counted, kept and remembered is there again, and nobody is greeted twice."""
+    connection._make_service = Counting
+    connection.resume(7, 50.0, 60.0, (5, 4), backlog, client_done=True)
+    assert connection.begin() == b""
+    service = connection.service
+    assert isinstance(service, Counting)
+    assert (service.count, service.greeted) == (7, False)
+    assert bytes(connection.backlog or b"") == backlog
+    assert (connection.backlog is None) == (not backlog)
+    assert connection.client_done
+    assert connection.overdue(60.0 + limit - 0.1) == ""
+    assert connection.overdue(60.0 + limit) == reason
+    closed = connection.closed("client", 52.0, "")
+    assert (closed.seconds, closed.bytes_received, closed.bytes_sent) == (2.0, 5, 4)
+
+
+def test_a_service_that_cannot_go_on_raises(connection: Connection) -> None:
+    """Whatever it raises; the records of the end have all that was counted."""
+    connection._make_service = Counting
+    with pytest.raises(ValueError, match="invalid literal"):
+        connection.resume("seven", 50.0, 60.0, (5, 4), b"", client_done=False)
+    assert connection.closed("error", 52.0, "").bytes_received == 5

@@ -61,6 +61,7 @@ def test_it_is_understood_by_older_and_newer_ones() -> None:
         (b"\xff", "utf-8"),
         (b"[" * 100_000, "malformed"),
         (json.dumps({"version": VERSION + 1, "at": 1, "connections": {}}).encode(), "of version"),
+        (json.dumps({"version": 1, "at": 10**400, "connections": {}}).encode(), "malformed"),
         (json.dumps({"version": 1, "at": 1, "connections": [1]}).encode(), "malformed"),
         (json.dumps({"version": 1, "at": 1, "connections": {"x": {}}}).encode(), "invalid literal"),
         (changed(peer="192.0.2.1"), "malformed"),

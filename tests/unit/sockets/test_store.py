@@ -53,13 +53,17 @@ def test_each_socket_finds_its_state(pair: tuple[socket.socket, socket.socket]) 
 
 
 def test_what_did_not_come_along_is_told(pair: tuple[socket.socket, socket.socket]) -> None:
-    """A state without its socket is a lost connection; a socket without a state is closed."""
+    """A state without its socket is a lost connection; sockets without states are closed, and told
+    together.
+    """
     states = store.pack([(pair[0], STATE)], at=9.5)
-    stray, name = kept(pair[1])
-    estate = store.unpack([(states, store.STATE), (stray, name)])
+    strays = [kept(pair[1])]
+    with socket.socket() as third:
+        strays.append(kept(third))
+    estate = store.unpack([(states, store.STATE), *strays])
     assert (estate.connections, estate.lost) == ([], [STATE])
-    assert estate.problems == ["a connection came without its state"]
-    assert not is_open(stray)
+    assert estate.problems == ["2 connections came without their states"]
+    assert not any(is_open(stray) for stray, _ in strays)
 
 
 def test_a_store_of_something_else_is_emptied(pair: tuple[socket.socket, socket.socket]) -> None:

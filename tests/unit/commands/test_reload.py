@@ -1,0 +1,164 @@
+"""netsrvd.commands.reload, on a daemon that is a thread; tests/process has real ones"""
+
+import argparse
+import os
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from netsrvd.commands import reload
+from netsrvd.errors import ConfigError, ReloadError, UsageError
+from netsrvd.reporting.askers import LONGEST_ANSWER, MOST_WAITING, Askers, address, answer
+
+ME = os.getpid()
+
+
+class Scene:
+    """A daemon with our PID, and what happens when it gets a signal."""
+
+    def __init__(self) -> None:
+        self.askers = Askers()
+        self.signals: list[tuple[int, int]] = []
+        self.on_signal: Callable[[], object] = list
+
+    def kill(self, pid: int, number: int) -> None:
+        self.signals.append((pid, number))
+        self.on_signal()
+
+    def answers(self, problem: str) -> None:
+        """Have it answer a signal."""
+        self.on_signal = lambda: answer(self.askers.waiting(), problem)
+
+
+@pytest.fixture
+def scene(monkeypatch: pytest.MonkeyPatch) -> Iterator[Scene]:
+    made = Scene()
+    monkeypatch.setattr(os, "kill", made.kill)
+    yield made
+    made.askers.close()
+
+
+def asked(pid: int = ME) -> int:
+    return reload.run(argparse.Namespace(pid=pid))
+
+
+def test_a_reload_that_went_well_is_a_success(scene: Scene) -> None:
+    """SIGHUP goes to the daemon, once, when its answer can no longer be missed."""
+    scene.answers("")
+    assert asked() == os.EX_OK
+    assert scene.signals == [(ME, signal.SIGHUP)]
+
+
+@pytest.mark.parametrize("problems", [["one"], ["a.toml: one", "a.toml: two"]])
+def test_a_reload_that_failed_says_why(scene: Scene, problems: list[str]) -> None:
+    """A line for each fault, and the status of a wrong configuration."""
+    scene.answers("\n".join(problems))
+    with pytest.raises(ConfigError) as caught:
+        asked()
+    assert caught.value.problems == problems
+
+
+def test_the_longest_answer_is_taken_whole(scene: Scene) -> None:
+    """As it is sent, so it is told."""
+    scene.answers("x" * (2 * LONGEST_ANSWER))
+    with pytest.raises(ConfigError) as caught:
+        asked()
+    assert caught.value.problems == ["x" * LONGEST_ANSWER]
+
+
+def test_a_daemon_that_ends_has_not_answered(scene: Scene) -> None:
+    """Whether it had begun with the reload or not."""
+
+    def ends_at_once() -> None:
+        scene.askers.close()
+
+    def ends_in_between() -> None:
+        for each in scene.askers.waiting():
+            each.close()
+
+    for end in (ends_in_between, ends_at_once):
+        scene.on_signal = end
+        with pytest.raises(ReloadError, match="see its log"):
+            asked()
+
+
+def test_a_daemon_that_has_just_ended_is_told(scene: Scene) -> None:
+    """Its PID may be nobody's when the signal is sent."""
+
+    def gone() -> None:
+        raise ProcessLookupError
+
+    scene.on_signal = gone
+    with pytest.raises(ReloadError, match="just ended"):
+        asked()
+
+
+def test_a_daemon_that_is_silent_is_not_waited_for_without_end(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may be stuck; its log is where to look."""
+    monkeypatch.setattr(reload, "PATIENCE_SECONDS", 0.01)
+    with pytest.raises(ReloadError, match="has not answered: timed out; see its log"):
+        asked()
+
+
+def test_a_crowd_of_askers_is_told(scene: Scene) -> None:
+    """Anybody may ask and leave it at that; the remedy is named, and no signal is sent."""
+    crowd = [socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) for _ in range(MOST_WAITING)]
+    for each in crowd:
+        each.connect(address(ME))
+    with pytest.raises(ReloadError, match=f"`kill -HUP {ME}` reloads without an answer"):
+        asked()
+    assert scene.signals == []
+    for each in crowd:
+        each.close()
+
+
+def test_a_process_that_is_no_daemon_gets_no_signal(scene: Scene) -> None:
+    """SIGHUP would end it."""
+    scene.askers.close()
+    with pytest.raises(UsageError, match=f"process {ME} is no netsrvd that answers: Connection"):
+        asked()
+    assert scene.signals == []
+
+
+def test_a_process_for_which_another_one_answers_gets_no_signal(scene: Scene) -> None:
+    """Anybody can take the name that belongs to a PID; the kernel says who has it."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as squatter:
+        squatter.bind(address(1))
+        squatter.listen()
+        with pytest.raises(UsageError, match="another process answers for 1;"):
+            asked(1)
+    assert scene.signals == []
+
+
+def test_another_users_daemon_is_left_alone(scene: Scene) -> None:
+    """The kernel decides who may send it a signal."""
+
+    def denied() -> None:
+        raise PermissionError
+
+    scene.on_signal = denied
+    with pytest.raises(UsageError, match=f"process {ME} is another user's; ask as root"):
+        asked()
+
+
+def test_all_who_ask_at_once_are_answered(scene: Scene) -> None:
+    """One reload answers whoever was there when it began."""
+    everybody = threading.Barrier(3)
+    statuses: list[int] = []
+
+    def answers() -> None:
+        if everybody.wait(10) == 0:
+            answer(scene.askers.waiting(), "")
+
+    scene.on_signal = answers
+    threads = [threading.Thread(target=lambda: statuses.append(asked())) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(10)
+    assert statuses == [os.EX_OK] * 3

@@ -1,0 +1,116 @@
+"""netsrvd.reporting.askers"""
+
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+import pytest
+
+from netsrvd.reporting.askers import LONGEST_ANSWER, MOST_WAITING, Askers, address, answer
+from tests.support.patience import SECONDS
+
+
+@pytest.fixture
+def askers() -> Iterator[Askers]:
+    made = Askers()
+    yield made
+    made.close()
+
+
+def ask(stack: ExitStack, seconds: float = SECONDS) -> socket.socket:
+    """Return the connection of somebody who asks this process."""
+    sock = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET))
+    sock.settimeout(seconds)
+    sock.connect(address(os.getpid()))
+    return sock
+
+
+@pytest.fixture
+def stack() -> Iterator[ExitStack]:
+    with ExitStack() as entered:
+        yield entered
+
+
+@pytest.mark.parametrize(
+    ("problem", "heard"),
+    [
+        ("", b"\n"),
+        ("a.toml: one\na.toml: two", b"\na.toml: one\na.toml: two"),
+        ("größe", "\ngröße".encode()),
+        ("\udcff.toml: wrong", b"\n?.toml: wrong"),
+    ],
+)
+def test_all_who_have_asked_hear_how_it_went(
+    askers: Askers, stack: ExitStack, problem: str, heard: bytes
+) -> None:
+    """Each has the whole answer in one message, and then the end; later ones wait for another."""
+    clients = [ask(stack) for _ in range(3)]
+    waiting = askers.waiting()
+    late = ask(stack)
+    answer(waiting, problem)
+    for client in clients:
+        assert client.recv(1 << 20) == heard
+        assert client.recv(1) == b""
+    late.setblocking(False)
+    with pytest.raises(BlockingIOError):
+        late.recv(1)
+    answer(askers.waiting(), "")
+    assert late.recv(100) == b"\n"
+
+
+def test_nobody_may_have_asked(askers: Askers) -> None:
+    """Who reloads by a signal alone waits for no answer."""
+    assert askers.waiting() == []
+    answer([], "")
+
+
+def test_so_many_wait_and_no_more(askers: Askers, stack: ExitStack) -> None:
+    """Each is a descriptor; one more comes when the others have been taken."""
+    for _ in range(MOST_WAITING):
+        ask(stack, 0.0)
+    with pytest.raises(BlockingIOError):
+        ask(stack, 0.0)
+    waiting = askers.waiting()
+    assert len(waiting) == MOST_WAITING
+    late = ask(stack, 0.0)
+    answer(waiting, "")
+    answer(askers.waiting(), "later")
+    assert late.recv(100) == b"\nlater"
+
+
+def test_a_long_answer_is_cut(askers: Askers, stack: ExitStack) -> None:
+    """The log has the rest."""
+    client = ask(stack)
+    answer(askers.waiting(), "x" * (LONGEST_ANSWER + 1))
+    assert client.recv(1 << 20) == b"\n" + b"x" * LONGEST_ANSWER
+
+
+def test_who_has_gone_is_no_error(askers: Askers, stack: ExitStack) -> None:
+    """The others have their answer all the same."""
+    ask(stack).close()
+    client = ask(stack)
+    answer(askers.waiting(), "")
+    assert client.recv(100) == b"\n"
+
+
+def test_the_name_may_be_taken(stack: ExitStack) -> None:
+    """Somebody else can have it, for it is nobody's: then nobody hears of reloads."""
+    squatter = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET))
+    squatter.bind(address(os.getpid()))
+    squatter.listen()
+    askers = Askers()
+    ask(stack)
+    assert askers.waiting() == []
+    askers.close()
+
+
+def test_who_asks_a_daemon_that_ends_is_not_kept_waiting(stack: ExitStack) -> None:
+    """The end of the daemon is the end of the connection, and the next one is refused."""
+    askers = Askers()
+    client = ask(stack)
+    askers.close()
+    with pytest.raises(ConnectionResetError):
+        client.recv(1)
+    with pytest.raises(ConnectionRefusedError):
+        ask(stack)
