@@ -88,6 +88,12 @@ class ListenerSettings:
     """A UDP peer that is silent for so long is summed up in the log and forgotten."""
     refusal_seconds: float = 60.0
     """A source that is refused has one record at first and one for each such time that follows."""
+    daytime_format: str = "iso"
+    """The form of the service `daytime`, as in `services/daytime.py`."""
+    quotes: str = ""
+    """The absolute path of the file, or the folder of files, that the service `qotd` quotes."""
+    active_listeners: tuple[str, ...] = ()
+    """The listeners whose connections the service `active` tells."""
 
     def endpoints(self) -> list[Endpoint]:
         """Return what this listener serves; all addresses are two sockets, one a family."""

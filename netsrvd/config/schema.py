@@ -69,6 +69,15 @@ LOG_RULES = (
     Rule("queue", "queue_records", values.integer(100, 1_000_000)),
     Rule("when_full", "when_full", values.word(("drop", "wait"))),
 )
+NAMES = values.several(
+    values.matching(NAME, "names of listeners").read, may_be_empty=True, what="a list of names"
+)
+SERVICE_RULES = (
+    Rule("daytime_format", "daytime_format", values.word(("iso", "weekday", "smtp"))),
+    Rule("quotes", "quotes", values.path()),
+    Rule("active_listeners", "active_listeners", NAMES),
+)
+"""What single services need, in the table of a listener."""
 
 
 def listener_rules(words: Vocabulary) -> tuple[Rule, ...]:
@@ -120,6 +129,7 @@ def listener_rules(words: Vocabulary) -> tuple[Rule, ...]:
         Rule("write_timeout", "write_seconds", values.duration(0, YEAR)),
         Rule("flow_timeout", "flow_seconds", values.duration(0.001, 86400.0)),
         Rule("refusal_window", "refusal_seconds", values.duration(0.1, 86400.0)),
+        *SERVICE_RULES,
     )
 
 
@@ -160,6 +170,7 @@ def _listeners(
     if not found:
         problems.append(Problem(("listener",), "none is enabled, so nothing would be served"))
     problems += _conflicts(sound)
+    problems += _nameless(found, named)
     return tuple(found)
 
 
@@ -238,6 +249,16 @@ def _conflicts(listeners: list[ListenerSettings]) -> list[Problem]:
             )
             found.append(Problem(("listener", two.listener, "port"), text))
         taken.add(two)
+    return found
+
+
+def _nameless(listeners: list[ListenerSettings], known: Collection[str]) -> list[Problem]:
+    """Return a problem for each listener that is named by another and is not there."""
+    found = []
+    for listener in listeners:
+        if missing := [name for name in listener.active_listeners if name not in known]:
+            text = f"there is no listener {', '.join(missing)}"
+            found.append(Problem(("listener", listener.name, "active_listeners"), text))
     return found
 
 

@@ -123,6 +123,28 @@ def _may_be_interface(name: str) -> bool:
     return allowed and len(name.encode()) < IFNAMSIZ
 
 
+def path() -> Kind:
+    """Return the kind of absolute paths; a reload may come from another working directory."""
+
+    def read(value: object) -> str:
+        if isinstance(value, str) and value.isprintable() and value[:1] in ("", "/"):
+            return value
+        raise ValueError('an absolute path, such as "/etc/netsrvd/quotes", or "" for none')
+
+    return Kind(read, same)
+
+
+def matching(pattern: re.Pattern[str], what: str) -> Kind:
+    """Return the kind of texts that a pattern describes as a whole."""
+
+    def read(value: object) -> str:
+        if isinstance(value, str) and pattern.fullmatch(value):
+            return value
+        raise ValueError(what)
+
+    return Kind(read, same)
+
+
 def several(read_one: Callable[[object], str], *, may_be_empty: bool, what: str) -> Kind:
     """Return the kind of lists without repetition; one text may stand for a list of itself."""
 

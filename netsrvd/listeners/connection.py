@@ -106,6 +106,11 @@ class Connection:
         self.parts_at = 0.0
         """All is said and sent; what the client still sends is thrown away until then."""
 
+    @property
+    def listener(self) -> str:
+        """The name of its listener."""
+        return self.settings.name
+
     def begin(self) -> bytes:
         """Make the service and return its greeting; may raise whatever the service raises."""
         if self._make_service is None:  # it has begun in another process, and goes on

@@ -22,6 +22,10 @@ class Client(Protocol):
     """Who asks a service, and where."""
 
     @property
+    def listener(self) -> str:
+        """Return the name of the listener that it came to."""
+
+    @property
     def peer(self) -> tuple[str, int]:
         """Return the client's address and port."""
 

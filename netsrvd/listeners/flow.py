@@ -58,6 +58,11 @@ class Flow:
         self.told = True
         """It has a record of its beginning, and will have one of its end."""
 
+    @property
+    def listener(self) -> str:
+        """The name of its listener."""
+        return self.settings.name
+
     def began(self) -> FlowBegan:
         """Return the record of its first datagram."""
         return FlowBegan(self.settings.name, self.settings.service, *self.peer, *self.local)

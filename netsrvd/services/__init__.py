@@ -11,6 +11,12 @@ SERVICES: Mapping[str, str] = MappingProxyType(
         "echo": "echo",
         "discard": "discard",
         "chargen": "chargen",
+        "daytime": "daytime",
+        "time": "time",
+        "qotd": "qotd",
+        "active": "active",
+        "whoami": "whoami",
+        "close": "close",
     }
 )
 

@@ -11,6 +11,10 @@ class Client(Protocol):
     """Who asks, and where."""
 
     @property
+    def listener(self) -> str:
+        """Return the name of the listener that it came to."""
+
+    @property
     def peer(self) -> tuple[str, int]:
         """Return the client's address and port."""
 
@@ -20,7 +24,23 @@ class Client(Protocol):
 
 
 class Wishes(Protocol):
-    """What a listener's settings say to services."""
+    """What a listener's settings say to services; see netsrvd.toml(5)."""
+
+    @property
+    def daytime_format(self) -> str:
+        """Return the form of the service `daytime`, one of its `FORMATS`."""
+
+    @property
+    def quotes(self) -> str:
+        """Return the path of the file, or of the folder of files, that `qotd` quotes from."""
+
+    @property
+    def active_listeners(self) -> tuple[str, ...]:
+        """Return the names of the listeners whose connections `active` tells."""
+
+    @property
+    def reply_floor_bytes(self) -> int:
+        """Return how long an answer to a shorter datagram may be, whatever the service says."""
 
 
 class Present:
@@ -74,7 +94,7 @@ class Datagrams:
     __slots__ = ()
     as_received: ClassVar[bool] = False
     """True for a service whose answer is what was asked: `answer` is not called then."""
-    reply_floor_bytes: ClassVar[int] = 0
+    reply_floor_bytes = 0
     """How long an answer may be to a shorter datagram. A sender can be forged, and nobody may have
     more sent to others than he sends himself, but for so little."""
 
@@ -91,3 +111,53 @@ class Service(NamedTuple):
 
     stream: Callable[[Client, float], Stream]
     datagrams: Datagrams
+
+
+Words = Callable[[Client, float], bytes | None]
+"""Makes what a client that came at a time, in seconds since 1970, is told; None for nothing."""
+
+
+class Announcement(Stream):
+    """One TCP connection that is told something at once; what it sends is thrown away."""
+
+    __slots__ = ("_text",)
+    finished = True
+    heedless = True
+
+    def __init__(self, text: bytes) -> None:
+        self._text = text
+
+    def greeting(self) -> bytes:
+        """Return all that there is to say."""
+        return self._text
+
+
+class Answers(Datagrams):
+    """UDP: any datagram, the empty one too, is answered with what a TCP client is told."""
+
+    __slots__ = ("_words", "reply_floor_bytes")
+
+    def __init__(self, words: Words, reply_floor_bytes: int) -> None:
+        self._words = words
+        self.reply_floor_bytes = reply_floor_bytes
+
+    def answer(self, payload: memoryview, client: Client, at: float) -> bytes | None:  # noqa: ARG002
+        """Return what there is to say."""
+        return self._words(client, at)
+
+
+def one_way(words: Words, reply_floor_bytes: int) -> Service:
+    """Return the service that tells whoever comes what `words` makes, and nothing more."""
+
+    def stream(client: Client, at: float) -> Stream:
+        return Announcement(words(client, at) or b"")
+
+    return Service(stream, Answers(words, reply_floor_bytes))
+
+
+def shown(host: str, port: int) -> str:
+    """Return `host:port`, with the brackets of RFC 3986 around an IPv6 address.
+
+    A zone is left out: it is a name of ours and means nothing elsewhere (RFC 4007, 6).
+    """
+    return f"[{host.partition('%')[0]}]:{port}" if ":" in host else f"{host}:{port}"

@@ -1,11 +1,13 @@
 """The version stands in three places, which must agree."""
 
 import re
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 import netsrvd
+from netsrvd.services import time
 
 ROOT = Path(__file__).parents[2]
 
@@ -22,3 +24,12 @@ def test_versions_agree(name: str) -> None:
     found = re.search(FIRST_VERSION[name], (ROOT / name).read_text(), re.MULTILINE)
     assert found, f"{name} names no version"
     assert found[1] == netsrvd.__version__
+
+
+def test_the_clock_is_set_from_the_release_on() -> None:
+    """The service `time` takes a clock for set that shows the day of the newest release."""
+    found = re.search(
+        r"^## \[\d[^\]]*\] - (\S+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE
+    )
+    assert found
+    assert datetime.fromtimestamp(time.RELEASED, UTC).isoformat() == f"{found[1]}T00:00:00+00:00"

@@ -69,6 +69,9 @@ def listeners(name: str) -> st.SearchStrategy[ListenerSettings]:
         write_seconds=DURATIONS,
         flow_seconds=st.floats(0.001, 86400.0),
         refusal_seconds=st.floats(0.1, 86400.0),
+        daytime_format=st.sampled_from(("iso", "weekday", "smtp")),
+        quotes=st.sampled_from(("", "/etc/netsrvd/quotes", '/Sprüche "%"')),
+        active_listeners=st.sampled_from(((), ("echo",))),
     )
 
 

@@ -76,6 +76,9 @@ def test_every_key_fills_its_field() -> None:
                     "idle_timeout": 0,
                     "write_timeout": "250ms",
                     "flow_timeout": 1,
+                    "daytime_format": "smtp",
+                    "quotes": "/etc/netsrvd/quotes",
+                    "active_listeners": "echo",
                     "options": {"SO_RCVBUF": "1M", "TCP_NODELAY": False},
                 }
             },
@@ -101,6 +104,9 @@ def test_every_key_fills_its_field() -> None:
                 idle_seconds=0.0,
                 write_seconds=0.25,
                 flow_seconds=1.0,
+                daytime_format="smtp",
+                quotes="/etc/netsrvd/quotes",
+                active_listeners=("echo",),
             ),
         ),
     )
@@ -135,6 +141,13 @@ def test_a_listener_can_be_disabled() -> None:
             "xyzzy",
             "unknown key; known: drain_timeout, idle_exit, listener, log, max_connections, workers",
         ),
+        (
+            echo(active_listeners=["echo", "lab", "web"]),
+            "listener.echo.active_listeners",
+            "there is no listener lab, web",
+        ),
+        (echo(quotes="quotes"), "listener.echo.quotes", "expected an absolute path"),
+        (echo(daytime_format="long"), "listener.echo.daytime_format", "expected one of"),
         ({"log": {"levle": "info"}}, "log.levle", 'unknown key; did you mean "level"?'),
         (echo(ports=7), "listener.echo.ports", 'unknown key; did you mean "port"?'),
         (echo(enable=False), "listener.echo.enable", 'unknown key; did you mean "enabled"?'),

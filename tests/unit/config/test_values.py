@@ -2,6 +2,7 @@
 
 import datetime as dt
 import math
+import re
 import tomllib
 from typing import Any
 
@@ -17,6 +18,7 @@ HUGE = 16**5000
 
 DURATION = values.duration(0, 3600.0)
 WORD = values.word(("tcp", "udp"))
+NAMED = values.matching(re.compile("[a-z]+"), "names")
 SEVERAL = values.several(WORD.read, may_be_empty=False, what="one or both")
 
 TAKEN: list[tuple[Kind, Any, Any]] = [
@@ -34,6 +36,9 @@ TAKEN: list[tuple[Kind, Any, Any]] = [
     (values.interface(), "", ""),
     (values.interface(), "eth0.7", "eth0.7"),
     (values.interface(), "größe0", "größe0"),
+    (values.path(), "", ""),
+    (values.path(), "/etc/netsrvd/Sprüche", "/etc/netsrvd/Sprüche"),
+    (NAMED, "lab", "lab"),
     (SEVERAL, "tcp", ("tcp",)),
     (SEVERAL, ["udp", "tcp", "udp"], ("udp", "tcp")),
     (values.several(WORD.read, may_be_empty=True, what=""), [], ()),
@@ -54,6 +59,8 @@ REFUSED: list[tuple[Kind, Any, str]] = [
         (values.interface(), wrong, "the name of a network interface")
         for wrong in ("a b", "a/b", "a:b", "x" * 16, "ö" * 8, "\x1b[1m", "\u202e", "..", 7)
     ),
+    *((values.path(), wrong, "an absolute path") for wrong in ("quotes", "./q", "/a\n", 7, ["/a"])),
+    *((NAMED, wrong, "names") for wrong in ("", "a\n", "A", 7, None)),
     *((SEVERAL, wrong, "one or both") for wrong in ([], 7, {"tcp": True}, None)),
     (SEVERAL, ["tcp", "sctp", "dccp"], 'one of "tcp", "udp" (not "sctp", "dccp")'),
 ]

@@ -3,15 +3,13 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from netsrvd.services import discard
-from netsrvd.services.base import Present
-from tests.support.askers import ASKER
+from tests.support.askers import ASKER, prepared
 
 
 @given(st.lists(st.binary(max_size=100)))
 def test_discard_never_says_anything(chunks: list[bytes]) -> None:
     """Whatever comes there is no answer, not even an empty one, and no end (RFC 863)."""
-    service = discard.prepare(object(), Present())
+    service = prepared("discard")
     stream = service.stream(ASKER, 0.0)
     assert stream.greeting() == stream.more() == b""
     for chunk in chunks:

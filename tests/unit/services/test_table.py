@@ -5,18 +5,19 @@ import json
 import pytest
 
 from netsrvd.listeners.contracts import DatagramService, StreamService
-from netsrvd.services import SERVICES, prepare
-from netsrvd.services.base import Present
-from netsrvd.settings import ListenerSettings
-from tests.support.askers import ASKER
+from netsrvd.services import SERVICES
+from tests.support.askers import ASKER, answered, prepared
 
-AT = 1_700_000_000.0
+AT = 1_800_000_000.0
+
+ONE_WAY = ("daytime", "time", "qotd", "active", "whoami")
+"""The services that say something at once and then no more."""
 
 
 @pytest.mark.parametrize("name", SERVICES)
 def test_a_service_keeps_the_contract(name: str) -> None:
     """Each has all that the listeners call, and its memory can be written and read."""
-    service = prepare(name, ListenerSettings("lab"), Present())
+    service = prepared(name)
     stream: StreamService = service.stream(ASKER, AT)
     assert isinstance(stream.greeting(), bytes)
     assert isinstance(stream.respond(b"x"), bytes)
@@ -31,3 +32,33 @@ def test_a_service_keeps_the_contract(name: str) -> None:
     assert 0 <= datagrams.reply_floor_bytes <= 64
     assert isinstance(datagrams.answer(memoryview(b"x"), ASKER, AT), bytes | None)
     assert name.islower()
+
+
+@pytest.mark.parametrize("name", ONE_WAY)
+def test_a_one_way_service_says_all_at_once(name: str) -> None:
+    """By TCP there is one greeting and no answer, whatever the client sends, which is thrown away
+    meanwhile; by UDP there is the same text.
+    """
+    service = prepared(name, ASKER)
+    stream = service.stream(ASKER, AT)
+    said = stream.greeting()
+    assert said
+    assert stream.finished
+    assert stream.heedless
+    assert stream.respond(b"x" * 1000) == stream.more() == b""
+    assert answered(service, b"x" * 1000, at=AT) == said
+    assert not service.datagrams.as_received
+
+
+@pytest.mark.parametrize(
+    ("name", "floor"), [("daytime", 64), ("time", 4), ("whoami", 48), ("qotd", 0), ("active", 0)]
+)
+def test_what_an_empty_datagram_is_worth(name: str, floor: int) -> None:
+    """Short answers fit an empty datagram; long ones are never more than what was sent."""
+    assert prepared(name).datagrams.reply_floor_bytes == floor
+
+
+def test_no_other_service_answers_more_than_was_sent() -> None:
+    """The floors above are all that there are."""
+    for name in {*SERVICES} - {*ONE_WAY}:
+        assert prepared(name).datagrams.reply_floor_bytes == 0

@@ -1,0 +1,61 @@
+"""The Active Users Protocol (RFC 866): who is connected to this daemon, a connection a line."""
+
+from netsrvd.services import base
+
+MOST_LINES = 500
+"""About 64 KiB with the longest names and addresses: as much as an echo may have waiting."""
+
+FRESH_SECONDS = 0.01
+"""How old a list may be. To look at 10,000 connections takes a millisecond or two; who asks faster
+than this gets the same list again."""
+
+
+class Roll:
+    """The list as it was of late. Any thread may ask; it is replaced as a whole."""
+
+    __slots__ = ("_last", "_listeners", "_present")
+
+    def __init__(self, listeners: tuple[str, ...], present: base.Present) -> None:
+        self._listeners = frozenset(listeners)
+        self._present = present
+        self._last = float("-inf"), b""
+
+    def words(self, _client: base.Client, at: float) -> bytes:
+        """Return the list: a line for each connection, and what the limit left out as a number."""
+        made_at, text = self._last
+        if not 0 <= at - made_at < FRESH_SECONDS:
+            text = self._call()
+            self._last = at, text
+        return text
+
+    def _call(self) -> bytes:
+        here = [each for each in self._present.look() if each.listener in self._listeners]
+        lines = [f"{each.listener} {base.shown(*each.peer)}\r\n" for each in here[:MOST_LINES]]
+        if len(here) > MOST_LINES:
+            lines.append(f"and {len(here) - MOST_LINES} more\r\n")
+        return "".join(lines).encode()
+
+
+class Datagrams(base.Answers):
+    """UDP: as many whole lines of the list as the answer may be long."""
+
+    __slots__ = ("_floor_bytes",)
+
+    def __init__(self, words: base.Words, floor_bytes: int) -> None:
+        super().__init__(words, 0)
+        self._floor_bytes = floor_bytes
+
+    def answer(self, payload: memoryview, client: base.Client, at: float) -> bytes:
+        """Return the list as far as it fits: half an address would be another's."""
+        text = super().answer(payload, client, at) or b""
+        room = max(len(payload), self._floor_bytes)
+        return text[: text.rfind(b"\n", 0, room) + 1]
+
+
+def prepare(wishes: base.Wishes, present: base.Present) -> base.Service:
+    """Return the service; raises ValueError where it is not said whose connections it may tell."""
+    if not wishes.active_listeners:
+        raise ValueError("active_listeners must name the listeners whose connections it may tell")
+    roll = Roll(wishes.active_listeners, present)
+    stream = base.one_way(roll.words, 0).stream
+    return base.Service(stream, Datagrams(roll.words, wishes.reply_floor_bytes))

@@ -1,0 +1,25 @@
+"""The Time Protocol (RFC 868): the seconds since 1900, in 32 bits."""
+
+from netsrvd.services import base
+
+FROM_1900_TO_1970 = 2_208_988_800
+"""Seconds, as the RFC has them in its table of examples."""
+
+RELEASED = 1_795_392_000
+"""When this program was released (2026-11-23, 00:00 UTC), in seconds since 1970.
+
+A clock that reads less is not set: hosts without a battery begin in 1970, or when their systemd was
+built, and know better only once they have found a time server.
+"""
+
+
+def words(_client: base.Client, at: float) -> bytes | None:
+    """Return the time in network byte order, which begins anew in 2036; None if nobody knows it."""
+    if at < RELEASED:
+        return None
+    return ((int(at) + FROM_1900_TO_1970) % (1 << 32)).to_bytes(4, "big")
+
+
+def prepare(_wishes: base.Wishes, _present: base.Present) -> base.Service:
+    """Return the service."""
+    return base.one_way(words, 4)
