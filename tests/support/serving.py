@@ -16,7 +16,8 @@ from netsrvd.listeners.contracts import StreamFactory
 from netsrvd.listeners.datagram import Receiver
 from netsrvd.listeners.places import Places
 from netsrvd.listeners.worker import Worker
-from netsrvd.services import echo
+from netsrvd.services import prepare
+from netsrvd.services.base import Present
 from netsrvd.settings import Endpoint, ListenerSettings
 from netsrvd.sockets import activation, bind, broadcast
 from tests.support.inherited import as_systemd
@@ -77,6 +78,8 @@ class Serving:
         self.emptied = threading.Event()
         self.worker = Worker(1, self.reports, self.emptied.set, self.failures)
         self.places = Places(100_000)
+        self.present = Present()
+        self.present.look = self.worker.connections
         self._movers: list[Mover] = []
         self._identities = itertools.count(1)
 
@@ -94,17 +97,21 @@ class Serving:
         self,
         sock: socket.socket | None = None,
         *,
-        service: StreamFactory = echo.Stream,
+        service: StreamFactory | str = "echo",
         host: str = "127.0.0.1",
         start: bool = True,
         **changes: Any,
     ) -> Any:
-        """Serve one TCP socket; `changes` are settings of its listener."""
-        settings = listener(**changes)
+        """Serve one TCP socket; `changes` are settings of its listener.
+
+        The service is one of ours, by its name, or any other.
+        """
+        ours = isinstance(service, str)
+        settings = listener(service=service if ours else "test", **changes)
         acceptor = Acceptor(
             settings,
             ConnectionGate(settings),
-            service,
+            prepare(service, settings, self.present).stream if ours else service,
             [self.worker],
             self.places,
             self.reports,
@@ -117,17 +124,18 @@ class Serving:
         self,
         sock: socket.socket | None = None,
         *,
+        service: str = "echo",
         host: str = "127.0.0.1",
         payload_bytes: int = PAYLOAD_BYTES,
         start: bool = True,
         **changes: Any,
     ) -> Any:
         """Serve one UDP socket; `changes` are settings of its listener."""
-        settings = listener(**changes)
+        settings = listener(service=service, **changes)
         sock = sock or opened("udp", settings, host)
         gate = DatagramGate(settings, {sock.getsockname()[1]}, broadcast.is_broadcast)
-        service = echo.Datagrams()
-        receiver = Receiver(settings, gate, service, self.reports, self.failures, payload_bytes)
+        answers = prepare(service, settings, self.present).datagrams
+        receiver = Receiver(settings, gate, answers, self.reports, self.failures, payload_bytes)
         return self._started(receiver, sock, start=start)
 
     def stop_listening(self) -> None:
