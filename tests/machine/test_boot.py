@@ -79,7 +79,9 @@ def test_activates_a_notify_service_as_a_dynamic_user(machine: Machine) -> None:
     assert machine.run("systemctl", "is-active", "tested", check=False).stdout == "inactive\n"
 
     for address in ("127.0.0.1", "::1"):
-        assert machine.run("nc", "-N", address, "51423", input="hello\n").stdout == "hello\n"
+        assert (
+            machine.run("nc.openbsd", "-N", address, "51423", input="hello\n").stdout == "hello\n"
+        )
 
     assert machine.run("systemctl", "is-active", "tested").stdout == "active\n"
     [record] = machine.journal("--unit=tested", "MESSAGE=serving")

@@ -219,7 +219,7 @@ def test_exception_in_a_thread_ends_the_process(faulty: Machine) -> None:
     """
     pid = main_pid(faulty)
     with visited(faulty, VISITORS) as visitors:
-        faulty.run("nc", "-N", "-s", "127.0.0.66", "127.0.0.1", "51423", check=False)
+        faulty.run("nc.openbsd", "-N", "-s", "127.0.0.66", "127.0.0.1", "51423", check=False)
         later = main_pid(faulty, other_than=pid)
         wait_told(faulty, later, VISITORS)
     assert all(fault.startswith("broken") for fault in visitors.faults), visitors.faults

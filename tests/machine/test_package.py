@@ -58,7 +58,7 @@ def test_first_client_starts_the_daemon(quiet: Machine, protocol: str) -> None:
 
 def test_netcat_gets_its_words_back(quiet: Machine) -> None:
     """What is typed into nc comes back."""
-    assert quiet.run("nc", "-N", "127.0.0.1", "51423", input="typed\n").stdout == "typed\n"
+    assert quiet.run("nc.openbsd", "-N", "127.0.0.1", "51423", input="typed\n").stdout == "typed\n"
 
 
 def test_journal_has_both_records_of_a_connection(quiet: Machine) -> None:

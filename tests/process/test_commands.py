@@ -101,6 +101,24 @@ CASES = [
         ('192.0.2.7:40000: refused: access: deny has "192.0.2.0/24"', "netsrvd.toml"),
         configuration='listener.echo.allow = "any"\nlistener.echo.deny = "192.0.2.0/24"',
     ),
+    *(
+        Case("check -c {FILE}", 78, stderr=words, configuration=f"[listener.lab]\n{text}")
+        for text, words in (
+            ('port = 17\nservice = "qotd"', ("listener lab: service qotd: quotes must be",)),
+            ('port = 17\nservice = "qotd"\nquotes = "/nowhere"', ("/nowhere: No such file",)),
+            ('port = 17\nquotes = "here"', ('lab.quotes = "here": expected an absolute path',)),
+            ('port = 11\nservice = "active"', ("service active: active_listeners must name",)),
+            ('port = 11\nactive_listeners = "x"', ('"x": there is no listener x',)),
+            ('port = 13\ndaytime_format = "long"', ('expected one of "iso", "weekday", "smtp"',)),
+            ('port = 13\nservice = "daytim"', ('"daytim": expected one of "echo", "discard"',)),
+        )
+    ),
+    Case(
+        "explain lab 127.0.0.1 --udp -c {FILE}",
+        0,
+        ('lab: udp 127.0.0.1: let in: allow has "loopback"',),
+        configuration='[listener.lab]\nservice = "time"\nport = 37\nallow = "loopback"',
+    ),
     Case("explain ech ::1 -c {FILE}", 64, stderr=("no listener ech; known: echo",)),
     Case("explain echo nowhere -c {FILE}", 64, stderr=("'nowhere' is no address; expected",)),
     Case("explain echo -c {FILE}", 64, stderr=("usage: netsrvd explain", "address")),
