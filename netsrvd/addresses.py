@@ -31,9 +31,19 @@ def unmapped(host: str) -> str:
     return bare if bare != host and "." in bare and ":" not in bare else host
 
 
-def shown(host: str, port: int) -> str:
+def shown(host: str, port: int | str) -> str:
     """Return `host:port`, with the brackets of RFC 3986 around an IPv6 address."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def via(proxy_address: str, proxy_port: str) -> str:
+    """Return what a record's text says of the proxy that a client came by: nothing without one."""
+    return f" via {shown(proxy_address, proxy_port)}" if proxy_address else ""
+
+
+def proxy_fields(proxy: tuple[str, int] | None) -> tuple[str, str]:
+    """Return a proxy as records have it. Without one both are empty, so that they leave it out."""
+    return (proxy[0], str(proxy[1])) if proxy else ("", "")
 
 
 def interface_name(index: int) -> str:

@@ -212,7 +212,10 @@ def update_mover(
 def update_workers(workers: list[Worker], settings: Settings) -> None:
     """Give the live connections their new settings, and end those that may no longer be there."""
     by_name = {
-        listener.name: (listener, Access(listener.allow, listener.deny).rule_against)
+        listener.name: (
+            listener,
+            Access(listener.allow, listener.deny, listener.proxies).rule_against,
+        )
         for listener in settings.listeners
     }
     for worker in workers:

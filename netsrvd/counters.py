@@ -12,6 +12,14 @@ class Counters:
     refused: int = 0
     closed: int = 0
     accept_errors: int = 0
+    proxy_late: int = 0
+    """Connections of proxies whose header did not come in time."""
+    proxy_long: int = 0
+    """Headers of proxies that were too long, of connections and datagrams."""
+    proxy_wrong: int = 0
+    """Headers of proxies that were wrong otherwise."""
+    proxy_probes: int = 0
+    """Connections of proxies that only looked whether we are there."""
     flows: int = 0
     datagrams_received: int = 0
     datagrams_sent: int = 0

@@ -58,6 +58,10 @@ class ListenerSettings:
     deny: tuple[str, ...] = ()
     unlimited: tuple[str, ...] = ("loopback",)
     """Addresses to which no limit of a source applies. Nobody can forge loopback from outside."""
+    proxies: tuple[str, ...] = ()
+    """Whose connections and datagrams begin with a header that names the client."""
+    proxy_seconds: float = 5.0
+    """How long a proxy has for the header of a connection; 3 at least, says its specification."""
     max_connections: int = 10_000
     """Live TCP connections; further ones wait in the kernel's queue."""
     max_connections_per_source: int = 1000

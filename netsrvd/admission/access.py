@@ -30,6 +30,7 @@ class Entry(NamedTuple):
     number: int
     allows: bool
     text: str
+    key: str
 
 
 def checked_entry(value: object) -> str:
@@ -61,12 +62,18 @@ def _is_network(text: str) -> bool:
 
 
 class Access:
-    """Whom `allow` and `deny` let in. Never changes, so any thread may ask."""
+    """Whom `allow` and `deny` let in. Never changes, so any thread may ask.
+
+    `proxies` are allowed, too: who may speak for others may speak for itself.
+    """
 
     __slots__ = ("_entries",)
 
-    def __init__(self, allow: Iterable[str], deny: Iterable[str] = ()) -> None:
-        entries = [*_entries(allow, allows=True), *_entries(deny, allows=False)]
+    def __init__(
+        self, allow: Iterable[str], deny: Iterable[str] = (), proxies: Iterable[str] = ()
+    ) -> None:
+        entries = [*_entries("allow", allow), *_entries("deny", deny)]
+        entries += _entries("proxies", proxies)
         # Most specific first, which is the smallest shift; False sorts before True.
         self._entries = sorted(entries, key=lambda entry: (entry.shift, entry.allows))
 
@@ -92,10 +99,10 @@ class Access:
 def _rule(entry: Entry | None) -> str:
     if entry is None:
         return "no entry of allow contains it"
-    return f'{"allow" if entry.allows else "deny"} has "{entry.text}"'
+    return f'{entry.key} has "{entry.text}"'
 
 
-def _entries(texts: Iterable[str], *, allows: bool) -> list[Entry]:
+def _entries(key: str, texts: Iterable[str]) -> list[Entry]:
     found = []
     for text in texts:
         for each in WORDS.get(text, (text,)):
@@ -103,5 +110,5 @@ def _entries(texts: Iterable[str], *, allows: bool) -> list[Entry]:
             family = socket.AF_INET6 if network.version == 6 else socket.AF_INET  # noqa: PLR2004
             shift = network.max_prefixlen - network.prefixlen
             number = int(network.network_address) >> shift
-            found.append(Entry(family, shift, number, allows, text))
+            found.append(Entry(family, shift, number, key != "deny", text, key))
     return found

@@ -14,6 +14,7 @@ class Known(NamedTuple):
     """What the configuration says of one address."""
 
     rule_against: str
+    is_proxy: bool
     source: str
     limits: Limits | None
 
@@ -21,7 +22,10 @@ class Known(NamedTuple):
 class ConnectionGate:
     """The gate of a listener's connections. Owned by the listener's acceptor."""
 
-    __slots__ = ("_access", "_known", "_limits", "_most", "_rate_rule", "_sources", "_unlimited")
+    __slots__ = (
+        *("_access", "_known", "_limits", "_most", "_proxies", "_rate_rule", "_sources"),
+        "_unlimited",
+    )
 
     def __init__(self, settings: ListenerSettings) -> None:
         self._sources = Sources()
@@ -29,7 +33,8 @@ class ConnectionGate:
 
     def update(self, settings: ListenerSettings) -> None:
         """Judge by new settings from now on; who is in is still counted."""
-        self._access = Access(settings.allow, settings.deny)
+        self._access = Access(settings.allow, settings.deny, settings.proxies)
+        self._proxies = Access(settings.proxies)
         self._unlimited = Access(settings.unlimited)
         self._limits = Limits(settings.connection_rate, settings.connection_burst)
         self._most = settings.max_connections_per_source
@@ -49,6 +54,10 @@ class ConnectionGate:
             return "rate", self._rate_rule
         return None
 
+    def is_proxy(self, host: str) -> bool:
+        """Return whether connections of this address name their clients."""
+        return self._look(host).is_proxy
+
     def enter(self, host: str) -> str:
         """Count a connection that was let in; return the name of its source, for `leave`."""
         known = self._look(host)
@@ -65,5 +74,7 @@ class ConnectionGate:
             if len(self._known) >= KNOWN_KEPT:
                 self._known.clear()
             shared = share(host, self._unlimited, self._limits)
-            known = self._known[host] = Known(self._access.rule_against(host), *shared)
+            is_proxy = not self._proxies.rule_against(host)
+            rule = self._access.rule_against(host)
+            known = self._known[host] = Known(rule, is_proxy, *shared)
         return known

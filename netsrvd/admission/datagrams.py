@@ -19,7 +19,8 @@ class DatagramGate:
     """The gate of a listener's datagrams. Owned by the listener's datagram thread."""
 
     __slots__ = (
-        *("_access", "_is_broadcast", "_limits", "_ports", "_rules", "_sources", "_unlimited"),
+        *("_access", "_is_broadcast", "_limits", "_ports", "_proxies", "_rules", "_sources"),
+        "_unlimited",
     )
 
     def __init__(
@@ -31,7 +32,8 @@ class DatagramGate:
 
     def update(self, settings: ListenerSettings, own_ports: Collection[int]) -> None:
         """Judge by new settings from now on; who is known is still known."""
-        self._access = Access(settings.allow, settings.deny)
+        self._access = Access(settings.allow, settings.deny, settings.proxies)
+        self._proxies = Access(settings.proxies)
         self._ports = Ports(settings.refused_ports, own_ports)
         self._unlimited = Access(settings.unlimited)
         self._limits = Limits(
@@ -67,6 +69,10 @@ class DatagramGate:
         if self._is_broadcast(host):
             return "sender", f"{host} is a broadcast address of this host's networks"
         return None
+
+    def is_proxy(self, host: str) -> bool:
+        """Return whether datagrams of this address name their clients."""
+        return not self._proxies.rule_against(host)
 
     def enter(self, host: str) -> Source:
         """Return the source of a peer whose flow begins; it knows how much it may ask for."""

@@ -38,14 +38,14 @@ def run(arguments: argparse.Namespace) -> int:
     peer = address(arguments.address)
     protocol = "udp" if arguments.udp else "tcp"
     refusal = _refusal(listener, protocol, peer, configuration.settings)
-    verdict = "let in", Access(listener.allow, listener.deny).rule(peer[0])
+    verdict = "let in", Access(listener.allow, listener.deny, listener.proxies).rule(peer[0])
     if refusal:
         verdict = f"refused: {refusal[0]}", refusal[1]
     who = shown(*peer) if peer[1] else peer[0]
     print(f"{listener.name}: {protocol} {who}: {': '.join(verdict)}")
     for note in _notes(listener, protocol, peer):
         print(f"  {note}")
-    keys = ["allow", "deny", "unlimited", *LIMITS[protocol]]
+    keys = ["allow", "deny", "proxies", "unlimited", *LIMITS[protocol]]
     keys += ["refused_ports"] if protocol == "udp" else []
     paths = {("listener", listener.name, key) for key in keys}
     for line in configuration.lines(assembly.WORDS, paths):
@@ -90,6 +90,10 @@ def _refusal(
 
 def _notes(listener: ListenerSettings, protocol: str, peer: tuple[str, int]) -> Iterator[str]:
     host, port = peer
+    if not Access(listener.proxies).rule_against(host):
+        yield "it is a proxy: whom its header names is judged instead, so ask for that address"
+    elif listener.proxies:
+        yield "so it is whether it comes by itself or by a proxy"
     if protocol == "udp" and not port:
         yield "without a port, nothing is said of refused_ports"
     if Access(listener.unlimited).rule_against(host):

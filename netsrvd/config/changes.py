@@ -15,6 +15,7 @@ KEYS = {
     "idle_exit_seconds": "idle_exit",
     "queue_records": "queue",
     "hosts": "host",
+    "proxy_seconds": "proxy_timeout",
     "idle_seconds": "idle_timeout",
     "write_seconds": "write_timeout",
     "flow_seconds": "flow_timeout",

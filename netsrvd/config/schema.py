@@ -105,6 +105,8 @@ def listener_rules(words: Vocabulary) -> tuple[Rule, ...]:
         Rule("allow", "allow", access),
         Rule("deny", "deny", access),
         Rule("unlimited", "unlimited", access),
+        Rule("proxies", "proxies", access),
+        Rule("proxy_timeout", "proxy_seconds", values.duration(0.1, 3600.0)),
         Rule("max_connections", "max_connections", values.integer(1, 1_000_000)),
         Rule(
             "max_connections_per_source",

@@ -1,11 +1,15 @@
 """What happens to TCP connections, and to taking new ones."""
 
-from netsrvd.addresses import shown
+from netsrvd.addresses import shown, via
 from netsrvd.events import ERROR, NOTICE, WARNING, Event, one_line
 
 
 class Accepted(Event):
-    """A client connected. Exactly one record of its end, with the same id, will follow."""
+    """A client connected. Exactly one record of its end, with the same id, will follow.
+
+    If it came by one of the `proxies`, the peer is the client that the proxy named, and the proxy
+    has fields of its own (NETSRVD_PROXY_ADDRESS, NETSRVD_PROXY_PORT).
+    """
 
     __slots__ = ()
     MESSAGE_ID = "e74e7e046733427f800cb7b6d9562706"
@@ -17,11 +21,14 @@ class Accepted(Event):
     peer_port: int
     local_address: str
     local_port: int
+    proxy_address: str = ""
+    proxy_port: str = ""
 
     def text(self) -> str:
         peer = shown(self.peer_address, self.peer_port)
         local = shown(self.local_address, self.local_port)
-        return f"{self.listener}: {peer} connected to {local} [{self.connection}]"
+        proxy = via(self.proxy_address, self.proxy_port)
+        return f"{self.listener}: {peer} connected to {local}{proxy} [{self.connection}]"
 
 
 class Closed(Event):
@@ -49,6 +56,8 @@ class Closed(Event):
     bytes_received: int
     bytes_sent: int
     error: str = ""
+    proxy_address: str = ""
+    proxy_port: str = ""
 
     def text(self) -> str:
         peer = shown(self.peer_address, self.peer_port)

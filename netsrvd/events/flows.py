@@ -1,6 +1,6 @@
 """What happens to the datagrams of peers, and to receiving them."""
 
-from netsrvd.addresses import shown
+from netsrvd.addresses import shown, via
 from netsrvd.events import NOTICE, WARNING, Event
 
 
@@ -18,10 +18,13 @@ class FlowBegan(Event):
     peer_port: int
     local_address: str
     local_port: int
+    proxy_address: str = ""
+    proxy_port: str = ""
 
     def text(self) -> str:
         peer = shown(self.peer_address, self.peer_port)
-        return f"{self.listener}: {peer} sends to {shown(self.local_address, self.local_port)}"
+        local = shown(self.local_address, self.local_port)
+        return f"{self.listener}: {peer} sends to {local}{via(self.proxy_address, self.proxy_port)}"
 
 
 class FlowEnded(Event):
@@ -50,6 +53,8 @@ class FlowEnded(Event):
     bytes_received: int
     bytes_sent: int
     error: str = ""
+    proxy_address: str = ""
+    proxy_port: str = ""
 
     def text(self) -> str:
         peer = shown(self.peer_address, self.peer_port)

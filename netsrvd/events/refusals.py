@@ -1,6 +1,6 @@
 """Who was refused, and why."""
 
-from netsrvd.addresses import shown
+from netsrvd.addresses import shown, via
 from netsrvd.events import NOTICE, Event
 
 
@@ -14,6 +14,10 @@ class Refused(Event):
     together are as many as `reply_rate` allows. `port`: the source port is one of `refused_ports`.
     `destination`: it was sent to a multicast or broadcast address. `sender`: it claims to come from
     such a one. `descriptors`: there was none left for a connection.
+
+    The peer is one of the `proxies` where what it sent is no header of the PROXY protocol
+    (`proxy-header`) or is too long for one (`proxy-long`), or none came within `proxy_timeout`
+    (`proxy-late`): does the proxy send one, or should it not be in `proxies`?
 
     The source is an IPv4 address or the /64 of an IPv6 one. `others` are all those beyond the
     first thousand that are told apart at a time.
@@ -33,9 +37,12 @@ class Refused(Event):
     source: str
     reason: str
     rule: str
+    proxy_address: str = ""
+    proxy_port: str = ""
 
     def text(self) -> str:
         peer = shown(self.peer_address, self.peer_port)
+        peer += via(self.proxy_address, self.proxy_port)
         return f"{self.listener}: {self.protocol} {peer} refused: {self.reason}: {self.rule}"
 
 

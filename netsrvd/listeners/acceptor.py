@@ -1,6 +1,5 @@
 """The accept loop: takes connections from a listener's sockets and hands them to the workers."""
 
-import errno
 import socket
 from collections.abc import Callable
 from functools import partial
@@ -13,34 +12,22 @@ from netsrvd.duty import Duty, OnFailure
 from netsrvd.events import Event
 from netsrvd.events.connections import AcceptRecovered, AcceptTrouble
 from netsrvd.listeners import visitor
+from netsrvd.listeners.accept_errors import CAPACITY_ERRORS, DESCRIPTOR_ERRORS, PEER_ERRORS
 from netsrvd.listeners.capacity import Capacity
 from netsrvd.listeners.connection import Connection
-from netsrvd.listeners.contracts import ConnectionGate, Report, StreamFactory
+from netsrvd.listeners.contracts import ConnectionGate, Refusal, Report, StreamFactory
+from netsrvd.listeners.lobby import Lobby
 from netsrvd.listeners.places import Places
-from netsrvd.listeners.refusals import Refusals
+from netsrvd.listeners.refusals import Peer, Refusals
 from netsrvd.listeners.reserve import Reserve
 from netsrvd.listeners.trouble import Trouble, named
-from netsrvd.listeners.watch import CONGESTED_MS, Watch, soonest
+from netsrvd.listeners.watch import CONGESTED_MS, Watch, Width, soonest
 from netsrvd.listeners.worker import Worker
 from netsrvd.settings import ListenerSettings
 
 ACCEPTS_A_TURN = 64
 """Connections taken before the mailbox is looked at again."""
 
-PEER_ERRORS = frozenset(
-    {
-        *(errno.ECONNABORTED, errno.EINTR, errno.EPERM, errno.EPROTO, errno.ENOPROTOOPT),
-        *(errno.ENETDOWN, errno.EHOSTDOWN, errno.ENONET, errno.EHOSTUNREACH, errno.EOPNOTSUPP),
-        *(errno.ENETUNREACH, errno.ETIMEDOUT, errno.ECONNRESET, errno.ENOSR),
-        *(errno.ESOCKTNOSUPPORT, errno.EPROTONOSUPPORT),
-    }
-)
-"""Errors of the one connection that accept(2) took off the queue: the next one may be well."""
-
-CAPACITY_ERRORS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
-"""Errors that last until something is given back: the connection stays in the queue."""
-
-DESCRIPTOR_ERRORS = frozenset({errno.EMFILE, errno.ENFILE})
 NO_DESCRIPTOR = "descriptors", "none is left; raise LimitNOFILE= or lower max_connections"
 
 
@@ -52,9 +39,9 @@ class Acceptor:
     """
 
     __slots__ = (
-        *("_capacity", "_duty", "_gate", "_identify", "_paused", "_places", "_refusals"),
-        *("_report", "_reserve", "_service", "_settings", "_sockets", "_stopping", "_taking"),
-        *("_trouble", "_troubled", "_visitor", "_watch", "_workers", "counters"),
+        *("_capacity", "_duty", "_gate", "_identify", "_lobby", "_paused", "_places"),
+        *("_refusals", "_report", "_reserve", "_service", "_settings", "_sockets", "_stopping"),
+        *("_taking", "_trouble", "_troubled", "_visitor", "_watch", "_workers", "counters"),
     )
 
     def __init__(
@@ -89,6 +76,8 @@ class Acceptor:
         self._duty = Duty(f"acceptor {settings.name}", self._run, on_failure)
         self._watch = Watch(self._duty.mailbox)
         self._capacity = Capacity(settings, places, report, self._duty.mailbox)
+        self._lobby: Lobby | None = None
+        self._furnish()
 
     @property
     def duty(self) -> Duty:
@@ -156,6 +145,15 @@ class Acceptor:
         self._gate.update(settings)
         self._capacity.update(settings)
         self._refusals.update(settings)
+        if self._lobby:
+            self._lobby.update(settings, self._gate.is_proxy, monotonic())
+        self._furnish()
+
+    def _furnish(self) -> None:
+        """Have a lobby from the first proxy on."""
+        if self._settings.proxies and not self._lobby:
+            self._lobby = Lobby(self._settings, self.counters, self._enter, self._dismiss)
+            self._watch.add_lobby(self._lobby.fileno())
 
     def _adopt(self, connection: Connection) -> None:
         self._places.take_anyway()
@@ -171,10 +169,13 @@ class Acceptor:
         now = monotonic()
         try:
             while not self._stopping:
-                self._taking = wanted = self._wants_connections(now)
+                width = self._width(now)
+                self._taking = wanted = width is Width.ALL
                 patience_ms = 0 if wanted and self._capacity.has_room else self._patience_ms(now)
-                ready = self._watch.wait(patience_ms, wanted=wanted)
+                ready = self._watch.wait(patience_ms, width)
                 now = monotonic()
+                if self._lobby and width is not Width.MAIL:
+                    self._lobby.serve(now)
                 for descriptor in ready:
                     self._take_waiting(self._sockets[descriptor], now)
                 if wanted and not ready and self._capacity.has_room:
@@ -184,18 +185,23 @@ class Acceptor:
             self._refusals.settle(now, all_of_them=True)
         finally:
             self._reserve.close()
+            if self._lobby:
+                self._lobby.close(now)
             for sock in self._sockets.values():
                 sock.close()
 
-    def _wants_connections(self, now: float) -> bool:
-        """Return whether to look at the listening sockets: full means not listening."""
-        busy = self._capacity.is_full(now) or self._trouble.pausing(now) or self._report.congested
-        return not (busy or self._paused)
+    def _width(self, now: float) -> Width:
+        """Return where to look for connections: full means not listening."""
+        full = self._capacity.is_full(now) or self._trouble.pausing(now)
+        if self._report.congested or self._paused:
+            return Width.MAIL
+        return Width.LOBBY if full else Width.ALL
 
     def _patience_ms(self, now: float) -> float | None:
         if self._report.congested:
             return CONGESTED_MS
-        return soonest(self._trouble.next_look_ms(now), self._refusals.next_look_ms(now))
+        lobby = self._lobby.next_look_ms(now) if self._lobby else None
+        return soonest(self._trouble.next_look_ms(now), self._refusals.next_look_ms(now), lobby)
 
     def _take_waiting(self, listening: socket.socket, now: float) -> None:
         """Accept what waits in the kernel's queue, as far as there is room."""
@@ -228,26 +234,33 @@ class Acceptor:
                 sock, address = listening.accept()
             except OSError:
                 break
-            self._refuse(sock, host_and_port(address), NO_DESCRIPTOR, now)
+            self._refuse(sock, host_and_port(address), NO_DESCRIPTOR, now, None)
         self._reserve.take()
 
     def _refuse(
-        self, sock: socket.socket, peer: tuple[str, int], refusal: tuple[str, str], now: float
+        self, sock: socket.socket, peer: Peer, refusal: Refusal, now: float, proxy: Peer | None
     ) -> None:
         local = host_and_port(sock.getsockname())
         sock.close()
         self.counters.refused += 1
-        self._refusals.add(refusal, peer, local, now)
+        self._refusals.add(refusal, peer, local, now, proxy)
 
-    def _take(self, sock: socket.socket, peer: tuple[str, int], now: float) -> None:
-        """Let a connection in, which has a place, or refuse it."""
+    def _take(self, sock: socket.socket, peer: Peer, now: float) -> None:
+        """Take a connection, which has a place; one of a proxy waits until its client is known."""
         if self._visitor.is_it(peer):
-            self._let_visit(sock, peer)
+            next(self._workers).take(visitor.welcomed(sock, peer, self._places.give_back))
             return
+        self._capacity.live += 1
+        if self._lobby and self._gate.is_proxy(peer[0]):
+            self._lobby.admit(sock, peer, now)
+        else:
+            self._enter(sock, peer, None, now)
+
+    def _enter(self, sock: socket.socket, peer: Peer, proxy: Peer | None, now: float) -> None:
+        """Let a client in, or refuse it."""
         refusal = self._gate.refusal(peer[0], now)
         if refusal:
-            self._refuse(sock, peer, refusal, now)
-            self._places.give_back()
+            self._dismiss(sock, peer, refusal, now, proxy)
             return
         sock.setblocking(False)
         connection = Connection(
@@ -259,19 +272,22 @@ class Acceptor:
             self._service,
             partial(self.departed, self._gate.enter(peer[0])),
             monotonic(),
+            proxy,
         )
-        self._capacity.live += 1
         self.counters.accepted += 1
         self._report(connection.accepted())
         next(self._workers).take(connection)
 
-    def _let_visit(self, sock: socket.socket, peer: tuple[str, int]) -> None:
-        sock.setblocking(False)
-        local, leave = host_and_port(sock.getsockname()), self._places.give_back
-        made = Connection(
-            sock, "", peer, local, visitor.SETTINGS, visitor.mirror, leave, monotonic()
-        )
-        next(self._workers).take(made)
+    def _dismiss(
+        self, sock: socket.socket, peer: Peer, why: Refusal | None, now: float, proxy: Peer | None
+    ) -> None:
+        """End a connection that has a place but did not come in; tell why if there is a reason."""
+        self._capacity.live -= 1
+        self._places.give_back()
+        if why:
+            self._refuse(sock, peer, why, now, proxy)
+        else:
+            sock.close()
 
     def _trouble_began(self, error: OSError, pause_ms: int) -> Event:
         return AcceptTrouble(self._settings.name, *self._troubled, named(error), pause_ms)

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from time import time
 from typing import NamedTuple
 
+from netsrvd.addresses import proxy_fields
 from netsrvd.events import Event
 from netsrvd.events.connections import Accepted, Closed, ServiceFailed
 from netsrvd.listeners.contracts import StreamFactory, StreamService
@@ -74,6 +75,7 @@ class Connection:
         "opened_at",
         "parts_at",
         "peer",
+        "proxy",
         "service",
         "settings",
         "sock",
@@ -89,11 +91,14 @@ class Connection:
         make_service: StreamFactory,
         departed: Callable[[], None],
         now: float,
+        proxy: tuple[str, int] | None = None,
     ) -> None:
         self.sock = sock
         self.identity = identity
         self.peer = peer
         self.local = local
+        self.proxy = proxy
+        """Who connected for the peer, if that was another one."""
         self.settings = settings
         self._make_service: StreamFactory | None = make_service
         self.departed = departed
@@ -149,7 +154,12 @@ class Connection:
     def accepted(self) -> Accepted:
         """Return the record of its beginning."""
         return Accepted(
-            self.identity, self.settings.name, self.settings.service, *self.peer, *self.local
+            self.identity,
+            self.settings.name,
+            self.settings.service,
+            *self.peer,
+            *self.local,
+            *proxy_fields(self.proxy),
         )
 
     def closed(self, reason: str, now: float, error: str) -> Closed:
@@ -165,6 +175,7 @@ class Connection:
             self.bytes_received,
             self.bytes_sent,
             error,
+            *proxy_fields(self.proxy),
         )
 
     def service_failed(self, error: Exception) -> ServiceFailed:

@@ -93,6 +93,9 @@ class ConnectionGate(Protocol):
     def refusal(self, host: str, now: float) -> Refusal | None:
         """Return None to let a connection in, else why not."""
 
+    def is_proxy(self, host: str) -> bool:
+        """Return whether this host is a proxy, which names the clients that it connects for."""
+
     def enter(self, host: str) -> str:
         """Count a connection that was let in; return what `leave` is to be told."""
 
@@ -119,6 +122,9 @@ class DatagramGate(Protocol):
 
     def refusal(self, peer: tuple[str, int], asked: str, local: str) -> Refusal | None:
         """Return None to answer a peer that sent to `asked` and was received on `local`."""
+
+    def is_proxy(self, host: str) -> bool:
+        """Return whether this host is a proxy, which names the clients that it sends for."""
 
     def enter(self, host: str) -> Source:
         """Return the source of a peer whose flow begins."""

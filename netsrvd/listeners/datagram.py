@@ -15,7 +15,7 @@ from netsrvd.listeners.contracts import DatagramGate, DatagramService, Report
 from netsrvd.listeners.inlet import Desk, Inlet
 from netsrvd.listeners.refusals import Refusals
 from netsrvd.listeners.trouble import Trouble, named
-from netsrvd.listeners.watch import CONGESTED_MS, Watch, soonest
+from netsrvd.listeners.watch import CONGESTED_MS, Watch, Width, soonest
 from netsrvd.settings import ListenerSettings
 
 PEER_ERRORS = frozenset(
@@ -131,8 +131,8 @@ class Receiver:
         try:
             while not self._stopping:
                 busy = self._trouble.pausing(now) or self._desk.report.congested
-                wanted = not (busy or self._paused)
-                ready = self._watch.wait(self._patience_ms(now), wanted=wanted)
+                width = Width.MAIL if busy or self._paused else Width.ALL
+                ready = self._watch.wait(self._patience_ms(now), width)
                 now = monotonic()
                 for descriptor in ready:
                     self._serve(self._inlets[descriptor], now)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from netsrvd.addresses import source
+from netsrvd.addresses import proxy_fields, source
 from netsrvd.events import Event
 from netsrvd.events.refusals import Refused, RefusedAgain
 from netsrvd.settings import ListenerSettings
@@ -45,7 +45,14 @@ class Refusals:
         """Tell by new settings from now on."""
         self._settings = settings
 
-    def add(self, refusal: tuple[str, str], peer: Peer, local: Peer, now: float) -> None:
+    def add(
+        self,
+        refusal: tuple[str, str],
+        peer: Peer,
+        local: Peer,
+        now: float,
+        proxy: Peer | None = None,
+    ) -> None:
         """Take one refusal into account; the first of an offender is reported at once."""
         reason, rule = refusal
         key = source(peer[0]), reason
@@ -60,7 +67,7 @@ class Refusals:
             self._settle_at = now + self._settings.refusal_seconds
         self._offenders[key] = Offender(now)
         names = self._settings.name, self._settings.service, self._protocol
-        self._report(Refused(*names, *peer, *local, *key, rule))
+        self._report(Refused(*names, *peer, *local, *key, rule, *proxy_fields(proxy)))
 
     def settle(self, now: float, *, all_of_them: bool = False) -> None:
         """Sum up the offenders whose window is over, and forget those who have stopped."""

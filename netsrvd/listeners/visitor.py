@@ -2,11 +2,13 @@
 
 import os
 import socket
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from time import monotonic
 from typing import Protocol
 
 from netsrvd.addresses import host_and_port
 from netsrvd.events.life import VisitImpossible
+from netsrvd.listeners.connection import Connection
 from netsrvd.listeners.contracts import Client, Report
 from netsrvd.settings import ListenerSettings
 
@@ -48,6 +50,15 @@ class Mirror:
 def mirror(client: Client, at: float) -> Mirror:  # noqa: ARG001 - as for any service
     """Return the service of a visitor."""
     return Mirror()
+
+
+def welcomed(
+    sock: socket.socket, peer: tuple[str, int], departed: Callable[[], None]
+) -> Connection:
+    """Return the connection of a visitor that was accepted, for a worker."""
+    sock.setblocking(False)
+    local = host_and_port(sock.getsockname())
+    return Connection(sock, "", peer, local, SETTINGS, mirror, departed, monotonic())
 
 
 class Visitor:

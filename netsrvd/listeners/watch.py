@@ -2,6 +2,7 @@
 
 import select
 import socket
+from enum import IntEnum
 
 from netsrvd.linux.mailbox import Mailbox
 
@@ -9,43 +10,47 @@ CONGESTED_MS = 20
 """How often to look whether the log has room again, with `when_full = "wait"`."""
 
 
-class Watch:
-    """A poll(2) of some sockets and one mailbox. Owned by the thread that they belong to."""
+class Width(IntEnum):
+    """How much of what is watched a wait looks at: the mail always."""
 
-    __slots__ = ("_descriptors", "_mailbox", "_poll", "_watched")
+    MAIL = 0
+    LOBBY = 1
+    ALL = 2
+
+
+class Watch:
+    """A poll(2) of some sockets, a lobby and one mailbox. Owned by the thread they belong to."""
+
+    __slots__ = ("_descriptors", "_mailbox", "_polls")
 
     def __init__(self, mailbox: Mailbox) -> None:
         self._descriptors: list[int] = []
         self._mailbox = mailbox
-        self._poll = select.poll()
-        self._poll.register(mailbox, select.POLLIN)
-        self._watched = False
+        self._polls = [select.poll() for _ in Width]
+        for poll in self._polls:
+            poll.register(mailbox, select.POLLIN)
 
     def add(self, sock: socket.socket) -> None:
         """Watch one more socket."""
         self._descriptors.append(sock.fileno())
-        if self._watched:
-            self._poll.register(sock, select.POLLIN)
+        self._polls[Width.ALL].register(sock, select.POLLIN)
+
+    def add_lobby(self, descriptor: int) -> None:
+        """Watch a lobby, too: a wait ends when it has something, but does not return it."""
+        for poll in self._polls[Width.LOBBY :]:
+            poll.register(descriptor, select.POLLIN)
 
     def remove(self, sock: socket.socket) -> None:
         """Watch one socket less; it must still be open."""
         self._descriptors.remove(sock.fileno())
-        if self._watched:
-            self._poll.unregister(sock)
+        self._polls[Width.ALL].unregister(sock)
 
-    def wait(self, patience_ms: float | None, *, wanted: bool) -> list[int]:
-        """Wait, deliver the mail, and return the descriptors that have something to be taken.
+    def wait(self, patience_ms: float | None, width: Width) -> list[int]:
+        """Wait, deliver the mail, and return the sockets that have something to be taken.
 
-        While they are not `wanted` the sockets are left alone: what comes waits in the kernel.
+        What is not looked at is left alone: what comes there waits in the kernel.
         """
-        if wanted is not self._watched:
-            self._watched = wanted
-            for descriptor in self._descriptors:
-                if wanted:
-                    self._poll.register(descriptor, select.POLLIN)
-                else:
-                    self._poll.unregister(descriptor)
-        ready = self._poll.poll(patience_ms)
+        ready = self._polls[width].poll(patience_ms)
         self._mailbox.deliver()
         return [descriptor for descriptor, _ in ready if descriptor in self._descriptors]
 

@@ -9,8 +9,10 @@ from netsrvd.settings import Settings
 KEPT = 32
 """Standard streams, log, systemd, the files of a reload and of a traceback; half of it is spare."""
 
-KEPT_PER_SOCKET = 4
-"""The socket, its thread's mailbox, the reserve, and the one that a reload opens beside it."""
+KEPT_PER_SOCKET = 5
+"""The socket, its thread's mailbox, the reserve, the lobby of proxies, and the socket that a reload
+opens beside it.
+"""
 
 KEPT_PER_WORKER = 2
 """Its mailbox and its epoll."""

@@ -7,7 +7,7 @@ with the inputs in tests/data/fuzz/<target>.
 
 from collections.abc import Callable
 
-from tests.fuzz import access, configuration, datagram, environment, quotes, records, values
+from tests.fuzz import access, configuration, datagram, environment, proxy, quotes, records, values
 
 Check = Callable[[bytes], None]
 
@@ -16,6 +16,7 @@ TARGETS: dict[str, Check] = {
     "configuration": configuration.check,
     "datagram": datagram.check,
     "environment": environment.check,
+    "proxy": proxy.check,
     "quotes": quotes.check,
     "records": records.check,
     "values": values.check,

@@ -54,6 +54,8 @@ def listeners(name: str) -> st.SearchStrategy[ListenerSettings]:
         allow=_distinct(NETWORKS),
         deny=_distinct(NETWORKS),
         unlimited=_distinct(NETWORKS),
+        proxies=_distinct(NETWORKS),
+        proxy_seconds=st.floats(0.1, 3600.0),
         max_connections=st.integers(1, 10**6),
         max_connections_per_source=st.integers(1, 10**6),
         connection_rate=st.integers(0, 10**6),

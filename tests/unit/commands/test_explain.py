@@ -24,6 +24,11 @@ port = 7007
 protocols = ["udp"]
 port = 7008
 refused_ports = []
+
+[listener.behind]
+port = 7009
+allow = ["192.0.2.0/24"]
+proxies = ["10.0.0.1"]
 """
 
 
@@ -106,6 +111,19 @@ def test_a_protocol_that_is_not_served_refuses_everybody(
     assert (
         f": refused: protocol: the listener serves {'tcp' if udp else 'udp'} only" in told.verdict
     )
+
+
+def test_behind_a_proxy_the_named_client_is_judged(ask: Any) -> None:
+    """The proxy itself is let in, with the advice whom to ask for; for a client it is all the same
+    by which way it comes; a listener without proxies says nothing of them.
+    """
+    told = ask("behind", "10.0.0.1")
+    assert told.verdict.endswith(': let in: proxies has "10.0.0.1"')
+    assert told.notes[0].startswith("it is a proxy: whom its header names is judged instead")
+    told = ask("behind", "192.0.2.1")
+    assert told.verdict.endswith(': let in: allow has "192.0.2.0/24"')
+    assert told.notes[0] == "so it is whether it comes by itself or by a proxy"
+    assert not any("a proxy" in note for note in ask("echo", "127.0.0.1").notes)
 
 
 def test_the_limits_of_the_source_are_shown(ask: Any) -> None:

@@ -44,6 +44,9 @@ class Gate:
     def refusal(self, host: str, now: float) -> tuple[str, str] | None:
         return ("access", "rule") if host == "192.0.2.66" else None
 
+    def is_proxy(self, host: str) -> bool:
+        return False
+
     def enter(self, host: str) -> str:
         self.inside.append(host)
         return host

@@ -39,6 +39,16 @@ def test_the_first_is_told_at_once(refusals: Refusals, reports: Reports) -> None
     ]
 
 
+def test_the_proxy_is_told(refusals: Refusals, reports: Reports) -> None:
+    """A client that came by a proxy is the offender; its record names the proxy as well."""
+    refusals.add(ACCESS, ("192.0.2.1", 4711), LOCAL, 100.0, ("10.0.0.1", 443))
+    [told] = reports.events
+    assert isinstance(told, Refused)
+    assert told.source == "192.0.2.1"
+    assert (told.proxy_address, told.proxy_port) == ("10.0.0.1", "443")
+    assert "tcp 192.0.2.1:4711 via 10.0.0.1:443 refused" in told.text()
+
+
 def test_then_there_is_one_record_a_window(refusals: Refusals, reports: Reports) -> None:
     """An offender that goes on has one record for each window, with exact counts; one that has
     stopped has none, and begins anew.

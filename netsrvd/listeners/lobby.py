@@ -1,0 +1,176 @@
+"""Where connections of proxies wait until it is known whose they are."""
+
+import select
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import takewhile
+
+from netsrvd.counters import Counters
+from netsrvd.listeners.contracts import Refusal
+from netsrvd.listeners.proxy import LATE, LONG, LONGEST, WRONG, HeaderError, read_stream
+from netsrvd.listeners.refusals import Peer
+from netsrvd.settings import ListenerSettings
+
+OWN_SECONDS = 0.5
+"""How long a proxy's own connection may stay without a word and still be one that only looks
+whether we are there. Whoever looks leaves at once; a service that speaks first speaks then.
+"""
+
+
+@dataclass(slots=True, eq=False)
+class Guest:
+    """One connection in the lobby."""
+
+    sock: socket.socket
+    peer: Peer
+    since: float
+    data: bytes = b""
+    """The part of its header that was taken off the socket."""
+
+
+Enter = Callable[[socket.socket, Peer, Peer | None, float], None]
+"""Is given a connection, its client, and the proxy if that is another one."""
+
+Dismiss = Callable[[socket.socket, Peer, Refusal | None, float, None], None]
+"""Is given a connection, the proxy that it is of, and what is to be told about it, if anything."""
+
+
+class Lobby:
+    """The connections of one listener's proxies. Owned by the acceptor's thread.
+
+    A header is only looked at (MSG_PEEK) until it is whole, so that what follows it is left for
+    the worker to read. Guests leave by `enter` or by `dismiss`, and these close the sockets;
+    `close()` turns away those who are left.
+    """
+
+    __slots__ = ("_arrived", "_counters", "_dismiss", "_enter", "_epoll", "_own", "_settings")
+
+    def __init__(
+        self, settings: ListenerSettings, counters: Counters, enter: Enter, dismiss: Dismiss
+    ) -> None:
+        self._settings = settings
+        self._counters = counters
+        self._enter = enter
+        self._dismiss = dismiss
+        self._epoll = select.epoll()
+        self._arrived: dict[int, Guest] = {}
+        """Those without a whole header, the first one first."""
+        self._own: dict[int, Guest] = {}
+        """Those of whom it is known that the proxy speaks for itself."""
+
+    def fileno(self) -> int:
+        """Return a descriptor that is readable while a guest has something to say."""
+        return self._epoll.fileno()
+
+    def update(
+        self, settings: ListenerSettings, is_proxy: Callable[[str], bool], now: float
+    ) -> None:
+        """Wait by new settings; whoever is no longer to send a header is turned away."""
+        self._settings = settings
+        for guest in (*self._arrived.values(), *self._own.values()):
+            if not is_proxy(guest.peer[0]):
+                self._end(guest, ("access", "proxies no longer has it"), now)
+
+    def admit(self, sock: socket.socket, peer: Peer, now: float) -> None:
+        """Have a connection of a proxy wait for its header, which has often come already."""
+        guest = Guest(sock, peer, now)
+        sock.setblocking(False)
+        self._arrived[sock.fileno()] = guest
+        self._epoll.register(sock, select.EPOLLIN)
+        self._hear(guest, now)
+
+    def serve(self, now: float) -> None:
+        """Hear those who have something to say, and end the wait of those whose time is over."""
+        for descriptor, _ in self._epoll.poll(0):
+            self._hear(self._arrived.get(descriptor) or self._own[descriptor], now)
+        for guest in _overdue(self._arrived, now - self._settings.proxy_seconds):
+            self._counters.proxy_late += 1
+            rule = f"no whole header within proxy_timeout = {self._settings.proxy_seconds:g} s"
+            self._end(guest, (LATE, rule), now)
+        for guest in _overdue(self._own, now - OWN_SECONDS):
+            self._let_in(guest, None, now)
+
+    def next_look_ms(self, now: float) -> int | None:
+        """Return when to serve next, for poll(2); None if there is nothing to wait for."""
+        waits = (self._arrived, self._settings.proxy_seconds), (self._own, OWN_SECONDS)
+        ends = [next(iter(table.values())).since + seconds for table, seconds in waits if table]
+        return max(0, int((min(ends) - now) * 1000)) + 1 if ends else None
+
+    def close(self, now: float) -> None:
+        """Turn away all guests; nobody is told, as nobody has come in."""
+        for guest in (*self._arrived.values(), *self._own.values()):
+            self._end(guest, None, now)
+        self._epoll.close()
+
+    def _hear(self, guest: Guest, now: float) -> None:
+        """Look at what a guest says, and take as much of it as belongs to the header."""
+        try:
+            data = guest.sock.recv(LONGEST, socket.MSG_PEEK)
+        except BlockingIOError:
+            return
+        except OSError:  # it was broken off
+            data = b""
+        if not data:
+            self._gone(guest, now)
+        elif guest.sock.fileno() in self._own:
+            self._let_in(guest, None, now)
+        else:
+            self._read(guest, data, now)
+
+    def _read(self, guest: Guest, data: bytes, now: float) -> None:
+        try:
+            header = read_stream(guest.data + data)
+        except HeaderError as error:
+            self._counters.proxy_long += error.reason == LONG
+            self._counters.proxy_wrong += error.reason == WRONG
+            self._end(guest, (error.reason, str(error)), now)
+            return
+        if header is None:
+            guest.data += self._taken(guest, len(data))
+            return
+        self._taken(guest, header.length - len(guest.data))
+        if header.client in (None, guest.peer):
+            descriptor = guest.sock.fileno()
+            self._own[descriptor] = self._arrived.pop(descriptor)
+            guest.since = now
+        else:
+            self._let_in(guest, header.client, now)
+
+    def _taken(self, guest: Guest, count: int) -> bytes:
+        """Take bytes that were looked at; if it is broken off meanwhile, that is seen next."""
+        try:
+            return guest.sock.recv(count)
+        except OSError:
+            return b""
+
+    def _gone(self, guest: Guest, now: float) -> None:
+        """Take leave of a guest who has hung up: without a word, unless it was in the middle."""
+        if guest.data and guest.sock.fileno() in self._arrived:
+            self._counters.proxy_wrong += 1
+            self._end(guest, (WRONG, "the connection ended within it"), now)
+        else:
+            self._counters.proxy_probes += 1
+            self._end(guest, None, now)
+
+    def _end(self, guest: Guest, refusal: Refusal | None, now: float) -> None:
+        self._forget(guest)
+        self._dismiss(guest.sock, guest.peer, refusal, now, None)
+
+    def _let_in(self, guest: Guest, client: Peer | None, now: float) -> None:
+        self._forget(guest)
+        self._epoll.unregister(guest.sock)
+        if client is None:
+            self._enter(guest.sock, guest.peer, None, now)
+        else:
+            self._enter(guest.sock, client, guest.peer, now)
+
+    def _forget(self, guest: Guest) -> None:
+        descriptor = guest.sock.fileno()
+        self._arrived.pop(descriptor, None)
+        self._own.pop(descriptor, None)
+
+
+def _overdue(table: dict[int, Guest], until: float) -> list[Guest]:
+    """Return the guests at the head of a table who have been there since `until` or longer."""
+    return list(takewhile(lambda guest: guest.since <= until, table.values()))
