@@ -135,22 +135,9 @@ class Batch:
     """
 
     __slots__ = (
-        "_buffers",
-        "_control_at",
-        "_cuts",
-        "_envelopes",
-        "_flags",
-        "_header_bytes",
-        "_interfaces",
-        "_layout",
-        "_no_interfaces",
-        "_payloads",
-        "_receive_at",
-        "_received",
-        "_send_at",
-        "_send_lengths",
-        "_stride",
-        "payload_bytes",
+        *("_buffers", "_control_at", "_cuts", "_envelopes", "_flags", "_header_bytes"),
+        *("_interfaces", "_layout", "_no_interfaces", "_payloads", "_receive_at", "_received"),
+        *("_send_at", "_send_lengths", "_stride", "payload_bytes"),
     )
 
     def __init__(self, layout: Layout, payload_bytes: int = PAYLOAD_BYTES) -> None:
@@ -225,6 +212,12 @@ class Batch:
         """Return the payload of one datagram, valid until the next `receive`."""
         start = index * self.payload_bytes
         return self._payloads[start : start + self._received[index]]
+
+    def strip(self, index: int, count: int) -> None:
+        """Take the first `count` bytes off one datagram, before anything else is done with it."""
+        rest, start = self.payload(index)[count:], index * self.payload_bytes
+        self._payloads[start : start + len(rest)] = rest
+        self._received[index] = len(rest)
 
     def peer(self, envelope: bytes) -> tuple[str, int]:
         """Return the address and port that stand in an envelope's name."""

@@ -1,5 +1,6 @@
 """The datagrams of one peer to one of our addresses: what is known of them, and their records."""
 
+from netsrvd.addresses import proxy_fields
 from netsrvd.events.flows import FlowBegan, FlowEnded
 from netsrvd.listeners.contracts import Source
 from netsrvd.settings import ListenerSettings
@@ -17,6 +18,7 @@ class Flow:
         "opened_at",
         "peer",
         "pinned",
+        "proxy",
         "received",
         "refused",
         "settings",
@@ -38,10 +40,13 @@ class Flow:
         now: float,
         *,
         source_unknown: bool,
+        proxy: tuple[str, int] | None = None,
     ) -> None:
         self.settings = settings
         self.peer = peer
         self.local = local
+        self.proxy = proxy
+        """Who sent for the peer, and gets the answers, if that was another one."""
         self.source = source
         self.opened_at = self.active_at = now
         self.received = self.refused = self.truncated = self.unsent = self.silent = 0
@@ -65,7 +70,8 @@ class Flow:
 
     def began(self) -> FlowBegan:
         """Return the record of its first datagram."""
-        return FlowBegan(self.settings.name, self.settings.service, *self.peer, *self.local)
+        names = self.settings.name, self.settings.service
+        return FlowBegan(*names, *self.peer, *self.local, *proxy_fields(self.proxy))
 
     def ended(self, reason: str) -> FlowEnded:
         """Return the record that sums it up."""
@@ -84,4 +90,5 @@ class Flow:
             self.bytes_received,
             self.bytes_received - self.bytes_unanswered,
             self.error,
+            *proxy_fields(self.proxy),
         )

@@ -1,6 +1,7 @@
 """One UDP socket: who sends to it, and what they are answered, a batch at a time."""
 
 import socket
+from collections.abc import Sequence
 from dataclasses import dataclass
 from time import time
 
@@ -11,7 +12,8 @@ from netsrvd.linux.mmsg import LAYOUTS, Batch
 from netsrvd.listeners.contracts import DatagramGate, DatagramService, Refusal, Report
 from netsrvd.listeners.drops import Drops
 from netsrvd.listeners.flow import Flow
-from netsrvd.listeners.refusals import Refusals
+from netsrvd.listeners.forwarded import Forwarded
+from netsrvd.listeners.refusals import Peer, Refusals
 from netsrvd.listeners.trouble import named
 from netsrvd.settings import ListenerSettings
 from netsrvd.tracebacks import traceback_of
@@ -50,17 +52,23 @@ class Desk:
 class Inlet:
     """One UDP socket with its flows and buffers. Owned by the listener's datagram thread."""
 
-    __slots__ = ("_descriptor", "_desk", "_drops", "_strangers", "batch", "flows", "local", "sock")
+    __slots__ = (
+        *("_descriptor", "_desk", "_drops", "_forwarded", "_strangers"),
+        *("batch", "flows", "local", "sock"),
+    )
 
     def __init__(self, sock: socket.socket, desk: Desk, payload_bytes: int) -> None:
         self.sock = sock
         self.local = host_and_port(sock.getsockname())
         self.flows: dict[bytes, Flow] = {}
+        """By their envelopes, behind a proxy by the keys of `Forwarded.unwrap`."""
         self.batch = Batch(LAYOUTS[sock.family], payload_bytes)
         self._descriptor = sock.fileno()
         self._desk = desk
         self._drops = Drops(sock, desk.report, (desk.settings.name, *self.local))
-        self._strangers: dict[bytes, tuple[Refusal, tuple[str, int], tuple[str, int]]] = {}
+        self._forwarded = Forwarded(desk.counters)
+        self._strangers: dict[bytes, tuple[Refusal, Peer, Peer, Peer | None]] = {}
+        """Why they are refused, who they are, where they asked, and the proxy that they came by."""
 
     def serve(self, now: float) -> None:
         """Receive one batch and answer it. The hot path of UDP.
@@ -71,7 +79,10 @@ class Inlet:
         count = batch.receive(self._descriptor)
         if not count:
             return
-        envelopes, lengths = batch.envelopes(count), batch.lengths(count)
+        envelopes: Sequence[bytes] = batch.envelopes(count)
+        if desk.settings.proxies:
+            envelopes = self._forwarded.unwrap(batch, envelopes, desk.gate.is_proxy)
+        lengths = batch.lengths(count)
         batch.reply_as_received(count)
         flows: list[Flow | None] = []
         unanswered = []
@@ -100,10 +111,14 @@ class Inlet:
 
     def rejudge(self) -> None:
         """Judge all peers by the desk's new settings; those who stay out from now on end."""
+        gate = self._desk.gate
         self._strangers.clear()
+        self._forwarded.forget()
         for envelope, flow in list(self.flows.items()):
             flow.settings = self._desk.settings
-            if self._desk.gate.refusal(*self._read(envelope)):
+            _, asked, local = self._read(envelope)
+            stranded = flow.proxy and not gate.is_proxy(flow.proxy[0])
+            if stranded or gate.refusal(flow.peer, asked, local):
                 self.end(envelope, "reload")
 
     def end(self, envelope: bytes, reason: str) -> None:
@@ -135,24 +150,34 @@ class Inlet:
         stranger = self._strangers.get(envelope)
         if stranger is None:
             peer, asked, local = self._read(envelope)
-            refusal = self._desk.gate.refusal(peer, asked, local)
+            proxy: Peer | None = None
+            if client := self._forwarded.clients.get(envelope):
+                peer, proxy = client, peer
+            refusal = self._refusal(envelope, peer, asked, local)
+            where = asked, self.local[1]
             if not refusal:
-                flow = self._begin(peer, (asked, self.local[1]), now, unknown=local == UNKNOWN)
+                flow = self._begin(peer, proxy, where, now, unknown=local == UNKNOWN)
                 self.flows[envelope] = flow
                 return flow
             if len(self._strangers) >= STRANGERS_KEPT:
                 self._strangers.clear()
-            stranger = self._strangers[envelope] = refusal, peer, (asked, self.local[1])
+            stranger = self._strangers[envelope] = refusal, peer, where, proxy
+        refusal, peer, where, proxy = stranger
         self._desk.counters.datagrams_refused += 1
-        self._desk.refusals.add(*stranger, now)
+        self._desk.refusals.add(refusal, peer, where, now, proxy)
         return None
 
+    def _refusal(self, envelope: bytes, peer: Peer, asked: str, local: str) -> Refusal | None:
+        if error := self._forwarded.errors.get(envelope):
+            return error.reason, str(error)
+        return self._desk.gate.refusal(peer, asked, local)
+
     def _begin(
-        self, peer: tuple[str, int], local: tuple[str, int], now: float, *, unknown: bool
+        self, peer: Peer, proxy: Peer | None, local: Peer, now: float, *, unknown: bool
     ) -> Flow:
         desk = self._desk
         source = desk.gate.enter(peer[0])
-        flow = Flow(desk.settings, peer, local, source, now, source_unknown=unknown)
+        flow = Flow(desk.settings, peer, local, source, now, source_unknown=unknown, proxy=proxy)
         desk.counters.flows += 1
         flow.told = desk.may_tell(now)
         if flow.told:
@@ -169,7 +194,8 @@ class Inlet:
         desk = self._desk
         flow.refused += 1
         desk.counters.datagrams_refused += 1
-        desk.refusals.add((reason, desk.gate.rule(reason)), flow.peer, flow.local, now)
+        rule = desk.gate.rule(reason)
+        desk.refusals.add((reason, rule), flow.peer, flow.local, now, flow.proxy)
 
     def _redirect(self, index: int, envelope: bytes, flow: Flow) -> None:
         """Prepare an answer whose way back the routing table or the kernel would not find."""

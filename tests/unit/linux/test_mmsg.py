@@ -190,6 +190,22 @@ def test_an_answer_of_its_own_is_cut(
     assert [bytes(each) for each in answered] == [b"before", sent, b"after"]
 
 
+@pytest.mark.parametrize("count", [0, 1, 100, 300])
+def test_the_beginning_of_a_datagram_can_be_taken_off(pair: Pair, batch: Batch, count: int) -> None:
+    """The rest is the datagram then: its length, its payload, its answer and the limit of that."""
+    whole = os.urandom(300)
+    for text in (b"before", whole, b"after"):
+        pair[0].send(text)
+    batch.receive(pair[1].fileno())
+    batch.strip(1, count)
+    assert batch.lengths(3) == [6, 300 - count, 5]
+    assert bytes(batch.payload(1)) == whole[count:]
+    batch.reply_as_received(3)
+    assert batch._send_lengths[:3].tolist() == [6, 300 - count, 5]
+    assert batch.reply(1, bytes(400), 0) == 300 - count
+    assert bytes(batch.payload(2)) == b"after"
+
+
 def test_an_answer_can_be_pinned_to_its_interface(batch: Batch) -> None:
     """A link-local answer goes out where its request came in; no other answer is touched."""
     made = ipv4("169.254.1.1", 7, 3, "169.254.1.9", "169.254.1.9")

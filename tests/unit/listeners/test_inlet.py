@@ -109,6 +109,9 @@ class Gate:
     def refusal(self, peer: tuple[str, int], asked: str, local: str) -> tuple[str, str] | None:
         return ("access", "rule") if peer[0] == self.refused else None
 
+    def is_proxy(self, host: str) -> bool:
+        raise NotImplementedError
+
     def enter(self, host: str) -> Source:
         self.inside.append(host)
         return self.once if host == "192.0.2.11" else Source(host, None)

@@ -1,0 +1,67 @@
+"""Datagrams that a proxy forwards: whose they are, and what is left of them without the header."""
+
+from collections.abc import Callable, Sequence
+
+from netsrvd.counters import Counters
+from netsrvd.linux.mmsg import Batch
+from netsrvd.listeners.proxy import LONG, LONGEST, HeaderError, read_datagram
+from netsrvd.listeners.refusals import Peer
+
+SENDERS_KEPT = 4096
+"""Senders of which is remembered whether they are proxies."""
+
+
+class Forwarded:
+    """What is known of one socket's proxies. Owned by the listener's datagram thread."""
+
+    __slots__ = ("_counters", "_proxies", "clients", "errors")
+
+    def __init__(self, counters: Counters) -> None:
+        self._counters = counters
+        self._proxies: dict[bytes, bool] = {}
+        self.clients: dict[bytes, Peer] = {}
+        """Whom the headers of the last batch named, by the keys that `unwrap` gave."""
+        self.errors: dict[bytes, HeaderError] = {}
+        """What was wrong with those that were none, likewise."""
+
+    def forget(self) -> None:
+        """Ask anew who is a proxy."""
+        self._proxies.clear()
+
+    def unwrap(
+        self, batch: Batch, envelopes: Sequence[bytes], is_proxy: Callable[[str], bool]
+    ) -> list[bytes]:
+        """Take the headers off the datagrams of proxies; return a key for each datagram.
+
+        Equal keys mean the same client by the same way. A key begins with the envelope, and is
+        nothing else for whoever comes by himself.
+        """
+        self.clients.clear()
+        self.errors.clear()
+        keys = list(envelopes)
+        for index, envelope in enumerate(envelopes):
+            known = self._proxies.get(envelope)
+            if known is None:
+                if len(self._proxies) >= SENDERS_KEPT:
+                    self._proxies.clear()
+                known = self._proxies[envelope] = is_proxy(batch.peer(envelope)[0])
+            if known:
+                keys[index] += self._named(batch, index, envelope)
+        return keys
+
+    def _named(self, batch: Batch, index: int, envelope: bytes) -> bytes:
+        """Take the header off one datagram; return what its key has behind the envelope."""
+        try:
+            header = read_datagram(bytes(batch.payload(index)[:LONGEST]))
+        except HeaderError as error:
+            self._counters.proxy_long += error.reason == LONG
+            self._counters.proxy_wrong += error.reason != LONG
+            text = str(error).encode()
+            self.errors[envelope + text] = error
+            return text
+        batch.strip(index, header.length)
+        if header.client is None:
+            return b""
+        text = "{} {}".format(*header.client).encode()
+        self.clients[envelope + text] = header.client
+        return text
