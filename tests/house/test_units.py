@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 SYSTEMD = Path(__file__).parents[2] / "systemd"
-UNITS = ("netsrvd.service", "netsrvd.socket")
+SERVICES = ("netsrvd.service", "netsrvd@.service")
+UNITS = (*SERVICES, "netsrvd.socket", "netsrvd@.socket")
 MOST_EXPOSED = 0.9
 
 
@@ -39,23 +40,21 @@ def test_systemd_has_nothing_to_say_about_the_units(units: list[Path]) -> None:
     assert verified.returncode == 0
 
 
-def test_the_exposure_of_the_service_is_small() -> None:
+@pytest.mark.parametrize("name", SERVICES)
+def test_the_exposure_of_the_service_is_small(name: str) -> None:
     """Everything unused is denied: `systemd-analyze security` gives 0.9 at most."""
     command = ["systemd-analyze", "security", "--offline=true", "--no-pager"]
-    judged = subprocess.run(
-        [*command, SYSTEMD / "netsrvd.service"], capture_output=True, text=True, check=True
-    )
-    found = re.search(r"Overall exposure level for netsrvd.service: ([\d.]+)", judged.stdout)
+    judged = subprocess.run([*command, SYSTEMD / name], capture_output=True, text=True, check=True)
+    found = re.search(r"Overall exposure level for netsrvd\S*: ([\d.]+)", judged.stdout)
     assert found, judged.stdout
     assert float(found[1]) <= MOST_EXPOSED, judged.stdout
 
 
-def test_only_what_the_service_needs_is_exposed() -> None:
+@pytest.mark.parametrize("name", SERVICES)
+def test_only_what_the_service_needs_is_exposed(name: str) -> None:
     """The network, the journal's sockets and what ProtectClock= itself leaves: no more."""
     command = ["systemd-analyze", "security", "--offline=true", "--json=short", "--no-pager"]
-    judged = subprocess.run(
-        [*command, SYSTEMD / "netsrvd.service"], capture_output=True, text=True, check=True
-    )
+    judged = subprocess.run([*command, SYSTEMD / name], capture_output=True, text=True, check=True)
     exposed = {row["json_field"] for row in json.loads(judged.stdout) if row["exposure"]}
     assert exposed <= {
         "PrivateNetwork",
@@ -89,6 +88,15 @@ def test_only_addresses_of_one_host_pass_the_filter(name: str) -> None:
 
     assert [host for host in GROUPS if passes(host)] == []
     assert [host for host in HOSTS if not passes(host)] == []
+
+
+@pytest.mark.parametrize("kind", ["service", "socket"])
+def test_the_templates_are_those_that_the_units_make(kind: str) -> None:
+    """If this fails: systemd/make-template KIND >systemd/netsrvd@.KIND."""
+    made = subprocess.run(
+        [SYSTEMD / "make-template", kind], capture_output=True, text=True, check=True
+    )
+    assert made.stdout == (SYSTEMD / f"netsrvd@.{kind}").read_text(encoding="utf-8")
 
 
 def test_enabling_one_unit_does_not_drag_the_other_along() -> None:
