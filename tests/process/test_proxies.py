@@ -11,6 +11,7 @@ from tests.support.balancers import haproxy, nginx
 from tests.support.clients import ended, leaves_in_order
 from tests.support.patience import eventually
 from tests.support.peers import connect, echoed
+from tests.support.proxied import LOCAL, v1
 from tests.support.run import Run, echo, free_port
 
 pytestmark = pytest.mark.usefixtures("alone")
@@ -138,6 +139,27 @@ def test_a_balancer_that_sends_no_header_is_told(
         assert ended(sock)
     line = run.wait_line("refused: proxy-header: it begins neither as version 1 nor as version 2")
     assert "tcp 127.0.0.1:" in line
+
+
+def test_a_reload_keeps_who_may_stay(start: Start, port: int) -> None:
+    """A client is judged by its own address whoever brought it; a proxy that speaks for itself may
+    stay as long as it is one.
+    """
+    run = behind_a_proxy(start, port)
+    with connect(("127.0.0.1", port)) as named, connect(("127.0.0.1", port)) as itself:
+        named.sendall(v1((CLIENT, 4711)))
+        itself.sendall(LOCAL)
+        assert echoed(named)
+        assert echoed(itself)
+        run.reload(echo(port, proxies="127.0.0.1", allow=CLIENT, idle_timeout="9min"))
+        assert echoed(named)
+        assert echoed(itself)
+        run.reload(echo(port, allow=CLIENT))
+        assert ended(itself)
+        assert echoed(named)
+        run.reload(echo(port, allow="127.0.0.67"))
+        assert ended(named)
+    run.wait_line("closed: access (no entry of allow contains it)", count=2)
 
 
 def connects() -> int:

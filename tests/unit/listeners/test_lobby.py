@@ -1,0 +1,120 @@
+"""netsrvd.listeners.lobby: what depends on time and on errors; tests/wire has the rest"""
+
+import socket
+from collections.abc import Iterator
+
+import pytest
+
+from netsrvd.counters import Counters
+from netsrvd.listeners.contracts import Refusal
+from netsrvd.listeners.lobby import OWN_SECONDS, Lobby
+from netsrvd.listeners.refusals import Peer
+from netsrvd.settings import ListenerSettings
+from tests.support.proxied import CLIENT, LOCAL, v1
+
+PROXY = ("10.0.0.1", 40_000)
+
+
+class Broken(socket.socket):
+    """A connection that can be looked at, but breaks off when something is taken from it."""
+
+    def recv(self, size: int, flags: int = 0) -> bytes:
+        if flags & socket.MSG_PEEK:
+            return super().recv(size, flags)
+        super().recv(size)
+        raise ConnectionResetError
+
+
+class Hall:
+    """A lobby, and what has left it."""
+
+    def __init__(self) -> None:
+        self.counters = Counters()
+        self.entered: list[tuple[Peer, Peer | None]] = []
+        self.dismissed: list[Refusal | None] = []
+        settings = ListenerSettings("lab", proxies=("10.0.0.1",), proxy_seconds=5.0)
+        self.lobby = Lobby(settings, self.counters, self._enter, self._dismiss)
+        self.socks: list[socket.socket] = []
+
+    def admit(self, now: float = 100.0, kind: type[socket.socket] = socket.socket) -> socket.socket:
+        """Admit a connection of the proxy; return the proxy's end."""
+        near, far = socket.socketpair()
+        self.socks += [kind(fileno=near.detach()), far]
+        self.lobby.admit(self.socks[-2], PROXY, now)
+        return far
+
+    def _enter(self, sock: socket.socket, peer: Peer, proxy: Peer | None, now: float) -> None:
+        self.entered.append((peer, proxy))
+
+    def _dismiss(
+        self, sock: socket.socket, peer: Peer, why: Refusal | None, now: float, proxy: None
+    ) -> None:
+        self.dismissed.append(why)
+        sock.close()
+
+
+@pytest.fixture
+def hall() -> Iterator[Hall]:
+    made = Hall()
+    yield made
+    made.lobby.close(0.0)
+    for sock in made.socks:
+        sock.close()
+
+
+def test_it_is_looked_at_when_the_first_wait_ends(hall: Hall) -> None:
+    """An empty lobby has nothing to wait for; else the next look is at the end of a wait."""
+    assert hall.lobby.next_look_ms(100.0) is None
+    hall.admit(100.0)
+    hall.admit(103.0)
+    assert hall.lobby.next_look_ms(104.0) == 1001
+    hall.lobby.serve(104.999)
+    assert hall.dismissed == []
+    hall.lobby.serve(105.0)
+    assert hall.dismissed == [("proxy-late", "no whole header within proxy_timeout = 5 s")]
+    assert hall.lobby.next_look_ms(105.0) == 3001
+    assert hall.lobby.next_look_ms(109.0) == 1
+    assert hall.counters.proxy_late == 1
+
+
+def test_a_proxy_of_its_own_has_a_moment(hall: Hall) -> None:
+    """From its header on, however late in its time that came."""
+    far = hall.admit(100.0)
+    far.send(LOCAL)
+    hall.lobby.serve(104.9)
+    assert hall.lobby.next_look_ms(104.9) == int(OWN_SECONDS * 1000) + 1
+    hall.lobby.serve(104.9 + OWN_SECONDS - 0.001)
+    assert hall.entered == []
+    hall.lobby.serve(104.9 + OWN_SECONDS)
+    assert hall.entered == [(PROXY, None)]
+    assert hall.lobby.next_look_ms(106.0) is None
+
+
+def test_what_breaks_off_with_a_part_of_its_header_is_wrong(hall: Hall) -> None:
+    """A reset between the look and the taking is seen with the next look, and ends nothing else."""
+    far = hall.admit(kind=Broken)
+    far.send(v1()[:5])
+    hall.lobby.serve(100.1)
+    assert hall.dismissed == []
+    far.close()
+    hall.lobby.serve(100.2)
+    assert (hall.entered, len(hall.dismissed)) == ([], 1)
+
+
+def test_what_breaks_off_with_its_header_has_come_in(hall: Hall) -> None:
+    """The worker will see the reset, as it would a moment later."""
+    far = hall.admit(kind=Broken)
+    far.send(v1())
+    hall.lobby.serve(100.1)
+    assert hall.entered == [(CLIENT, PROXY)]
+
+
+def test_nothing_but_the_header_is_taken(hall: Hall) -> None:
+    """What follows it is left on the socket, to the byte."""
+    far = hall.admit()
+    far.send(v1()[:9])
+    hall.lobby.serve(100.1)
+    far.send(v1()[9:] + b"hello")
+    hall.lobby.serve(100.2)
+    assert hall.entered == [(CLIENT, PROXY)]
+    assert hall.socks[0].recv(100) == b"hello"
