@@ -112,15 +112,13 @@ def read_datagram(data: bytes) -> Header:
 
 def _version_1(data: bytes) -> Header | None:
     line, end, _ = data[:LONGEST_V1].partition(b"\r\n")
-    if not end:
-        if len(data) >= LONGEST_V1:
-            raise HeaderError(LONG, f"there is no CRLF within {LONGEST_V1} bytes")
-        # The last byte may be a CR whose LF is on its way.
-        if b"\n" in line or b"\r" in line[:-1]:
-            raise HeaderError(WRONG, "a CR or LF stands alone")
-        return None
-    if b"\n" in line or b"\r" in line:
+    # The last byte so far may be a CR whose LF is on its way.
+    if b"\n" in line or b"\r" in (line if end else line[:-1]):
         raise HeaderError(WRONG, "a CR or LF stands alone")
+    if not end and len(data) < LONGEST_V1:
+        return None
+    if not end:
+        raise HeaderError(LONG, f"there is no CRLF within {LONGEST_V1} bytes")
     found = _LINE.fullmatch(line)
     if not found:
         raise HeaderError(WRONG, "the line is not as version 1 has it")

@@ -114,6 +114,7 @@ def test_mapped_addresses_are_ipv4() -> None:
         (b"PROXY UNKNOWN\n\r\n", "alone"),
         (b"PROXY UNKNOWN\r\r\n", "alone"),
         (b"PROXY UNKNOWN\rx", "alone"),
+        (b"PROXY UNKNOWN\n" + b"x" * 100, "alone"),
         (b"PROXY \r\n", "as version 1 has it"),
         (b"PROXY  TCP4 1.2.3.4 1.2.3.4 1 1\r\n", "as version 1 has it"),
         (b"PROXY TCP4  1.2.3.4 1.2.3.4 1 1\r\n", "as version 1 has it"),
