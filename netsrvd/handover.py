@@ -8,6 +8,7 @@ import socket
 from collections.abc import Iterable
 from time import monotonic
 
+from netsrvd.addresses import proxy_fields
 from netsrvd.events import Event
 from netsrvd.events.connections import Closed
 from netsrvd.events.handover import HandoverUnusable
@@ -86,6 +87,7 @@ def _connection(
     return Connection(
         *(sock, state.identity, state.peer, state.local, listener, made, _nobody),
         state.opened_at,
+        state.proxy,
     )
 
 
@@ -118,6 +120,7 @@ def _state(connection: Connection) -> ConnectionState:
         bytes(connection.backlog or b""),
         connection.client_done,
         connection.service.memory(),
+        connection.proxy,
     )
 
 
@@ -132,4 +135,6 @@ def _lost(state: ConnectionState) -> Closed:
         monotonic() - state.opened_at,
         state.bytes_received,
         state.bytes_sent,
+        "",
+        *proxy_fields(state.proxy),
     )

@@ -54,6 +54,8 @@ class ConnectionState:
     """The client has shut down its side."""
     memory: Any = None
     """What its service remembers."""
+    proxy: tuple[str, int] | None = None
+    """Who connected for the peer, if that was another one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +100,8 @@ def _state(entry: dict[str, Any]) -> ConnectionState:
         if type(known[name]) not in types:
             raise TypeError(f"{name} = {known[name]!r}")
     known["backlog"] = base64.b64decode(known["backlog"], validate=True)
-    for name in ("peer", "local"):
-        host, port = known[name]
-        known[name] = str(host), int(port)
+    for name in ("peer", "local", "proxy"):
+        if known.get(name) is not None:
+            host, port = known[name]
+            known[name] = str(host), int(port)
     return ConnectionState(**known)

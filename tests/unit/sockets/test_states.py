@@ -24,6 +24,7 @@ STATES = st.builds(
     bytes_sent=COUNTS,
     backlog=st.binary(max_size=100),
     client_done=st.booleans(),
+    proxy=st.none() | ADDRESSES,
     memory=st.none() | st.integers() | st.lists(st.text(max_size=5), max_size=3),
 )
 STATE = ConnectionState(
@@ -48,7 +49,7 @@ def test_what_is_written_is_read(at: float, states: dict[int, ConnectionState]) 
 
 def test_it_is_understood_by_older_and_newer_ones() -> None:
     """What an older process did not know is filled in; what only a newer one knows is left out."""
-    assert decode(changed(memory=None)).connections == {7: STATE}
+    assert decode(changed(memory=None, proxy=None)).connections == {7: STATE}
     assert decode(changed(invented="later")).connections == {7: STATE}
 
 
@@ -66,6 +67,8 @@ def test_it_is_understood_by_older_and_newer_ones() -> None:
         (json.dumps({"version": 1, "at": 1, "connections": {"x": {}}}).encode(), "invalid literal"),
         (changed(peer="192.0.2.1"), "malformed"),
         (changed(peer=["192.0.2.1"]), "not enough values"),
+        (changed(proxy=["192.0.2.1"]), "not enough values"),
+        (changed(proxy=7), "malformed"),
         (changed(bytes_sent="many"), "malformed"),
         (changed(bytes_sent=True), "malformed"),
         (changed(backlog="?"), "malformed"),
