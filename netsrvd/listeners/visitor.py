@@ -84,6 +84,8 @@ class Visitor:
             try:
                 if sock.getsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, 16).strip(b"\0"):
                     continue  # what goes to an own address never comes by that interface
+                if sock.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT):
+                    continue  # another instance might answer, or not
                 address = sock.getsockname()
             except OSError:  # a reload has just closed it
                 continue
