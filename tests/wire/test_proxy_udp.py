@@ -176,6 +176,16 @@ def test_a_reload_reaches_the_flows(serving: Serving, proxy: socket.socket) -> N
     assert proxy.recv(100) == b"hello"
 
 
+def test_a_reload_asks_anew_who_is_a_proxy(serving: Serving, proxy: socket.socket) -> None:
+    """What was known of a sender is forgotten: with another proxy in its place it is a client."""
+    receiver = serving.udp(**BEHIND)
+    proxy.sendto(datagram(b"hello"), receiver.local)
+    assert proxy.recv(100) == b"hello"
+    receiver.update(listener(proxies=("127.0.0.2",)), echo.Datagrams(), ())
+    proxy.sendto(datagram(b"hello"), receiver.local)
+    assert proxy.recv(100) == datagram(b"hello")
+
+
 def test_what_is_remembered_of_senders_is_bounded(
     serving: Serving, stack: ExitStack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -186,9 +196,13 @@ def test_what_is_remembered_of_senders_is_bounded(
         sock = stack.enter_context(datagrams())
         sock.sendto(datagram(b"hello"), receiver.local)
         assert sock.recv(100) == b"hello"
+        sock.sendto(b"wrong", receiver.local)
+    eventually(lambda: receiver.counters.proxy_wrong == 5, "all have been looked at")
     other = stack.enter_context(datagrams("127.0.0.2"))
     other.sendto(b"plain", receiver.local)
     assert other.recv(100) == b"plain"
     [inlet] = receiver._inlets.values()
     eventually(lambda: receiver.counters.datagrams_sent == 6)
     assert len(inlet._forwarded._proxies) <= 2
+    assert not inlet._forwarded.clients
+    assert not inlet._forwarded.errors
