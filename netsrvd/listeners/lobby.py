@@ -3,7 +3,6 @@
 import select
 import socket
 from collections.abc import Callable
-from dataclasses import dataclass
 from itertools import takewhile
 
 from netsrvd.counters import Counters
@@ -18,15 +17,17 @@ whether we are there. Whoever looks leaves at once; a service that speaks first 
 """
 
 
-@dataclass(slots=True, eq=False)
 class Guest:
     """One connection in the lobby."""
 
-    sock: socket.socket
-    peer: Peer
-    since: float
-    data: bytes = b""
-    """The part of its header that was taken off the socket."""
+    __slots__ = ("data", "peer", "since", "sock")
+
+    def __init__(self, sock: socket.socket, peer: Peer, now: float) -> None:
+        self.sock = sock
+        self.peer = peer
+        self.since = now
+        self.data = b""
+        """The part of its header that was taken off the socket."""
 
 
 Enter = Callable[[socket.socket, Peer, Peer | None, float], None]
@@ -41,7 +42,7 @@ class Lobby:
 
     A header is only looked at (MSG_PEEK) until it is whole, so that what follows it is left for
     the worker to read. Guests leave by `enter` or by `dismiss`, and these close the sockets;
-    `close()` turns away those who are left.
+    `close()` dismisses those who are left.
     """
 
     __slots__ = ("_arrived", "_counters", "_dismiss", "_enter", "_epoll", "_own", "_settings")

@@ -23,12 +23,12 @@ LATE, LONG, WRONG = "proxy-late", "proxy-long", "proxy-header"
 """Why a connection or datagram of a proxy is refused."""
 
 V1 = b"PROXY "
-_LINE = re.compile(
+LINE = (
     rb"PROXY (?:UNKNOWN(?: .*)?"
     rb"|TCP4 ([0-9.]+) ([0-9.]+) (0|[1-9][0-9]{0,4}) (0|[1-9][0-9]{0,4})"
-    rb"|TCP6 ([0-9a-fA-F:.]+) ([0-9a-fA-F:.]+) (0|[1-9][0-9]{0,4}) (0|[1-9][0-9]{0,4}))",
-    re.DOTALL,
+    rb"|TCP6 ([0-9a-fA-F:.]+) ([0-9a-fA-F:.]+) (0|[1-9][0-9]{0,4}) (0|[1-9][0-9]{0,4}))"
 )
+"""Compiled, and then kept by `re`, when the first one comes: a start need not wait for it."""
 HIGHEST_PORT = 65535
 
 V2 = b"\r\n\r\n\0\r\nQUIT\n"
@@ -119,7 +119,7 @@ def _version_1(data: bytes) -> Header | None:
         return None
     if not end:
         raise HeaderError(LONG, f"there is no CRLF within {LONGEST_V1} bytes")
-    found = _LINE.fullmatch(line)
+    found = re.fullmatch(LINE, line, re.DOTALL)
     if not found:
         raise HeaderError(WRONG, "the line is not as version 1 has it")
     length = len(line) + len(end)
