@@ -8,10 +8,10 @@ import pytest
 
 from tests.process.conftest import Start
 from tests.support.balancers import haproxy, nginx
-from tests.support.clients import ended, leaves_in_order
+from tests.support.clients import answer, ended, leaves_in_order
 from tests.support.patience import eventually
-from tests.support.peers import connect, echoed
-from tests.support.proxied import LOCAL, v1
+from tests.support.peers import connect, echoed, read_exactly
+from tests.support.proxied import LOCAL, datagram, v1
 from tests.support.run import Run, echo, free_port
 
 pytestmark = pytest.mark.usefixtures("alone")
@@ -126,6 +126,19 @@ def test_nginx_names_its_clients(start: Start, port: int, front: int, tmp_path: 
     server = "server {{ listen 127.0.0.1:{}; proxy_pass 127.0.0.1:{}; proxy_protocol on; }}"
     with nginx(tmp_path, server.format(front, port)):
         is_served_by_name(run, front)
+
+
+def test_whoami_is_the_named_client(start: Start, port: int, front: int, tmp_path: Path) -> None:
+    """A service that speaks first, and of its client, speaks to the one behind the balancer; by
+    UDP, too.
+    """
+    start(echo(port, service="whoami", proxies="127.0.0.1", allow=CLIENT))
+    configuration = HAPROXY.format(front=front, back=port, options="send-proxy-v2")
+    with haproxy(tmp_path, configuration), through(front) as sock:
+        expected = "{}:{}\n".format(*sock.getsockname()).encode()
+        assert read_exactly(sock, len(expected)) == expected
+    question = datagram(b"?", (CLIENT, 4711))
+    assert answer(port, question) == f"{CLIENT}:4711\n".encode()
 
 
 def test_a_balancer_that_sends_no_header_is_told(
