@@ -1,7 +1,6 @@
 """Clients that others wrote, as people call them, and what each is to see of each service.
 
-A command line is for sh(1); it may have {host} and {port}. Where a client does not end by itself,
-the pipe that it writes to does: `head`.
+A command line is for sh(1); it may have {host} and {port}. What has no end is cut by `head`.
 """
 
 import re
@@ -71,6 +70,9 @@ SAID = {
 SAID_BY_UDP = SAID | {"chargen": r"""(!("(#[\s\S]*)?)?)?"""}
 """There the number of characters is random, and may be 0."""
 
+HELD = "f=$(mktemp -u); mkfifo $f; exec 3<>$f; rm $f; "
+"""Gives a client an input that does not end: what is written to descriptor 3."""
+
 TELNET = "sed -e 1,3d -e '/^Connection closed by foreign host\\.$/d'"
 
 TCP = {
@@ -80,20 +82,22 @@ TCP = {
     "ncat that sends nothing": "ncat --recv-only {host} {port} | head -c 2000",
     "socat": "echo hello | socat - TCP:{host}:{port} | head -c 2000",
     "socat that sends nothing": "socat -u TCP:{host}:{port} - | head -c 2000",
-    "curl": "echo hello | curl -sSN -m 3 telnet://{host}:{port} | head -c 2000",
-    "telnet": "(echo hello; sleep 1) | timeout 3 telnet {host} {port} | head -c 2000 | " + TELNET,
+    "curl": "echo hello | curl -sSN -m 5 telnet://{host}:{port} | head -c 2000",
+    "telnet": HELD
+    + "echo hello >&3; timeout 5 telnet {host} {port} <&3 | head -c 2000 | "
+    + TELNET,
 }
-"""How they end: most with the service, or with the pipe; curl does not end with its input (-m), and
-telnet ignores that nobody reads its output (timeout), but ends with its input (sleep).
+"""How they end: most with the service, or with the pipe. curl does not end with its input (-m);
+telnet does, before the answer has come, but not when nobody reads its output (timeout).
 """
 
 UDP = {
-    "nc": "printf %600s\\\\n hello | nc.openbsd -u -w 1 {host} {port}",
-    "ncat": "(printf %600s\\\\n hello; sleep 1) | ncat -u {host} {port}",
-    "socat": "printf %600s\\\\n hello | socat -t 0.5 - UDP:{host}:{port}",
+    "nc": "printf %600s\\\\n hello | nc.openbsd -u -w 2 {host} {port}",
+    "ncat": HELD + "printf %600s\\\\n hello >&3; ncat -u -i 2 {host} {port} <&3",
+    "socat": "printf %600s\\\\n hello | socat -t 2 - UDP:{host}:{port}",
 }
-"""They ask with 600 bytes, so that no answer has to be cut. ncat ends with its input, before the
-answer has come (sleep).
+"""They ask with 600 bytes, so that no answer has to be cut, and wait for two seconds. ncat would
+end with its input, before the answer has come.
 """
 
 WAITING = {"echo", "discard"}
