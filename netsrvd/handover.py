@@ -15,7 +15,7 @@ from netsrvd.events.handover import HandoverUnusable
 from netsrvd.listeners.connection import Connection, Inherited
 from netsrvd.reporting.notify import Notifier
 from netsrvd.services import prepare
-from netsrvd.services.base import Client, Present, Stream
+from netsrvd.services.base import Client, Present, Service, Stream
 from netsrvd.settings import ListenerSettings, Settings
 from netsrvd.sockets import store
 from netsrvd.sockets.activation import Stored
@@ -61,10 +61,10 @@ def take_up(stored: Iterable[Stored], settings: Settings, present: Present) -> I
     notes += [_lost(state) for state in estate.lost]
     by_name = {listener.name: listener for listener in settings.listeners}
 
-    found = []
+    found, services = [], Services(present)
     for sock, state in estate.connections:
         listener = by_name.get(state.listener) or ListenerSettings(state.listener, state.service)
-        connection = _connection(sock, state, listener, present)
+        connection = _connection(sock, state, listener, services)
         try:
             _resume(connection, state)
         except Exception as error:  # noqa: BLE001 - whatever it is, it ends one connection
@@ -76,13 +76,28 @@ def take_up(stored: Iterable[Stored], settings: Settings, present: Present) -> I
     return Inherited(found, len(estate.lost), estate.at, notes)
 
 
+class Services:
+    """The services of the connections, each prepared once, when the first one needs it."""
+
+    def __init__(self, present: Present) -> None:
+        self._present = present
+        self._prepared: dict[tuple[str, str], Service] = {}
+
+    def found(self, name: str, listener: ListenerSettings) -> Service:
+        """Return a service as a listener wishes it; raises what preparing it raises."""
+        key = name, listener.name
+        if key not in self._prepared:
+            self._prepared[key] = prepare(name, listener, self._present)
+        return self._prepared[key]
+
+
 def _connection(
-    sock: socket.socket, state: ConnectionState, listener: ListenerSettings, present: Present
+    sock: socket.socket, state: ConnectionState, listener: ListenerSettings, services: Services
 ) -> Connection:
     sock.setblocking(False)
 
     def made(client: Client, at: float) -> Stream:
-        return prepare(state.service, listener, present).stream(client, at)
+        return services.found(state.service, listener).stream(client, at)
 
     return Connection(
         *(sock, state.identity, state.peer, state.local, listener, made, _nobody),

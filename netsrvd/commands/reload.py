@@ -4,15 +4,11 @@ import argparse
 import os
 import signal
 import socket
-import struct
 
 from netsrvd.errors import ConfigError, ReloadError, UsageError
-from netsrvd.reporting.askers import LONGEST_ANSWER, address
+from netsrvd.reporting.askers import CREDENTIALS, LONGEST_ANSWER, address
 
 PATIENCE_SECONDS = 60.0
-
-CREDENTIALS = struct.Struct("3i")
-"""struct ucred { pid_t pid; uid_t uid; gid_t gid; }: of SO_PEERCRED in unix(7)."""
 
 
 def run(arguments: argparse.Namespace) -> int:

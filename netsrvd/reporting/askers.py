@@ -2,6 +2,7 @@
 
 import os
 import socket
+import struct
 from collections.abc import Iterable
 from contextlib import suppress
 
@@ -9,6 +10,9 @@ MOST_WAITING = 8
 """Each is a descriptor during a reload, of those that are spare (`sockets/descriptors.py`). Further
 ones cannot connect before these have been answered.
 """
+
+CREDENTIALS = struct.Struct("3i")
+"""struct ucred { pid_t pid; uid_t uid; gid_t gid; }."""
 
 LONGEST_ANSWER = 32_768
 """Bytes of an answer; what is cut stands in the log."""
@@ -23,7 +27,8 @@ class Askers:
     """The socket at which they wait, one connection each. Owned by the main thread.
 
     Nobody polls it: who asks connects first and sends SIGHUP then, so at a reload all are there
-    whom it is for. It carries nothing but answers, and nothing that the log does not say.
+    whom it is for. The name is anybody's to connect to, but only root and the daemon's own user are
+    heard: an answer may have lines of the configuration.
     """
 
     __slots__ = ("_socket",)
@@ -44,14 +49,26 @@ class Askers:
         """Return those who have asked until now; each is to be answered."""
         found: list[socket.socket] = []
         with suppress(OSError):
-            while self._socket is not None and len(found) < MOST_WAITING:
-                found.append(self._socket.accept()[0])
+            for _ in range(MOST_WAITING):
+                if self._socket is None:
+                    break
+                asker = self._socket.accept()[0]
+                if _user(asker) in (0, os.geteuid()):
+                    found.append(asker)
+                else:
+                    asker.close()
         return found
 
     def close(self) -> None:
         """Close the socket; whoever asks from now on is refused."""
         if self._socket is not None:
             self._socket.close()
+
+
+def _user(asker: socket.socket) -> int:
+    """Return the user ID of who connected (SO_PEERCRED in unix(7))."""
+    raw = asker.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, CREDENTIALS.size)
+    return int(CREDENTIALS.unpack(raw)[1])
 
 
 def answer(askers: Iterable[socket.socket], problem: str) -> None:

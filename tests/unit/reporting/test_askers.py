@@ -7,6 +7,7 @@ from contextlib import ExitStack
 
 import pytest
 
+from netsrvd.reporting import askers as module
 from netsrvd.reporting.askers import LONGEST_ANSWER, MOST_WAITING, Askers, address, answer
 from tests.support.patience import SECONDS
 
@@ -57,6 +58,27 @@ def test_all_who_have_asked_hear_how_it_went(
         late.recv(1)
     answer(askers.waiting(), "")
     assert late.recv(100) == b"\n"
+
+
+def test_others_hear_nothing(
+    askers: Askers, stack: ExitStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only root and the daemon's own user have an answer, which may tell of the configuration."""
+    users = [4000, 3000, 0]
+    monkeypatch.setattr(module, "_user", lambda _: users.pop(0))
+    monkeypatch.setattr(os, "geteuid", lambda: 3000)
+    clients = [ask(stack) for _ in range(3)]
+    answer(askers.waiting(), "secret")
+    heard = [client.recv(100) for client in clients]
+    assert heard == [b"", b"\nsecret", b"\nsecret"]
+
+
+def test_the_kernel_says_who_asks(askers: Askers, stack: ExitStack) -> None:
+    """It is this process, of this user."""
+    ask(stack)
+    [asker] = askers.waiting()
+    with asker:
+        assert module._user(asker) == os.geteuid()
 
 
 def test_nobody_may_have_asked(askers: Askers) -> None:
