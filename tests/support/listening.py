@@ -105,13 +105,19 @@ class FakeListener(FakeSocket):
     def __init__(self, outcomes: Iterable[Outcome]) -> None:
         super().__init__()
         self.accepts = 0
-        self._outcomes = list(outcomes)
+        self._outcomes: list[Outcome] = []
         self._far, self._near = socket.socketpair()
-        self._far.send(b"!")
+        self.come(*outcomes)
 
     def fileno(self) -> int:
         """Return a real descriptor, for poll."""
         return self._near.fileno()
+
+    def come(self, *outcomes: Outcome) -> None:
+        """Have these be the next outcomes, while there are no others."""
+        if outcomes:
+            self._outcomes = list(outcomes)
+            self._far.send(b"!")
 
     def accept(self) -> tuple[socket.socket, tuple[str, int]]:
         """Return the next connection, or raise the next error."""

@@ -11,9 +11,15 @@ import pytest
 
 import netsrvd
 from netsrvd import cli, errors
-from netsrvd.commands import check, explain, run, sockopts
+from netsrvd.commands import check, explain, reload, run, sockopts
 
-COMMANDS = {"run": run, "check": check, "explain": explain, "sockopts": sockopts}
+COMMANDS = {
+    "run": run,
+    "check": check,
+    "explain": explain,
+    "reload": reload,
+    "sockopts": sockopts,
+}
 
 
 @pytest.fixture
@@ -41,6 +47,9 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> list[SimpleNamespace]:
         ("check -c a.toml", {"config": Path("a.toml")}),
         ("explain a ::1", {"listener": "a", "address": "::1", "udp": False}),
         ("explain --udp a ::1", {"listener": "a", "address": "::1", "udp": True}),
+        ("reload 4711", {"pid": 4711}),
+        ("reload 0004711", {"pid": 4711}),
+        (f"reload {2**31 - 1}", {"pid": 2**31 - 1}),
         ("sockopts", {"config": None, "json": False, "listener": None}),
         ("sockopts --json --listener lab", {"json": True, "listener": "lab"}),
     ],
@@ -65,6 +74,26 @@ def test_a_wrong_line_is_a_usage_error(capsys: pytest.CaptureFixture[str], line:
     said = capsys.readouterr()
     assert said.out == ""
     assert said.err.startswith("usage: netsrvd")
+
+
+@pytest.mark.parametrize(
+    "pid",
+    ["0", "-1", "+1", "1.0", "x", "1_0", str(1 << 31), "9" * 5000, "0" * 11 + "9" * 5000, "\u0661"],
+)
+def test_a_process_id_is_a_positive_number(capsys: pytest.CaptureFixture[str], pid: str) -> None:
+    """0 and negative ones would be signals to groups of processes (kill(2))."""
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["reload", pid])
+    assert caught.value.code == os.EX_USAGE
+    assert capsys.readouterr().err.startswith("usage: netsrvd reload")
+
+
+def test_a_process_id_must_be_named(capsys: pytest.CaptureFixture[str]) -> None:
+    """Which daemon is meant is not guessed."""
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["reload"])
+    assert caught.value.code == os.EX_USAGE
+    assert "PID" in capsys.readouterr().err
 
 
 def test_the_version(capsys: pytest.CaptureFixture[str]) -> None:

@@ -152,6 +152,21 @@ def test_what_systemd_does_not_take_is_drained(
     assert "no answer" in stage.said(NotHandedOver).reason
 
 
+def test_a_bug_of_a_service_hands_nothing_over(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that cannot say what it remembers does not end the daemon, but all are drained."""
+
+    def give(*_: object) -> None:
+        raise ZeroDivisionError("a bug")
+
+    monkeypatch.setattr(handover, "give", give)
+    stage.house.connections, stage.notifier.store_room = 3, 10
+    assert stage.end(2.0, is_followed=True).cut == 3
+    assert "readmit" in stage.steps
+    assert "ZeroDivisionError('a bug')" in stage.said(NotHandedOver).reason
+
+
 def test_without_connections_there_is_nothing_to_hand_over(stage: Stage) -> None:
     """A restart of a daemon that serves nobody is a plain stop."""
     stage.notifier.store_room = 10

@@ -1,6 +1,9 @@
 """netsrvd.house, on parts that are none; tests/wire and tests/process have real ones"""
 
+import socket
+from collections.abc import Iterator
 from dataclasses import replace
+from time import monotonic
 from typing import Any
 
 import pytest
@@ -9,14 +12,17 @@ from netsrvd import assembly, house
 from netsrvd.config import changes
 from netsrvd.counters import Counters
 from netsrvd.events import DEBUG
-from netsrvd.events.life import ThreadFailed
+from netsrvd.events.life import ThreadFailed, VisitImpossible
 from netsrvd.events.sockets import ListeningEnded
 from netsrvd.house import House
+from netsrvd.listeners.connection import Connection
 from netsrvd.services.base import Present
+from netsrvd.services.echo import Stream
 from netsrvd.settings import Endpoint, ListenerSettings, LogSettings, Settings
 from netsrvd.sockets.bind import Opened
 from tests.support.listening import FakeSocket
 from tests.support.logs import FakeLog
+from tests.support.patience import SECONDS, eventually
 from tests.support.waiting import wait_end
 
 ONE = ListenerSettings("one", protocols=("tcp",), hosts=("127.0.0.1",), port=1)
@@ -49,6 +55,7 @@ class FakeMover:
         self.duty = FakeDuty(name, steps)
         self.counters = Counters(accepted=1)
         self.settings: ListenerSettings
+        self.answers: list[bool | None] = []
         self._steps = steps
 
     def open(self, sock: object) -> None:
@@ -60,6 +67,16 @@ class FakeMover:
     def stop(self) -> None:
         self._steps.append(f"stop {self.duty.name}")
 
+    def pause(self, *, paused: bool) -> None:
+        self._steps.append(f"{'pause' if paused else 'resume'} {self.duty.name}")
+
+    def adopt(self, connection: Connection) -> None:
+        self._steps.append(f"adopt {connection.identity} {self.duty.name}")
+
+    def is_answering(self) -> bool | None:
+        self._steps.append(f"visit {self.duty.name}")
+        return self.answers.pop(0) if self.answers else True
+
 
 class Site:
     """A house whose acceptors and log are none; its workers and its reporter are real."""
@@ -70,6 +87,7 @@ class Site:
         self.woken: list[bool] = []
         self.ports: list[Any] = []
         patch.setitem(assembly.LOGS, "stderr", lambda: self.log)
+        patch.setattr(house, "Acceptor", FakeMover)
         patch.setattr(house, "build_mover", self.build_mover)
         patch.setattr(house, "update_mover", self.update_mover)
         wanted = changes.endpoints(SETTINGS, ())
@@ -228,3 +246,157 @@ def test_every_connection_has_an_id_of_its_own() -> None:
     assert len({*ids}) == 3
     [prefix] = {each.partition("-")[0] for each in ids}
     assert int(prefix, 16) > 1_700_000_000_000
+
+
+# --- connections that come from elsewhere, and go -----------------------------------------------
+
+
+class Clients:
+    """Connections of the process before, with a client at the far end of each."""
+
+    def __init__(self) -> None:
+        self.far: list[socket.socket] = []
+
+    def connection(self, listener: str = "one") -> Connection:
+        near, far = socket.socketpair()
+        near.setblocking(False)
+        far.settimeout(SECONDS)
+        self.far.append(far)
+        settings, now = ListenerSettings(listener), monotonic()
+        name = f"b-{len(self.far)}"
+        return Connection(near, name, ("::1", 1), ("::1", 7), settings, Stream, list, now)
+
+    def answered(self) -> list[bool]:
+        """Return who of them is served."""
+        for far in self.far:
+            far.sendall(b"x")
+        return [far.recv(1) == b"x" for far in self.far]
+
+
+@pytest.fixture
+def clients() -> Iterator[Clients]:
+    made = Clients()
+    yield made
+    for far in made.far:
+        far.close()
+
+
+def test_a_listener_adopts_its_own(site: Site, clients: Clients) -> None:
+    """Each connection goes to the acceptor whose listener has let it in."""
+    site.steps.clear()
+    connections = [clients.connection(name) for name in ("two", "one")]
+    site.house.adopt(connections)
+    assert site.steps == ["adopt b-1 two", "adopt b-2 one"]
+    for connection in connections:
+        connection.sock.close()
+
+
+def test_whose_listener_is_gone_goes_on(site: Site, clients: Clients) -> None:
+    """The workers have them in turn; each takes a place, there or not, and gives it back."""
+    site.house._places.resize(2)
+    site.house.adopt([clients.connection("old") for _ in range(3)])
+    site.house.start()
+    assert clients.answered() == [True] * 3
+    assert [worker.live for worker in site.house.workers] == [2, 1]
+    assert not site.house._places.take()
+    for far in clients.far:
+        far.close()
+    eventually(lambda: site.house.connections == 0, "all have left")
+    site.house.settle()
+    assert [site.house._places.take() for _ in range(3)] == [True, True, False]
+
+
+def test_so_many_are_surrendered_and_no_more(site: Site, clients: Clients) -> None:
+    """From all workers together; who was is served by nobody until it is readmitted."""
+    site.house.adopt([clients.connection("old") for _ in range(5)])
+    site.house.start()
+    assert clients.answered() == [True] * 5
+    given = site.house.surrender(4)
+    assert (len(given), site.house.connections) == (4, 1)
+    assert len({one.identity for one in given}) == 4
+    site.house.readmit(given)
+    assert site.house.connections == 5
+    assert clients.answered() == [True] * 5
+
+
+def test_who_is_readmitted_is_drained(site: Site, clients: Clients) -> None:
+    """A stop whose handover failed waits for them: at once, there is no moment without them."""
+    site.house.adopt([clients.connection("old") for _ in range(3)])
+    site.house.start()
+    assert clients.answered() == [True] * 3
+    site.house.stop_listening()
+    given = site.house.surrender(10)
+    assert site.house.drained
+    site.house.readmit(given)
+    assert not site.house.drained
+    assert site.house.connections == 3
+
+
+def test_progress_is_whatever_moves(site: Site, clients: Clients) -> None:
+    """A byte that comes or goes, and an end, change the number, and nothing else does."""
+    site.house.adopt([clients.connection("old") for _ in range(2)])
+    site.house.start()
+    seen = [site.house.progress()]
+    assert clients.answered() == [True] * 2
+    site.house.settle()
+    seen.append(site.house.progress())
+    assert seen[1] == seen[0] + 4
+    assert site.house.progress() == seen[1]
+    clients.far[0].close()
+    eventually(lambda: site.house.counters().closed == 1, "the end of one")
+    assert site.house.progress() > seen[1]
+
+
+def test_what_was_seen_is_who_came(site: Site) -> None:
+    """Connections and datagrams, served or refused; who was adopted came to somebody else."""
+    one, two = site.house._movers.values()
+    one.counters, two.counters = Counters(accepted=1, refused=2), Counters(datagrams_received=4)
+    assert site.house.seen() == 7
+    site.house.workers[0].counters.closed = 9
+    assert site.house.seen() == 7
+
+
+# --- a pause, and visits ------------------------------------------------------------------------
+
+
+def test_a_pause_is_over_when_all_have_heard_of_it(site: Site) -> None:
+    """Twice: what a thread had seen before it heard of it, it takes before it hears it again."""
+    site.house.start()
+    site.steps.clear()
+    site.house.pause()
+    assert site.steps == ["pause one", "pause two", "settle one", "settle two"] * 2
+    site.steps.clear()
+    site.house.resume()
+    assert site.steps == ["resume one", "resume two"]
+
+
+def test_one_listener_a_call_is_visited(site: Site) -> None:
+    """In turn; the daemon is well while all that could be reached answer."""
+    site.house.start()
+    site.steps.clear()
+    assert [site.house.is_answering() for _ in range(3)] == [True] * 3
+    assert site.steps == ["visit one", "visit two", "visit one"]
+    two = site.house._movers["two", "tcp"]
+    two.answers = [False]  # type: ignore[union-attr]
+    assert not site.house.is_answering()
+
+
+def test_a_visit_that_is_impossible_is_told(site: Site) -> None:
+    """Once, and then that listener is left alone."""
+    site.house.start()
+    one = site.house._movers["one", "tcp"]
+    one.answers = [False]  # type: ignore[union-attr]
+    assert [site.house.is_answering() for _ in range(3)] == [True] * 3
+    site.end()
+    assert site.log.texts == [VisitImpossible("one").text()]
+
+
+def test_only_systemd_starts_it_again(site: Site) -> None:
+    """All sockets are systemd's, or the daemon is not adopted; without any it is not, either."""
+    assert not site.house.is_adopted
+    site.house._sockets = {}
+    assert not site.house.is_adopted
+    site.house._open(site.opened({Endpoint("one", "udp"): ONE}))
+    assert site.house.is_adopted
+    site.house._open(site.opened({Endpoint("one", "tcp", "::1", 7): ONE}))
+    assert not site.house.is_adopted

@@ -3,6 +3,7 @@
 import argparse
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -30,6 +31,7 @@ class Scene:
         self.steps: list[str] = []
         self.start: Start
         self.fails: dict[str, NetsrvdError] = {}
+        self.taken_up: list[object] = []
         self.stored: list[activation.Stored] = []
         self.config = folder / "netsrvd.toml"
         self.config.write_text('[log]\ntarget = "journal"')
@@ -63,7 +65,7 @@ class Scene:
     def detached(
         self, serve: Callable[..., int], sockets: list[object], pid_file: Path | None
     ) -> int:
-        assert sockets == [SOCK]
+        assert sockets == [SOCK, *self.taken_up]
         self.steps.append(f"detach {pid_file}")
         return serve(lambda: self.steps.append("ready"))
 
@@ -115,6 +117,17 @@ def test_it_leaves_the_terminal_last(scene: Scene) -> None:
     """With --detach everything that can fail has failed, or not, before the terminal is left."""
     assert scene.run(detach=True, pid_file=Path("p")) == 7
     assert scene.steps == ["adopt", "log journal detached", "open", "detach p", "serve", "ready"]
+
+
+def test_what_was_taken_up_leaves_the_terminal_too(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The connections of the process before are kept open on the way, as the sockets are."""
+    one: Any = SimpleNamespace(sock=FakeSocket())
+    monkeypatch.setattr(handover, "take_up", lambda *_: Inherited([one], 0, 2.5, []))
+    scene.stored, scene.taken_up = [(9, "handover/state")], [one.sock]
+    assert scene.run(detach=True) == 7
+    assert one.sock.closed
 
 
 def test_the_configuration_is_found_again(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:

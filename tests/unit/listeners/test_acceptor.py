@@ -2,12 +2,13 @@
 
 import errno
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import count
 from typing import Any
 
 import pytest
 
+from netsrvd.counters import Counters
 from netsrvd.events.connections import (
     Accepted,
     AcceptRecovered,
@@ -18,6 +19,7 @@ from netsrvd.events.connections import (
 from netsrvd.events.refusals import Refused, RefusedAgain
 from netsrvd.listeners import acceptor as module
 from netsrvd.listeners import trouble
+from netsrvd.listeners import visitor as visitor_module
 from netsrvd.listeners.acceptor import CAPACITY_ERRORS, PEER_ERRORS, Acceptor
 from netsrvd.listeners.connection import Connection
 from netsrvd.listeners.places import Places
@@ -306,3 +308,172 @@ def test_a_lasting_want_of_descriptors_turns_clients_away(
     assert stage.acceptor.counters.refused == 2
     assert [far.recv(1) for far in stage.far_ends[:2]] == [b"", b""]
     assert stage.acceptor._reserve.release()
+
+
+# --- connections of the process before --------------------------------------------------------
+
+
+def left(stage: Stage, host: str = PEER[0]) -> Connection:
+    """Return a connection that the process before let in."""
+    near, far = accepted()
+    stage.far_ends.append(far)
+    settings = ListenerSettings("lab")
+    name = f"b-{len(stage.far_ends)}"
+    return Connection(near, name, (host, 1), ("::1", 7), settings, Stream, list, 0.0)
+
+
+def test_who_is_adopted_counts_as_if_let_in(stage: Stage) -> None:
+    """Against the limit of the listener, that of the source and that of the daemon, but without a
+    record, and whoever may come in now; who leaves gives all of it back.
+    """
+    stage.places.resize(3)
+    stage.start([stage.client("192.0.2.9")], max_connections=2)
+    stage.reports.wait_for(Accepted)
+    adopted = [left(stage, host) for host in ("192.0.2.66", "192.0.2.2")]
+    for connection in adopted:
+        stage.acceptor.adopt(connection)
+    [full] = stage.reports.wait_for(ListenerFull)
+    assert isinstance(full, ListenerFull)
+    assert full.connections >= 2
+    stage.acceptor.duty.settle(SECONDS)
+    assert stage.gate.inside == ["192.0.2.9", "192.0.2.66", "192.0.2.2"]
+    assert not stage.places.take()
+    assert stage.acceptor.counters.accepted == 1
+    assert {each.identity for each in stage.taken} == {"c-1", "b-2", "b-3"}
+    for connection in adopted:
+        connection.departed()
+    stage.acceptor.duty.settle(SECONDS)
+    assert stage.gate.inside == ["192.0.2.9"]
+    assert [stage.places.take() for _ in range(3)] == [True, True, False]
+    assert stage.reports.kinds.count("Accepted") == 1
+
+
+def test_more_may_be_adopted_than_there_are_places(stage: Stage) -> None:
+    """The limits of today hold for who comes new: the next one waits until enough have left."""
+    stage.places.resize(1)
+    stage.start([])
+    adopted = [left(stage), left(stage)]
+    for connection in adopted:
+        stage.acceptor.adopt(connection)
+    stage.acceptor.duty.settle(SECONDS)
+    assert len(stage.taken) == 2
+    adopted[0].departed()
+    assert not stage.places.take()
+    adopted[1].departed()
+    assert stage.places.take()
+
+
+# --- a pause ----------------------------------------------------------------------------------
+
+
+def test_a_pause_leaves_who_comes_in_the_queue(stage: Stage) -> None:
+    """Nobody is taken and nothing is told; when it is over they are let in."""
+    stage.start([])
+    stage.acceptor.pause(paused=True)
+    for _ in range(2):
+        stage.acceptor.duty.settle(SECONDS)
+    stage.listener.come(stage.client(), stage.client())
+    for _ in range(3):
+        stage.acceptor.duty.settle(SECONDS)
+    assert stage.listener.accepts == 0
+    assert stage.acceptor.is_answering() is None
+    assert stage.reports.events == []
+    stage.acceptor.pause(paused=False)
+    stage.reports.wait_for(Accepted, 2)
+
+
+# --- visitors ---------------------------------------------------------------------------------
+
+
+class Visitor:
+    """One that has the addresses that the test gives it, and is answered as it says."""
+
+    def __init__(self, *peers: tuple[str, int]) -> None:
+        self.peers = [*peers]
+        self.answered: bool | None = True
+        self.meanwhile: Callable[[], object] = list
+        self.visits: list[Any] = []
+
+    def is_it(self, peer: tuple[str, int]) -> bool:
+        return peer in self.peers
+
+    def is_answered(self, listening: Any) -> bool | None:
+        self.visits.append(listening)
+        self.meanwhile()
+        return self.answered
+
+
+@pytest.fixture
+def visitor(monkeypatch: pytest.MonkeyPatch) -> Visitor:
+    """Return the visitor of the stage's acceptor."""
+    made = Visitor()
+    monkeypatch.setattr(visitor_module, "Visitor", lambda: made)
+    return made
+
+
+def test_a_visitor_trips_no_limit_and_leaves_no_trace(stage: Stage, visitor: Visitor) -> None:
+    """It comes in though its address may not, is served by a service of its own with time-outs of
+    its own, and has neither a record nor a count; its place is given back.
+    """
+    visitor.peers = [("192.0.2.66", PEER[1])]
+    stage.places.resize(1)
+    stage.start([stage.client("192.0.2.66")], max_connections=1)
+    [connection] = eventually(lambda: stage.taken, "the visitor")
+    stage.acceptor.duty.settle(SECONDS)
+    assert connection.identity == ""
+    assert not connection.sock.getblocking()
+    connection.begin()
+    assert connection.service.respond(b"x") == b"x"
+    assert connection.settings is visitor_module.SETTINGS
+    assert stage.reports.events == []
+    assert stage.gate.inside == []
+    assert stage.acceptor.counters == Counters()
+    assert not stage.places.take()
+    connection.departed()
+    assert stage.places.take()
+    assert stage.reports.events == []
+
+
+def test_a_visit_goes_to_the_sockets_that_are_served(stage: Stage, visitor: Visitor) -> None:
+    """What it says of them is what the watchdog hears."""
+    stage.start([])
+    stage.acceptor.duty.settle(SECONDS)
+    for answered in (True, None, False):
+        visitor.answered = answered
+        assert stage.acceptor.is_answering() is answered
+    assert visitor.visits == [(stage.listener,)] * 3
+
+
+def test_who_is_full_is_not_visited(stage: Stage, visitor: Visitor) -> None:
+    """The visitor would wait with all others; by the listener's limit or by the daemon's."""
+    stage.start([stage.client()], max_connections=1)
+    stage.reports.wait_for(ListenerFull)
+    assert stage.acceptor.is_answering() is None
+    assert visitor.visits == []
+
+
+def test_a_daemon_without_a_place_is_not_visited(stage: Stage, visitor: Visitor) -> None:
+    """Nobody has noticed yet that it is full, and a visitor must not be the first one."""
+    stage.places.resize(1)
+    stage.start([])
+    stage.acceptor.duty.settle(SECONDS)
+    stage.places.take()
+    assert stage.acceptor.is_answering() is None
+    assert visitor.visits == []
+    stage.places.give_back()
+    assert stage.acceptor.is_answering() is True
+
+
+def test_a_visit_in_vain_to_who_became_full_says_nothing(stage: Stage, visitor: Visitor) -> None:
+    """It is in the queue, as the clients are who came when the last place was taken."""
+    stage.start([], max_connections=1)
+    stage.acceptor.duty.settle(SECONDS)
+    visitor.answered = False
+
+    def become_full() -> None:
+        stage.listener.come(stage.client())
+        stage.reports.wait_for(ListenerFull)
+        stage.acceptor.duty.settle(SECONDS)
+
+    visitor.meanwhile = become_full
+    assert stage.acceptor.is_answering() is None

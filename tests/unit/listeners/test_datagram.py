@@ -14,7 +14,9 @@ from netsrvd.listeners.inlet import Inlet
 from netsrvd.services.echo import Datagrams
 from netsrvd.settings import ListenerSettings
 from tests.support.listening import failure
+from tests.support.patience import SECONDS, eventually
 from tests.support.reports import Failures, Reports
+from tests.support.waiting import wait_end
 
 SETTINGS = ListenerSettings("lab", flow_seconds=30.0)
 
@@ -35,9 +37,11 @@ class Post:
 def post() -> Iterator[Post]:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         sock.bind(("127.0.0.1", 0))
+        sock.setblocking(False)
         made = Post(sock)
         yield made
-        made.receiver.duty.join()
+        made.receiver.stop()
+        wait_end(made.receiver.duty)
 
 
 def fail(post: Post, patch: pytest.MonkeyPatch, number: int, now: float = 100.0) -> None:
@@ -116,3 +120,22 @@ def test_a_socket_may_be_closed_alone(post: Post) -> None:
     assert post.reports.kinds == ["FlowBegan", "FlowEnded"]
     assert post.inlet.sock.fileno() < 0
     assert post.receiver.flows == 0
+
+
+def test_a_pause_leaves_what_comes_in_the_buffer(
+    post: Post, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While it lasts the sockets are not looked at; what came meanwhile is answered after it."""
+    receiver = post.receiver
+    receiver.duty.start()
+    receiver.pause(paused=True)
+    for _ in range(2):
+        assert receiver.duty.settle(SECONDS)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as peer:
+        peer.settimeout(SECONDS)
+        peer.sendto(b"x", post.inlet.local)
+        for _ in range(3):
+            assert receiver.duty.settle(SECONDS)
+        assert receiver.counters.datagrams_received == 0
+        receiver.pause(paused=False)
+        eventually(lambda: receiver.counters.datagrams_received == 1, "the datagram")

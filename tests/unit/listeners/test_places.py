@@ -90,3 +90,31 @@ def test_threads_take_no_place_twice() -> None:
         thread.join()
     assert max(most) <= 3
     assert [places.take() for _ in range(4)] == [True, True, True, False]
+
+
+def test_a_place_that_is_not_there_can_be_taken_anyway() -> None:
+    """It is owed: the next one that is given back is not there for others, and wakes nobody."""
+    places, woken = Places(1), []
+    for _ in range(3):
+        places.take_anyway()
+    assert not places.are_left(lambda: woken.append("awake"))
+    for _ in range(2):
+        places.give_back()
+        assert not places.take()
+        assert places.are_none
+    assert woken == []
+    places.give_back()
+    assert woken == ["awake"]
+    assert not places.are_none
+    assert [places.take(), places.take()] == [True, False]
+
+
+def test_places_that_are_owed_outlive_a_resize() -> None:
+    """New places pay first what is owed."""
+    places = Places(1)
+    for _ in range(3):
+        places.take_anyway()
+    places.resize(3)
+    assert not places.take()
+    places.give_back()
+    assert places.take()

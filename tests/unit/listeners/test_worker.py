@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from netsrvd.counters import Counters
 from netsrvd.events.connections import Closed, ServiceFailed
 from netsrvd.listeners import connection, worker
 from netsrvd.listeners.connection import Connection
@@ -40,23 +41,40 @@ class Desk:
         self, service: Callable[..., Any] = Stream, near: socket.socket | None = None, **given: Any
     ) -> socket.socket:
         """Hand a connection over; return the client's end."""
+        connection, client = self.connection(service, near, **given)
+        self.worker.take(connection)
+        return client
+
+    def connection(
+        self,
+        service: Callable[..., Any] = Stream,
+        near: socket.socket | None = None,
+        identity: str | None = None,
+        **given: Any,
+    ) -> tuple[Connection, socket.socket]:
+        """Return a connection and the client's end."""
         mine, client = socket.socketpair()
         if near is not None:
             mine.close()
         mine = near or mine
         mine.setblocking(False)
         client.settimeout(SECONDS)
-        name = f"c-{len(self.clients) + 1}"
+        name = f"c-{len(self.clients) + 1}" if identity is None else identity
         self.clients.append(client)
         self.sockets.append(mine)
-        self.worker.take(
-            Connection(
-                *(mine, name, PEER, LOCAL, ListenerSettings("lab", **given), service),
-                lambda: self.departures.append(name),
-                0.0 if given else self.worker._now,
-            )
+        made = Connection(
+            *(mine, name, PEER, LOCAL, ListenerSettings("lab", **given), service),
+            lambda: self.departures.append(name),
+            0.0 if given else self.worker._now,
         )
-        return client
+        return made, client
+
+    def surrendered(self, most: int = 100) -> list[Connection]:
+        """Have the worker give up to so many away; return them."""
+        given: list[Connection] = []
+        self.worker.surrender(most, given)
+        assert self.worker.duty.settle(SECONDS)
+        return given
 
     def closed(self) -> Closed:
         """Return the record of the first connection that ended."""
@@ -325,3 +343,192 @@ def test_a_stop_closes_what_is_left(desk: Desk) -> None:
     assert all(event.seconds >= 0 for event in desk.reports.events if isinstance(event, Closed))
     assert len(desk.departures) == 3
     assert desk.worker.live == 0
+
+
+# --- giving away and taking up ----------------------------------------------------------------
+
+
+def answers(client: socket.socket) -> bool:
+    """Tell whether a byte comes back."""
+    client.sendall(b"x")
+    return client.recv(1) == b"x"
+
+
+def test_so_many_are_given_away_and_no_more(desk: Desk) -> None:
+    """Nobody serves those that are; they are not closed, and have no record. The rest goes on."""
+    clients = [desk.connect() for _ in range(3)]
+    assert all(map(answers, clients))
+    given = desk.surrendered(2)
+    assert [each.identity for each in given] == ["c-1", "c-2"]
+    assert desk.worker.live == 1
+    for client in clients:
+        client.sendall(b"y")
+    assert clients[2].recv(1) == b"y"
+    assert desk.surrendered(0) == []
+    assert [each.bytes_received for each in given] == [1, 1]
+    assert desk.reports.events == []
+    assert desk.departures == []
+    for each in given:
+        assert each.sock.recv(1) == b"y"
+        desk.worker.take(each)
+
+
+@pytest.mark.parametrize("most", [-1, 0])
+def test_without_room_nobody_is_given_away(desk: Desk, most: int) -> None:
+    """A store that systemd does not have takes nobody."""
+    client = desk.connect()
+    assert desk.surrendered(most) == []
+    assert answers(client)
+
+
+def test_the_room_is_shared_by_all_workers(desk: Desk) -> None:
+    """What another worker has given away counts."""
+    desk.connect()
+    given: list[Connection] = [desk.connection()[0]]
+    desk.worker.surrender(1, given)
+    desk.worker.duty.settle(SECONDS)
+    assert len(given) == 1
+    given[0].sock.close()
+
+
+def test_who_is_taken_back_is_served_as_before(desk: Desk) -> None:
+    """What came meanwhile is answered, with the same service, and the counts go on."""
+    client = desk.connect(lambda *_: Talker(more=0))
+    assert client.recv(6) == b"hello "
+    [given] = desk.surrendered()
+    client.sendall(b"x")
+    desk.worker.take(given)
+    assert read_all(client) == b"X" + BIG * b"x"
+    client.close()
+    record = desk.closed()
+    assert (record.connection, record.bytes_received) == ("c-1", 1)
+    assert record.bytes_sent == len(b"hello X") + BIG
+
+
+def test_who_is_about_to_end_anyway_stays(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A connection that only waits for the client's end, and a visitor, are not given away."""
+    monkeypatch.setattr(connection, "LINGER_SECONDS", 3600.0)
+
+    class Greeting(Talker):
+        def greeting(self) -> bytes:
+            self.finished = True
+            return b"bye"
+
+    parting = desk.connect(lambda *_: Greeting())
+    assert read_all(parting) == b"bye"
+    visitor = desk.connect(identity="")
+    assert answers(visitor)
+    other = desk.connect()
+    [given] = desk.surrendered()
+    assert given.identity == "c-3"
+    assert answers(visitor)
+    visitor.close()
+    parting.close()
+    assert desk.closed().reason == "finished"
+    desk.worker.take(given)
+    assert answers(other)
+
+
+def test_a_visitor_leaves_no_trace(desk: Desk) -> None:
+    """Its end is no record and no count, but it departs as everybody does."""
+    visitor = desk.connect(identity="")
+    assert answers(visitor)
+    visitor.shutdown(socket.SHUT_WR)
+    assert visitor.recv(1) == b""
+    desk.worker.duty.settle(SECONDS)
+    assert desk.reports.events == []
+    assert desk.worker.counters == Counters()
+    assert desk.departures == [""]
+
+
+def test_a_drain_ends_with_the_last_one_given_away(desk: Desk) -> None:
+    """Who waits for the drain is told, as if it had ended; with others left, not yet."""
+    desk.connect()
+    client = desk.connect()
+    assert answers(client)
+    desk.worker.drain()
+    given = desk.surrendered(1)
+    assert not desk.emptied.is_set()
+    given += desk.surrendered()
+    assert desk.emptied.is_set()
+    assert desk.worker.drained
+    for each in given:
+        each.sock.close()
+
+
+def resumed(
+    desk: Desk, service: Callable[..., Any] = Stream, backlog: bytes = b"", *, done: bool = False
+) -> socket.socket:
+    """Hand over a connection that began in another process; return the client's end."""
+    made, client = desk.connection(service)
+    now = desk.worker._now
+    made.resume(None, now, now, (10, 5), backlog, client_done=done)
+    desk.worker.take(made)
+    return client
+
+
+def test_what_was_half_sent_is_sent_first(desk: Desk) -> None:
+    """Then what the client has sent meanwhile is answered; no byte is missing or twice."""
+    made, client = desk.connection()
+    now = desk.worker._now
+    rest = os.urandom(BIG)
+    made.resume(None, now, now, (10, 5), rest, client_done=False)
+    client.sendall(b"meanwhile")
+    desk.worker.take(made)
+    client.shutdown(socket.SHUT_WR)
+    assert read_all(client) == rest + b"meanwhile"
+    record = desk.closed()
+    assert (record.bytes_received, record.bytes_sent) == (10 + 9, 5 + BIG + 9)
+
+
+@pytest.mark.parametrize("backlog", [b"", b"rest"])
+def test_who_was_half_closed_gets_the_rest_and_the_end(desk: Desk, backlog: bytes) -> None:
+    """The client has said in the other process that it says nothing more."""
+    client = resumed(desk, backlog=backlog, done=True)
+    assert read_all(client) == backlog
+    assert desk.closed().reason == "client"
+
+
+class Said(Talker):
+    """A service that had said all before."""
+
+    def recall(self, memory: object) -> None:
+        self.finished = True
+
+    def respond(self, data: bytes) -> bytes:
+        raise AssertionError("it is asked nothing any more")
+
+
+@pytest.mark.parametrize("backlog", [b"", b"rest"])
+def test_who_had_been_told_all_parts(desk: Desk, backlog: bytes) -> None:
+    """A connection whose service has finished gets what is left of the answer, and our end."""
+    client = resumed(desk, lambda *_: Said(more=0), backlog)
+    assert read_all(client) == backlog
+    client.sendall(b"too late")
+    client.close()
+    assert desk.closed().reason == "finished"
+
+
+def test_who_goes_on_is_not_greeted_again(desk: Desk) -> None:
+    """A service without an end goes on by itself."""
+
+    class Mid(Talker):
+        def recall(self, memory: object) -> None:
+            pass
+
+    client = resumed(desk, lambda *_: Mid(more=2))
+    got = b""
+    while len(got) < len(b"more more "):
+        got += client.recv(100)
+    assert got == b"more more "
+
+
+def test_time_outs_count_from_the_last_byte_of_the_life_before(desk: Desk) -> None:
+    """A client that was silent for long before the restart is not silent for as long again."""
+    made, client = desk.connection(idle_seconds=50.0)
+    now = desk.worker._now
+    made.resume(None, now - 100, now - 60, (10, 5), b"", client_done=False)
+    desk.worker.take(made)
+    assert read_all(client) == b""
+    record = desk.closed()
+    assert (record.reason, record.seconds >= 100) == ("idle", True)

@@ -1,8 +1,11 @@
 """netsrvd.services: what holds for each row of the table"""
 
 import json
+from itertools import zip_longest
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from netsrvd.listeners.contracts import DatagramService, StreamService
 from netsrvd.services import SERVICES
@@ -62,3 +65,37 @@ def test_no_other_service_answers_more_than_was_sent() -> None:
     """The floors above are all that there are."""
     for name in {*SERVICES} - {*ONE_WAY}:
         assert prepared(name).datagrams.reply_floor_bytes == 0
+
+
+@pytest.mark.parametrize("name", SERVICES)
+@given(
+    asked=st.lists(st.binary(min_size=1, max_size=50), max_size=8),
+    taken=st.lists(st.integers(0, 40_000), max_size=8),
+    cuts=st.sets(st.integers(0, 15), max_size=6),
+)
+def test_a_stream_goes_on_in_another_process(
+    name: str, asked: list[bytes], taken: list[int], cuts: set[int]
+) -> None:
+    """Wherever a restart cuts it, what the client gets is byte for byte what it would have got."""
+    assert heard(name, asked, taken, cuts) == heard(name, asked, taken, set())
+
+
+def heard(name: str, asked: list[bytes], taken: list[int], cuts: set[int]) -> bytes:
+    """Return all that a client is sent that asks this and at each step takes so many bytes.
+
+    Before the steps whose numbers are in `cuts` the connection moves to another process.
+    """
+    service = prepared(name)
+    stream = service.stream(ASKER, AT)
+    backlog, received = stream.greeting(), b""
+    for step, (question, count) in enumerate(zip_longest(asked, taken, fillvalue=None)):
+        if step in cuts:
+            successor = service.stream(ASKER, AT)
+            successor.recall(json.loads(json.dumps(stream.memory())))
+            stream = successor
+        if question and (stream.heedless or not backlog):
+            backlog += stream.respond(question)
+        if not backlog and not stream.finished:
+            backlog = stream.more()
+        received, backlog = received + backlog[: count or 0], backlog[count or 0 :]
+    return received + backlog
