@@ -31,5 +31,8 @@ def steps(work: Callable[[], object]) -> int:
 
 def in_proportion(work: Callable[[int], object], size: int = 50) -> bool:
     """Return whether four times the size takes about four times the steps, and not the square."""
+    # The first look at a function is not whole since Python 3.12, which prepares each when it is
+    # seen; and tables that are made once are made.
+    steps(lambda: work(size))
     small, large = (steps(lambda count=count: work(count)) for count in (size, 4 * size))
     return large < 6 * small
