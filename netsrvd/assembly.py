@@ -7,9 +7,11 @@ words of the rooms; sockets are adopted and opened; then come the parts that are
 import itertools
 import os
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Protocol
 
 from netsrvd.admission.access import Access, checked_entry
 from netsrvd.admission.connections import ConnectionGate
@@ -24,21 +26,22 @@ from netsrvd.events.connections import ConnectionsLimited
 from netsrvd.events.log import LogFallback
 from netsrvd.events.sockets import FamilyMissing, Listening, OptionAdjusted
 from netsrvd.listeners.acceptor import Acceptor
+from netsrvd.listeners.connection import Connection, Take
 from netsrvd.listeners.contracts import Report
 from netsrvd.listeners.datagram import Receiver
 from netsrvd.listeners.places import Places
-from netsrvd.listeners.worker import Worker
+from netsrvd.listeners.worker import RuleAgainst, Worker
 from netsrvd.reporting import journal, stderr, syslog
 from netsrvd.reporting.reporter import Log, Reporter
-from netsrvd.services import SERVICES, prepare
-from netsrvd.services.base import Present, Service
+from netsrvd.services import SERVICES, prepare, reader
+from netsrvd.services.base import Handler, Present, Service
 from netsrvd.settings import Endpoint, ListenerSettings, Settings
 from netsrvd.sockets import activation, bind, broadcast, descriptors, options
 from netsrvd.sockets.activation import Passed
 from netsrvd.sockets.bind import Opened
 
 WORDS = Vocabulary(
-    services=SERVICES,
+    service_reader=reader,
     options=options.OPTIONS,
     read_option=options.parse,
     read_access=checked_entry,
@@ -55,6 +58,9 @@ LOG_SOCKETS = {"journal": journal.SOCKET, "syslog": syslog.SOCKET}
 Sockets = dict[Endpoint, list[Opened]]
 Mover = Acceptor | Receiver
 
+Handle = Callable[[Handler, Connection], None]
+"""Takes a connection and what is to handle it, in any thread."""
+
 
 def read_configuration(path: Path | None) -> files.Configuration:
     """Read and check the configuration; raises ConfigError with all its faults."""
@@ -67,6 +73,11 @@ class Services:
 
     by_name: dict[str, Service]
     present: Present
+
+    @property
+    def handled(self) -> bool:
+        """Whether one of them is a handler."""
+        return any(service.handler for service in self.by_name.values())
 
 
 def prepare_services(settings: Settings, present: Present) -> Services:
@@ -128,7 +139,9 @@ def count_places(settings: Settings, sockets: int) -> tuple[int, list[Event]]:
 
     Raises SocketError where there are too few descriptors for any.
     """
-    room = descriptors.room(settings, sockets, worker_count(settings.workers))
+    handled = [each for each in settings.listeners if each.service not in SERVICES]
+    handlers = sum(each.handler_threads * len(each.protocols) for each in handled)
+    room = descriptors.room(settings, sockets, worker_count(settings.workers), handlers)
     if room.connections == room.configured:
         return room.connections, []
     return room.connections, [
@@ -190,26 +203,44 @@ def build_mover(
     report: Report,
     identify: Callable[[], str],
     on_failure: OnFailure,
+    handle: Handle | None = None,
 ) -> Mover:
     """Build what serves the sockets of a listener by one protocol; they are opened into it."""
     if protocol == "udp":
         gate = DatagramGate(listener, own_ports, broadcast.is_broadcast)
         return Receiver(listener, gate, service.datagrams, report, on_failure)
     door = ConnectionGate(listener)
-    return Acceptor(listener, door, service.stream, workers, places, report, identify, on_failure)
+    parts = (workers, places, report, identify, on_failure)
+    return Acceptor(listener, door, service.stream, *parts, taker(service, handle))
+
+
+def taker(service: Service, handle: Handle | None) -> Take | None:
+    """Return what takes the connections of a service instead of the workers, if anything does."""
+    return partial(handle, service.handler) if handle and service.handler else None
 
 
 def update_mover(
-    mover: Mover, listener: ListenerSettings, service: Service, own_ports: frozenset[int]
+    mover: Mover,
+    listener: ListenerSettings,
+    service: Service,
+    own_ports: frozenset[int],
+    handle: Handle | None = None,
 ) -> None:
     """Give what serves a listener its new settings."""
     if isinstance(mover, Acceptor):
-        mover.update(listener, service.stream)
+        mover.update(listener, service.stream, taker(service, handle))
     else:
         mover.update(listener, service.datagrams, own_ports)
 
 
-def update_workers(workers: list[Worker], settings: Settings) -> None:
+class Updated(Protocol):
+    """What has live connections."""
+
+    def update(self, listeners: Mapping[str, tuple[ListenerSettings, RuleAgainst]]) -> None:
+        """Give them new settings, and end those whose peer a rule is against."""
+
+
+def update_workers(workers: Sequence[Updated], settings: Settings) -> None:
     """Give the live connections their new settings, and end those that may no longer be there."""
     by_name = {
         listener.name: (

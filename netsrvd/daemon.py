@@ -102,11 +102,11 @@ class Daemon:
         if self._start.inherited:
             self._take_over(self._start.inherited)
         sockets = sum(len(opened) for opened in self._start.sockets.values())
-        report(Ready(sockets, len(house.workers), monotonic() - self._start.began_at))
+        report(Ready(sockets, len(house.staff.workers), monotonic() - self._start.began_at))
         house.start()
         house.settle()
         if self._start.inherited:  # they may have come in by rules that are no longer in force
-            update_workers(house.workers, self._settings)
+            update_workers(house.staff.all, self._settings)
         self._notifier.ready(self._status())
         self._on_ready()
 

@@ -43,7 +43,7 @@ class Ending:
         self._tell(f"Stopping on {self._reason}", drain_seconds)
         purpose = "restart" if is_followed else "stop"
         house.report(Stopping(self._reason, live, drain_seconds, purpose))
-        house.stop_listening()
+        house.stop_listening(drain_seconds)
         handed = self._hand_over() if is_followed and live else 0
         self._drain(drain_seconds)
         cut = house.stop_workers()

@@ -12,8 +12,6 @@ from netsrvd.assembly import (
     build_reporter,
     own_udp_ports,
     update_mover,
-    update_workers,
-    worker_count,
 )
 from netsrvd.config import changes
 from netsrvd.counters import Counters
@@ -26,14 +24,11 @@ from netsrvd.listeners.connection import Connection
 from netsrvd.listeners.datagram import Receiver
 from netsrvd.listeners.places import Places
 from netsrvd.listeners.visitor import Rounds
-from netsrvd.listeners.worker import Worker
 from netsrvd.reporting.reporter import Port
 from netsrvd.settings import Endpoint, Settings
 from netsrvd.sockets.bind import Opened
+from netsrvd.staff import JOIN_SECONDS, Staff
 from netsrvd.tracebacks import traceback_of
-
-JOIN_SECONDS = 5.0
-"""How long to wait for a thread that was asked to end. None needs so long unless it is stuck."""
 
 MoverKey = tuple[str, str]
 """A listener's name and a protocol."""
@@ -61,10 +56,8 @@ class House:
         self.failures: list[str] = []
         self.reporter = build_reporter(settings, log, self.failed)
         self.report = self.reporter.port()
-        self.workers = [
-            Worker(number, self.reporter.port(), wake, self.failed)
-            for number in range(1, worker_count(settings.workers) + 1)
-        ]
+        self.staff = Staff(settings, self.reporter, wake, self.failed)
+        self.staff.hire(services)
         self._identify = _identities()
         self._places = Places(places)
         self._sockets: Sockets = {}
@@ -87,12 +80,12 @@ class House:
     @property
     def connections(self) -> int:
         """How many TCP connections are live."""
-        return sum(worker.live for worker in self.workers)
+        return self.staff.live
 
     @property
     def drained(self) -> bool:
         """Whether all have ended that were live, or on their way to a worker, at the stop."""
-        return all(worker.drained for worker in self.workers)
+        return self.staff.drained
 
     def seen(self) -> int:
         """Return how often somebody has come: connections and datagrams, served or refused."""
@@ -112,16 +105,16 @@ class House:
 
     def clients(self) -> list[Connection]:
         """Return the connections that are live, to be looked at (any thread)."""
-        return [one for worker in self.workers for one in worker.connections()]
+        return self.staff.connections()
 
     def counters(self) -> Counters:
         """Return the sums of all threads since the start."""
-        parts = (*self._movers.values(), *self.workers)
+        parts = (*self._movers.values(), *self.staff.all)
         return sum((part.counters for part in parts), self._retired)
 
     def duties(self) -> list[Duty]:
         """Return all threads that must make progress, those who take new clients first."""
-        parts = (*self._movers.values(), *self.workers, self.reporter)
+        parts = (*self._movers.values(), *self.staff.all, self.reporter)
         return [part.duty for part in parts]
 
     def is_answering(self) -> bool:
@@ -148,6 +141,8 @@ class House:
         self._services = services
         self.reporter.level = LEVELS[settings.log.level]
         self._places.resize(places)
+        for handlers in self.staff.hire(services):
+            handlers.duty.start()
         kept = dict(self._movers)
         new = self._open(sockets)
         for endpoint in plan.close:  # after that, so that a listener that moves keeps its counts
@@ -156,19 +151,19 @@ class House:
         served = (plan.keep | plan.open).items()
         for key, listener in {(end.listener, end.protocol): each for end, each in served}.items():
             if key in kept:
-                update_mover(kept[key], listener, services.by_name[listener.name], own_ports)
+                service = services.by_name[listener.name]
+                update_mover(kept[key], listener, service, own_ports, self.staff.handle)
         for mover in self._movers.values():
             # Before the workers are told, or a connection that is on its way to one with the old
             # settings would keep them.
             if mover not in new:
                 mover.duty.settle(JOIN_SECONDS)
-        update_workers(self.workers, settings)
+        self.staff.update(settings)
         for mover in new:
             mover.duty.start()
 
     def adopt(self, connections: Iterable[Connection]) -> None:
         """Take up connections that another process let in, before the threads start."""
-        workers = itertools.cycle(self.workers)
         for connection in connections:
             mover = self._movers.get((connection.settings.name, "tcp"))
             if isinstance(mover, Acceptor):
@@ -176,7 +171,7 @@ class House:
             else:  # its listener is gone: it goes on until it ends
                 self._places.take_anyway()
                 connection.departed = self._places.give_back
-                next(workers).take(connection)
+                self.staff.take([connection])
 
     def pause(self) -> None:
         """Leave alone what comes from now on; all that came before has been taken."""
@@ -192,40 +187,33 @@ class House:
 
     def settle(self) -> None:
         """Return when all threads have done what they were asked to do until now."""
-        for part in (*self._movers.values(), *self.workers):
+        for part in (*self._movers.values(), *self.staff.all):
             part.duty.settle(JOIN_SECONDS)
 
     def surrender(self, most: int) -> list[Connection]:
         """Take up to so many live connections, which nobody serves any more, out of the house."""
-        given: list[Connection] = []
-        for worker in self.workers:
-            worker.surrender(most, given)
-            worker.duty.settle(JOIN_SECONDS)
-        return given
+        return self.staff.surrender(most)
 
     def readmit(self, connections: Iterable[Connection]) -> None:
         """Serve connections again that were taken out; returns when they are served."""
-        for connection, worker in zip(connections, itertools.cycle(self.workers), strict=False):
-            worker.take(connection)
-        for worker in self.workers:
-            worker.duty.settle(JOIN_SECONDS)
+        self.staff.take(connections)
+        for each in self.staff.all:
+            each.duty.settle(JOIN_SECONDS)
 
-    def stop_listening(self) -> None:
-        """Take nobody new any more, and have the workers tell when they are empty."""
+    def stop_listening(self, drain_seconds: float) -> None:
+        """Take nobody new any more, and have all tell when the last connection has ended.
+
+        Handlers are told how long they have for that.
+        """
         for mover in self._movers.values():
             mover.stop()
         for mover in self._movers.values():
             mover.duty.join(JOIN_SECONDS)
-        for worker in self.workers:
-            worker.drain()
+        self.staff.drain(drain_seconds)
 
     def stop_workers(self) -> int:
         """Close the connections that are left; return how many they were."""
-        for worker in self.workers:
-            worker.stop()
-        for worker in self.workers:
-            worker.duty.join(JOIN_SECONDS)
-        return sum(worker.cut for worker in self.workers)
+        return self.staff.stop()
 
     def stop_reporting(self) -> None:
         """Write what is still to be written, as far as the log takes it."""
@@ -266,10 +254,11 @@ class House:
                     self._services.by_name[opened.listener.name],
                     own_ports,
                     self._places,
-                    self.workers,
+                    self.staff.workers,
                     self._ports[key],
                     self._identify,
                     self.failed,
+                    self.staff.handle,
                 )
                 built.append(self._movers[key])
             self._movers[key].open(opened.sock)

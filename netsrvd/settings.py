@@ -82,6 +82,8 @@ class ListenerSettings:
     """Bytes a second in answers to the datagrams of all sources; 0 for any number."""
     reply_floor_bytes: int = 0
     """How long the answer to a shorter datagram may be, at least what its service says."""
+    handler_threads: int = 32
+    """Threads that may run its handler at once, if its service is one; others wait."""
     max_flows: int = 4096
     """UDP peers remembered at once for each socket; the oldest leaves when one more comes."""
     idle_seconds: float = 600.0

@@ -40,7 +40,9 @@ class Rule(NamedTuple):
 class Vocabulary:
     """The words that other rooms own: their names and the checks of what is said with them."""
 
-    services: Collection[str]
+    service_reader: Callable[[], Callable[[object], str]]
+    """Is asked once for each configuration. What it returns raises ValueError, whose text says what
+    was expected."""
     options: Collection[str]
     read_option: Callable[[str, object], OptionValue]
     """Raises ValueError, whose text is the whole complaint."""
@@ -86,7 +88,7 @@ def listener_rules(words: Vocabulary) -> tuple[Rule, ...]:
         words.read_access, may_be_empty=True, what="a list of addresses, networks and words"
     )
     return (
-        Rule("service", "service", values.word(words.services)),
+        Rule("service", "service", Kind(words.service_reader(), values.same)),
         Rule(
             "protocols",
             "protocols",
@@ -126,6 +128,7 @@ def listener_rules(words: Vocabulary) -> tuple[Rule, ...]:
         Rule("byte_burst", "byte_burst", values.size(LARGEST_DATAGRAM, TERABYTE)),
         Rule("reply_rate", "reply_rate", values.size(0, TERABYTE)),
         Rule("reply_floor", "reply_floor_bytes", values.size(0, LARGEST_DATAGRAM)),
+        Rule("handler_threads", "handler_threads", values.integer(1, 1000)),
         Rule("max_flows", "max_flows", values.integer(1, 1_000_000)),
         Rule("idle_timeout", "idle_seconds", values.duration(0, YEAR)),
         Rule("write_timeout", "write_seconds", values.duration(0, YEAR)),

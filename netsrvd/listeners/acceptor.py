@@ -14,7 +14,7 @@ from netsrvd.events.connections import AcceptRecovered, AcceptTrouble
 from netsrvd.listeners import visitor
 from netsrvd.listeners.accept_errors import CAPACITY_ERRORS, DESCRIPTOR_ERRORS, PEER_ERRORS
 from netsrvd.listeners.capacity import Capacity
-from netsrvd.listeners.connection import Connection
+from netsrvd.listeners.connection import Connection, Take
 from netsrvd.listeners.contracts import ConnectionGate, Refusal, Report, StreamFactory
 from netsrvd.listeners.lobby import Lobby
 from netsrvd.listeners.places import Places
@@ -39,8 +39,8 @@ class Acceptor:
     """
 
     __slots__ = (
-        *("_capacity", "_duty", "_gate", "_identify", "_lobby", "_paused", "_places"),
-        *("_refusals", "_report", "_reserve", "_service", "_settings", "_sockets", "_stopping"),
+        *("_capacity", "_duty", "_gate", "_identify", "_lobby", "_paused", "_places", "_refusals"),
+        *("_report", "_reserve", "_service", "_settings", "_sockets", "_stopping", "_take_over"),
         *("_taking", "_trouble", "_troubled", "_visitor", "_watch", "_workers", "counters"),
     )
 
@@ -54,12 +54,13 @@ class Acceptor:
         report: Report,
         identify: Callable[[], str],
         on_failure: OnFailure,
+        take: Take | None = None,
     ) -> None:
         self.counters = Counters()
         self._settings = settings
         self._gate = gate
         self._service = service
-        self._workers = cycle(workers)
+        self._workers, self._take_over = cycle(workers), take
         self._places = places
         self._report = report
         self._identify = identify
@@ -113,8 +114,11 @@ class Acceptor:
         """Ask the thread to leave what comes in the kernel's queue, or to take it again."""
         self._duty.mailbox.post(setattr, self, "_paused", paused)
 
-    def update(self, settings: ListenerSettings, service: StreamFactory) -> None:
+    def update(
+        self, settings: ListenerSettings, service: StreamFactory, take: Take | None = None
+    ) -> None:
         """Give the thread new settings, for the connections to come."""
+        self._duty.mailbox.post(setattr, self, "_take_over", take)
         self._duty.mailbox.post(self._update, settings, service)
 
     def adopt(self, connection: Connection) -> None:
@@ -276,7 +280,7 @@ class Acceptor:
         )
         self.counters.accepted += 1
         self._report(connection.accepted())
-        next(self._workers).take(connection)
+        (self._take_over or next(self._workers).take)(connection)
 
     def _dismiss(
         self, sock: socket.socket, peer: Peer, why: Refusal | None, now: float, proxy: Peer | None

@@ -178,7 +178,7 @@ class Connection:
             *proxy_fields(self.proxy),
         )
 
-    def service_failed(self, error: Exception) -> ServiceFailed:
+    def service_failed(self, error: BaseException) -> ServiceFailed:
         """Return the record of a bug in its service."""
         text = traceback_of(error)
         names = self.settings.name, self.settings.service
@@ -193,3 +193,7 @@ class Connection:
         else:
             limit, reason = self.settings.write_seconds, "write"
         return reason if limit and now - self.active_at >= limit else ""
+
+
+Take = Callable[[Connection], None]
+"""Takes a connection over from an acceptor, in any thread."""

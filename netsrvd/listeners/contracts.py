@@ -65,6 +65,10 @@ StreamFactory = Callable[[Client, float], StreamService]
 """Is given the time, too, in seconds since 1970."""
 
 
+Handler = Callable[[Any], Any]
+"""Code of the administrator's, called with a connection or a datagram in a thread of its own."""
+
+
 class DatagramService(Protocol):
     """The service of a listener's datagrams."""
 

@@ -1,6 +1,6 @@
 """The services by name: which module has each. A module is imported when its service is used."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from types import MappingProxyType
 
@@ -21,11 +21,41 @@ SERVICES: Mapping[str, str] = MappingProxyType(
 )
 
 
+def reader() -> Callable[[object], str]:
+    """Return what checks the name of a service or of a handler.
+
+    It raises ValueError, whose text says what was expected. Installed packages are asked for names
+    at most once, and only for one that is none of ours.
+    """
+    found: list[dict[str, str]] = []
+
+    def read(value: object) -> str:
+        if isinstance(value, str) and value in SERVICES:
+            return value
+        from netsrvd.services import handler  # noqa: PLC0415 - most configurations name none
+
+        def entry_points() -> dict[str, str]:
+            if not found:
+                found.append(handler.entry_points())
+            return found[0]
+
+        if isinstance(value, str) and (handler.is_path(value) or value in entry_points()):
+            return value
+        known = ", ".join(f'"{each}"' for each in (*SERVICES, *entry_points()))
+        raise ValueError(f'one of {known}, or a handler as "{handler.FORM}"')
+
+    return read
+
+
 def prepare(name: str, wishes: Wishes, present: Present) -> Service:
     """Return a service as a listener wishes it; the files that it needs are read now.
 
     Raises OSError or ValueError where these cannot be used.
     """
+    if name not in SERVICES:
+        from netsrvd.services import handler  # noqa: PLC0415 - as above
+
+        return handler.prepare(name)
     module = import_module(f"{__name__}.{SERVICES[name]}")
     service: Service = module.prepare(wishes, present)
     return service

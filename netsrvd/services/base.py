@@ -1,7 +1,7 @@
 """What services have in common: each is these classes with a few words changed."""
 
 from collections.abc import Callable, Sequence
-from typing import ClassVar, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 Memory = int | str | list[int] | list[str] | None
 """What a service must remember beyond a restart, in types that JSON knows."""
@@ -106,11 +106,19 @@ class Datagrams:
         return None
 
 
+Handler = Callable[[Any], Any]
+"""Code of the administrator's: called with a connection or a datagram, in a thread of its own."""
+
+
 class Service(NamedTuple):
-    """A service as a listener uses it: what is made for each connection, and for all datagrams."""
+    """A service as a listener uses it: what is made for each connection, and for all datagrams.
+
+    Where there is a handler, it takes the place of both.
+    """
 
     stream: Callable[[Client, float], Stream]
     datagrams: Datagrams
+    handler: Handler | None = None
 
 
 Words = Callable[[Client, float], bytes | None]

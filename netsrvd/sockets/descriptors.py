@@ -17,6 +17,9 @@ opens beside it.
 KEPT_PER_WORKER = 2
 """Its mailbox and its epoll."""
 
+KEPT_PER_HANDLER = 2
+"""The mailbox of its thread, and a socket that is kept until the handler returns."""
+
 
 @dataclass(frozen=True, slots=True)
 class Room:
@@ -33,14 +36,16 @@ def raise_limit() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-def room(settings: Settings, sockets: int, workers: int) -> Room:
-    """Return how many connections may be live at once beside so many sockets and workers.
+def room(settings: Settings, sockets: int, workers: int, handlers: int) -> Room:
+    """Return how many connections may be live at once beside so many sockets, workers and
+    threads of handlers.
 
     Each takes a descriptor, and the limit on those (RLIMIT_NOFILE) is never reached. Raises
     SocketError where not even one is left.
     """
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     kept = KEPT + KEPT_PER_SOCKET * sockets + KEPT_PER_WORKER * workers
+    kept += KEPT_PER_HANDLER * handlers
     of_listeners = sum(each.max_connections for each in settings.listeners)
     configured = min(settings.max_connections or of_listeners, of_listeners)
     if hard == resource.RLIM_INFINITY:

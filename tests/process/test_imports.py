@@ -28,13 +28,15 @@ PUBLIC = {
 OURS = {
     *("addresses", "admission", "assembly", "cli", "commands", "config", "counters", "daemon"),
     *("detach", "duty", "ending", "errors", "events", "house", "linux", "listeners", "reporting"),
-    *("services", "settings", "sockets", "tracebacks", "units"),
+    *("services", "settings", "sockets", "staff", "tracebacks", "units"),
 }
 """Rooms and words; no hand-over, and of services and events only what is used."""
 
 NOT_OURS = {
     *("netsrvd.services.chargen", "netsrvd.services.discard", "netsrvd.events.handover"),
     *("netsrvd.sockets.store", "netsrvd.sockets.states", "netsrvd.linux.memfd"),
+    *("netsrvd.services.handler", "netsrvd.listeners.handlers", "netsrvd.listeners.crew"),
+    *("netsrvd.listeners.handled", "netsrvd.events.handlers"),
     *("netsrvd.commands.check", "netsrvd.commands.sockopts"),
 }
 

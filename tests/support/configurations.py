@@ -66,6 +66,7 @@ def listeners(name: str) -> st.SearchStrategy[ListenerSettings]:
         byte_rate=st.integers(0, 1 << 40),
         byte_burst=st.integers(1 << 16, 1 << 40),
         reply_rate=st.integers(0, 1 << 40),
+        handler_threads=st.integers(1, 1000),
         max_flows=st.integers(1, 10**6),
         idle_seconds=DURATIONS,
         write_seconds=DURATIONS,

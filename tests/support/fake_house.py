@@ -17,7 +17,7 @@ class FakeHouse:
         self.report = Reports()
         self.reporter = SimpleNamespace(lost=5)
         self.failures: list[str] = []
-        self.workers = [object()]
+        self.staff = SimpleNamespace(workers=[object()], all=())
         self.adopted: set[tuple[str, str]] = set()
         self.connections = self.flows = 0
         self.all_duties = [SimpleNamespace(pulse=0, ping=self.pinged)]
@@ -85,7 +85,7 @@ class FakeHouse:
         self.steps.append("readmit")
         self.connections += len(connections)
 
-    def stop_listening(self) -> None:
+    def stop_listening(self, drain_seconds: float) -> None:
         self.steps.append("stop listening")
 
     def stop_workers(self) -> int:

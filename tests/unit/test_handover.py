@@ -263,7 +263,8 @@ def test_a_service_that_cannot_go_on_ends_its_connections_alone(
     assert inherited.lost == 0
     failed = [note for note in inherited.notes if isinstance(note, ServiceFailed)]
     closed = [note for note in inherited.notes if isinstance(note, Closed)]
-    assert {note.error for note in failed} == {"ArithmeticError('a bug')", "KeyError('gone')"}
+    gone = "there is no service gone, and no package has a handler of that name"
+    assert {note.error for note in failed} == {"ArithmeticError('a bug')", f"ValueError('{gone}')"}
     assert {(note.connection, note.reason) for note in closed} == {
         *(("a-1", "error"), ("a-3", "error")),
     }

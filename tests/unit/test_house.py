@@ -146,7 +146,7 @@ def test_a_stop_asks_all_before_it_waits_for_any(site: Site) -> None:
     """Nobody new is taken; then the workers are asked to tell when they are empty."""
     site.house.start()
     site.steps.clear()
-    site.house.stop_listening()
+    site.house.stop_listening(0.0)
     assert site.steps == ["stop one", "stop two", "join one", "join two"]
     assert site.house.stop_workers() == 0
     assert site.woken
@@ -212,8 +212,8 @@ def test_a_listener_that_moves_keeps_its_thread(site: Site) -> None:
 
 def test_sums_are_those_of_all_threads(site: Site) -> None:
     """The status line counts every thread."""
-    site.house.workers[0].counters.bytes_sent = 3
-    site.house.workers[1].counters.bytes_sent = 4
+    site.house.staff.workers[0].counters.bytes_sent = 3
+    site.house.staff.workers[1].counters.bytes_sent = 4
     assert site.house.counters() == Counters(accepted=2, bytes_sent=7)
     assert (site.house.connections, site.house.flows) == (0, 0)
 
@@ -297,7 +297,7 @@ def test_whose_listener_is_gone_goes_on(site: Site, clients: Clients) -> None:
     site.house.adopt([clients.connection("old") for _ in range(3)])
     site.house.start()
     assert clients.answered() == [True] * 3
-    assert [worker.live for worker in site.house.workers] == [2, 1]
+    assert [worker.live for worker in site.house.staff.workers] == [2, 1]
     assert not site.house._places.take()
     for far in clients.far:
         far.close()
@@ -324,7 +324,7 @@ def test_who_is_readmitted_is_drained(site: Site, clients: Clients) -> None:
     site.house.adopt([clients.connection("old") for _ in range(3)])
     site.house.start()
     assert clients.answered() == [True] * 3
-    site.house.stop_listening()
+    site.house.stop_listening(0.0)
     given = site.house.surrender(10)
     assert site.house.drained
     site.house.readmit(given)
@@ -352,7 +352,7 @@ def test_what_was_seen_is_who_came(site: Site) -> None:
     one, two = site.house._movers.values()
     one.counters, two.counters = Counters(accepted=1, refused=2), Counters(datagrams_received=4)
     assert site.house.seen() == 7
-    site.house.workers[0].counters.closed = 9
+    site.house.staff.workers[0].counters.closed = 9
     assert site.house.seen() == 7
 
 

@@ -1,6 +1,7 @@
 """A house that runs, and gets a new configuration."""
 
 import socket
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
 
@@ -8,12 +9,13 @@ import pytest
 
 from netsrvd import assembly
 from netsrvd.config import changes
+from netsrvd.events.connections import Closed, ServiceFailed
 from netsrvd.events.sockets import ListeningEnded
 from netsrvd.house import House
 from netsrvd.services.base import Present
 from netsrvd.settings import ListenerSettings, Settings
 from tests.support.logs import FakeLog
-from tests.support.patience import eventually
+from tests.support.patience import SECONDS, eventually
 from tests.support.peers import connect, datagrams, echoed
 from tests.support.serving import listener
 
@@ -70,7 +72,7 @@ def running(log: FakeLog, ports: tuple[int, int]) -> Iterator[Reloading]:
     """A house with the listener `one` on the first port."""
     made = Reloading(on_loopback("one", ports[0]))
     yield made
-    made.house.stop_listening()
+    made.house.stop_listening(0.0)
     made.house.stop_workers()
     made.house.stop_reporting()
 
@@ -99,6 +101,51 @@ def test_a_new_listener_is_served_and_an_old_one_closed(
     eventually(lambda: [each.message_id for each in log.taken].count(ended) == 2, "both are told")
     eventually(lambda: running.house.counters().datagrams_received == 2)
     assert running.house.counters().accepted == 2
+
+
+def test_a_handler_comes_and_goes(running: Reloading, log: FakeLog, ports: tuple[int, int]) -> None:
+    """A listener that gets a handler by a reload serves new connections by it, and keeps the old
+    ones; its threads begin with the first, and end with the reload that has no use for it.
+    """
+    address = ("127.0.0.1", ports[0])
+    handled = on_loopback("one", ports[0], service="python:tests.support.handlers:upper")
+    with connect(address) as old:
+        assert echoed(old)
+        running.reload(handled)
+        assert running.house.staff.handlers.live == 0
+        with connect(address) as new:
+            new.sendall(b"hello")
+            assert new.recv(5) == b"HELLO"
+            assert len(running.house.clients()) == running.house.connections == 2
+            running.reload(on_loopback("one", ports[0]))
+            new.sendall(b"still")
+            assert new.recv(5) == b"STILL"
+            with connect(address) as third:
+                assert echoed(third)
+        assert echoed(old)
+    running.house.staff.handlers.duty.settle(SECONDS)
+    running.reload(on_loopback("one", ports[0]))
+    running.house.staff.handlers.duty.settle(SECONDS)
+    assert not [each for each in threading.enumerate() if each.name.startswith("handler one")]
+    closed = Closed.MESSAGE_ID
+    eventually(lambda: [each.message_id for each in log.taken].count(closed) == 3, "all are told")
+    assert running.house.counters().closed == 3
+    assert running.house.counters().bytes_sent == 5 * 5
+
+
+def test_a_handler_fails_for_one_client(
+    running: Reloading, log: FakeLog, ports: tuple[int, int]
+) -> None:
+    """Its connection ends, its traceback is in the log, and the next client is served."""
+    address = ("127.0.0.1", ports[0])
+    running.reload(on_loopback("one", ports[0], service="python:tests.support.handlers:fail"))
+    for said in (b"one", b"two"):
+        with connect(address) as client:
+            client.sendall(said)
+            assert client.recv(1) == b""
+    failed = ServiceFailed.MESSAGE_ID
+    eventually(lambda: [each.message_id for each in log.taken].count(failed) == 2, "both are told")
+    assert any("raise ValueError(connection.recv())" in each.traceback() for each in log.taken)
 
 
 def test_new_settings_reach_every_thread(running: Reloading, ports: tuple[int, int]) -> None:

@@ -74,8 +74,9 @@ def housed(journal: LogDaemon, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hous
             services = assembly.prepare_services(settings, Present())
             house = House(settings, sockets, services, 10_000, "journal", lambda: None)
             house.start()
-            for stop in (house.stop_reporting, house.stop_workers, house.stop_listening):
+            for stop in (house.stop_reporting, house.stop_workers):
                 stack.callback(stop)
+            stack.callback(house.stop_listening, 0.0)
             [[opened]] = sockets.values()
             return house, opened.address()
 
@@ -147,7 +148,7 @@ def test_a_hung_journal_does_not_keep_from_stopping(journal: LogDaemon, housed: 
     with journal:
         fill(journal)
         visit(address, 100)
-        house.stop_listening()
+        house.stop_listening(0.0)
         house.stop_workers()
         began = time.monotonic()
         house.stop_reporting()

@@ -49,7 +49,7 @@ def house(log: FakeLog, monkeypatch: pytest.MonkeyPatch) -> Iterator[House]:
     built = House(settings, sockets, services, 10_000, "stderr", lambda: None)
     built.start()
     yield built
-    built.stop_listening()
+    built.stop_listening(0.0)
     built.stop_workers()
     built.stop_reporting()
 
@@ -142,7 +142,7 @@ def test_the_end_leaves_nothing(log: FakeLog, monkeypatch: pytest.MonkeyPatch) -
             clients[-1].sendto(b"hello", address)
             assert clients[-1].recv(10) == b"hello"
     assert (house.connections, house.flows) == (2, 2)
-    house.stop_listening()
+    house.stop_listening(0.0)
     assert house.stop_workers() == 2
     house.stop_reporting()
     for client in clients:

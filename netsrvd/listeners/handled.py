@@ -1,0 +1,211 @@
+"""A connection as a handler sees it: blocking calls, in a thread of their own."""
+
+import select
+import socket
+from contextlib import suppress
+from math import inf
+from time import monotonic
+from typing import ClassVar
+
+from netsrvd.listeners.connection import Connection
+from netsrvd.listeners.contracts import Handler
+from netsrvd.listeners.crew import Job
+from netsrvd.listeners.trouble import named
+from netsrvd.listeners.worker import RECEIVE_BYTES, RESET_AT_CLOSE, RESET_ERRORS
+
+REASONS = {
+    "idle": "it was silent for idle_timeout",
+    "write": "the client took nothing for write_timeout",
+    "drain": "the daemon stops",
+    "access": "the client may no longer come in",
+    "finished": "the handler has returned",
+}
+"""Why a connection can be ended under its handler, in the words of the exception."""
+
+
+class Handling:
+    """One connection, and the handler that has it.
+
+    The handler's thread owns the connection from `work()` until that returns. Whoever looks after
+    it reads figures a moment old, and ends it by `end()`, which makes the blocking calls return.
+    """
+
+    __slots__ = (
+        "_handler",
+        "connection",
+        "cut_at",
+        "detail",
+        "ended_at",
+        "job",
+        "raised",
+        "reason",
+    )
+
+    def __init__(self, connection: Connection, handler: Handler) -> None:
+        self.connection = connection
+        self._handler = handler
+        self.job: Job
+        """What the crew was given for it."""
+        self.reason = self.detail = ""
+        """Why it was ended before the handler returned."""
+        self.ended_at = inf
+        self.cut_at = inf
+        """When it will be ended at the latest, because the daemon stops."""
+        self.raised: OSError | None = None
+        """What the handler was told by."""
+
+    def work(self) -> BaseException | None:
+        """Run the handler, then let the client have all that was said; return what it raised."""
+        self.connection.active_at = monotonic()
+        try:
+            self._handler(Conversation(self))
+            self._part()
+        except BaseException as error:  # noqa: BLE001 - also SystemExit: it ends one connection
+            return None if error is self.raised else describable(error)
+        return None
+
+    def end(self, reason: str, now: float, detail: str = "") -> None:
+        """End the connection for its client; the next call of the handler raises."""
+        self.reason, self.detail, self.ended_at = reason, detail, now
+        with suppress(OSError):  # the client has ended it already, which the handler sees as well
+            self.connection.sock.shutdown(socket.SHUT_RDWR)
+
+    def check(self) -> None:
+        """Raise what tells the handler that its connection has ended."""
+        if not self.reason:
+            return
+        if self.raised is None:
+            kind = TimeoutError if self.reason in ("idle", "write") else ConnectionAbortedError
+            why = REASONS.get(self.reason, self.reason)
+            self.raised = kind(f"the connection has ended: {why}")
+        raise self.raised
+
+    def broke(self, error: OSError) -> OSError:
+        """Take note of a network error; return what the handler is told by."""
+        self.check()
+        reset = error.errno in RESET_ERRORS
+        self.reason, self.detail = "reset" if reset else "network", "" if reset else named(error)
+        self.ended_at = monotonic()
+        self.raised = error
+        return error
+
+    def finish(self, error: BaseException | None) -> None:
+        """Take note that the handler has returned or failed; later calls of it raise."""
+        self.detail = self.detail or (repr(error) if error else "")
+        ended = "client" if self.connection.client_done else "finished"
+        self.reason = self.reason or ("error" if error else ended)
+
+    def close(self) -> None:
+        """Close the socket, once the handler has returned."""
+        sock = self.connection.sock
+        if self.reason == "write":
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_AT_CLOSE)
+        sock.close()
+
+    def _part(self) -> None:
+        """Say that all was said, and throw away what still comes until the client's end."""
+        connection = self.connection
+        if self.reason or connection.client_done:
+            return
+        try:
+            connection.part(monotonic())
+            while data := connection.sock.recv(RECEIVE_BYTES):
+                connection.bytes_received += len(data)
+        except OSError as error:
+            self.broke(error)
+
+
+class Conversation:
+    """A TCP connection, for its handler: it ends when the handler returns.
+
+    `recv` and `send` raise TimeoutError at the listener's time-outs, ConnectionError or another
+    OSError when the connection has ended otherwise; so does each later call. To let these
+    exceptions through is right: they are no failure of the handler's.
+    """
+
+    __slots__ = ("_handling",)
+    protocol: ClassVar[str] = "tcp"
+
+    def __init__(self, handling: Handling) -> None:
+        self._handling = handling
+
+    @property
+    def peer(self) -> tuple[str, int]:
+        """The client's address and port."""
+        return self._handling.connection.peer
+
+    @property
+    def local(self) -> tuple[str, int]:
+        """The address and port of ours that it connected to."""
+        return self._handling.connection.local
+
+    @property
+    def listener(self) -> str:
+        """The name of the listener that took the connection."""
+        return self._handling.connection.settings.name
+
+    @property
+    def deadline(self) -> float:
+        """When the connection is ended unless something is received or sent until then.
+
+        In seconds, of the clock that `time.monotonic()` reads; infinite if that is never.
+        """
+        connection, now = self._handling.connection, self._handling.cut_at
+        limit = connection.settings.idle_seconds
+        return min(now, connection.active_at + limit if limit else inf)
+
+    def recv(self, max_bytes: int = RECEIVE_BYTES) -> bytes:
+        """Wait for the client and return what it sent, at most so many bytes; b"" at its end."""
+        handling = self._handling
+        handling.check()
+        connection = handling.connection
+        try:
+            data = connection.sock.recv(max_bytes)
+        except OSError as error:
+            raise handling.broke(error) from None
+        handling.check()
+        connection.active_at = monotonic()
+        connection.bytes_received += len(data)
+        if not data and max_bytes:
+            connection.client_done = True
+        return data
+
+    def send(self, data: bytes | bytearray | memoryview) -> None:
+        """Send all of `data`; returns when the kernel has taken it."""
+        self._handling.check()
+        connection = self._handling.connection
+        connection.active_at = monotonic()
+        connection.backlog = memoryview(data).cast("B")
+        try:
+            self._send(connection)
+        finally:
+            connection.backlog = None
+
+    def _send(self, connection: Connection) -> None:
+        handling, room = self._handling, select.poll()
+        room.register(connection.sock, select.POLLOUT)
+        while connection.backlog:
+            try:
+                # It does not wait in there, or nobody would see that the client takes something.
+                sent = connection.sock.send(connection.backlog, socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                room.poll()
+                handling.check()
+                continue
+            except OSError as error:
+                raise handling.broke(error) from None
+            connection.active_at = monotonic()
+            connection.bytes_sent += sent
+            connection.backlog = connection.backlog[sent:]
+        handling.check()
+
+
+def describable(error: BaseException) -> BaseException:
+    """Return an exception, or another in its place if its own code fails to describe it."""
+    try:
+        repr(error)
+    except BaseException:  # noqa: BLE001 - whatever that code does, too
+        return RuntimeError(f"{type(error).__name__}, whose repr() fails").with_traceback(
+            error.__traceback__
+        )
+    return error
