@@ -4,6 +4,7 @@ import argparse
 import importlib
 import os
 import signal
+import stat
 import sys
 from pathlib import Path
 from time import monotonic
@@ -51,6 +52,18 @@ def _open_standard_streams() -> None:
         if getattr(sys, name) is None:
             os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free: this one
             setattr(sys, name, os.fdopen(number, mode, closefd=False))
+    if stat.S_ISSOCK(os.fstat(1).st_mode) or stat.S_ISSOCK(os.fstat(2).st_mode):
+        _hide_from_client()
+
+
+def _hide_from_client() -> None:
+    """Have errors go to the log, not to a client: inetd makes its socket all three descriptors."""
+    from netsrvd.sockets import inetd  # noqa: PLC0415 - for those alone who have sockets there
+
+    if inetd.hide_from_client():
+        from netsrvd.reporting.stand_in import StandIn  # noqa: PLC0415
+
+        sys.stderr = StandIn()
 
 
 def parser() -> argparse.ArgumentParser:
@@ -74,6 +87,10 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument(
         "--pid-file", type=Path, metavar="FILE", help="with --detach: hold FILE locked, PID inside"
     )
+    run.add_argument(
+        "--inetd", action="store_true", help="serve the connection on standard input, and end"
+    )
+    run.add_argument("--listener", metavar="NAME", help="with --inetd: as this listener would")
     run.add_argument(
         "--log",
         choices=("auto", "journal", "syslog", "stderr"),

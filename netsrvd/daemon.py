@@ -84,7 +84,7 @@ class Daemon:
 
     def run(self) -> int:
         """Serve until a signal or a failure ends it; return the exit status."""
-        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+        block_signals()
         descriptors.raise_limit()
         try:
             self._begin()
@@ -126,7 +126,7 @@ class Daemon:
     def _watch(self) -> str:
         """Wait for work until there is a reason to end; return its name."""
         while True:
-            received = _wait(self._patience())
+            received = wait_signal(self._patience())
             if self._house.failures:
                 return FAILURE
             if received in STOPS:
@@ -203,7 +203,7 @@ class Daemon:
         """Stop in order; return the exit status."""
         house = self._house
         self._askers.close()
-        ending = Ending(house, self._notifier, _wait, reason)
+        ending = Ending(house, self._notifier, wait_signal, reason)
         ending.end(
             0.0 if house.failures else self._settings.drain_seconds,
             monotonic() - self._start.began_at,
@@ -236,12 +236,17 @@ class Daemon:
         )
 
 
+def block_signals() -> None:
+    """Have signals wait for `wait_signal`; threads that are started later inherit that."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+
+
 def wake_main() -> None:
     """Make the main thread look around (any thread)."""
     os.kill(os.getpid(), WAKE)
 
 
-def _wait(seconds: float) -> int | None:
+def wait_signal(seconds: float) -> int | None:
     """Return the next signal, None if none came in time."""
     received = signal.sigtimedwait(SIGNALS, max(0.0, seconds))
     return received.si_signo if received else None

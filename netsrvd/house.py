@@ -58,7 +58,7 @@ class House:
         self.report = self.reporter.port()
         self.staff = Staff(settings, self.reporter, wake, self.failed)
         self.staff.hire(services)
-        self._identify = _identities()
+        self.identify = _identities()
         self._places = Places(places)
         self._sockets: Sockets = {}
         self._movers: dict[MoverKey, Mover] = {}
@@ -256,7 +256,7 @@ class House:
                     self._places,
                     self.staff.workers,
                     self._ports[key],
-                    self._identify,
+                    self.identify,
                     self.failed,
                     self.staff.handle,
                 )

@@ -17,6 +17,12 @@ def run(arguments: argparse.Namespace) -> int:
 
     Whatever fails, fails here: with its reason on the caller's terminal and nothing left open.
     """
+    if arguments.inetd:
+        from netsrvd.commands import inetd  # noqa: PLC0415 - a daemon has no use for it
+
+        return inetd.run(arguments)
+    if arguments.listener:
+        raise UsageError("--listener goes with --inetd; otherwise all listeners are served")
     if arguments.pid_file and not arguments.detach:
         raise UsageError("--pid-file goes with --detach; a service manager needs none")
     passed, stored = activation.passed()

@@ -17,6 +17,24 @@ class Starting(Event):
         return f"netsrvd {self.version} starting, Python {self.python}, PID {self.pid}"
 
 
+class NotServed(Event):
+    """A connection that inetd or the like passed cannot be served, or not to its end; the client
+    sees it close.
+
+    The text is what would otherwise stand on the terminal: mend the configuration or the command
+    line that inetd has. `netsrvd check` shows all faults of the configuration.
+    """
+
+    __slots__ = ()
+    MESSAGE_ID = "b5d4949e6b9b483088199768c0e2c82b"
+    PRIORITY = ERROR
+    SUBJECT = "A connection that inetd passed is not served"
+    error: str
+
+    def text(self) -> str:
+        return f"not served: {one_line(self.error)}"
+
+
 class Ready(Event):
     """The daemon serves. Each listening socket was named in a record of its own before."""
 

@@ -41,7 +41,8 @@ WORDS = len(ROWS) - 1
 USERS = {
     "socket": {
         *("addresses", "admission.access", "detach", "linux.mmsg", "sockets.broadcast"),
-        *("sockets.activation", "sockets.bind", "sockets.option_table", "sockets.options"),
+        *("sockets.activation", "sockets.bind", "sockets.inetd", "sockets.option_table"),
+        *("sockets.options", "commands.inetd", "listeners.guest"),
         *("listeners.acceptor", "listeners.connection", "listeners.datagram", "listeners.drops"),
         *("listeners.handled", "listeners.inlet", "listeners.lobby", "listeners.proxy"),
         *("listeners.visitor", "listeners.watch", "listeners.worker"),

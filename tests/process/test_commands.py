@@ -59,11 +59,13 @@ def command(tmp_path: Path) -> Command:
 CASES = [
     Case("--version", 0, (f"netsrvd {netsrvd.__version__}",)),
     Case("--help", 0, ("run", "check", "explain", "sockopts")),
-    Case("run --help", 0, ("--detach", "--pid-file", "--log")),
+    Case("run --help", 0, ("--detach", "--pid-file", "--inetd", "--listener", "--log")),
     Case("", 64, stderr=("usage: netsrvd", "COMMAND")),
     Case("walk", 64, stderr=("'walk'", "'run'", "'check'", "'explain'", "'sockopts'")),
     Case("run --fast", 64, stderr=("usage: netsrvd", "--fast")),
     Case("run --log paper", 64, stderr=("'paper'", "auto", "stderr")),
+    Case("run --inetd", 64, stderr=("standard input is no socket", "xinetd", "Accept=yes")),
+    Case("run --listener echo", 64, stderr=("--listener goes with --inetd",)),
     Case("run --pid-file pid", 64, stderr=("--pid-file goes with --detach",)),
     Case("check -c {FILE}", 0, ("drain_timeout = ", "# default", 'listener.echo.service = "echo"')),
     Case(

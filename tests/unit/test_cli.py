@@ -43,6 +43,8 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> list[SimpleNamespace]:
         ("run -c a.toml", {"config": Path("a.toml")}),
         ("run --config a.toml --log syslog", {"config": Path("a.toml"), "log": "syslog"}),
         ("run --detach --pid-file p", {"detach": True, "pid_file": Path("p")}),
+        ("run --inetd --listener lab", {"inetd": True, "listener": "lab"}),
+        ("run", {"inetd": False, "listener": None}),
         ("check", {"config": None}),
         ("check -c a.toml", {"config": Path("a.toml")}),
         ("explain a ::1", {"listener": "a", "address": "::1", "udp": False}),

@@ -43,7 +43,7 @@ class Stage:
         patch.setattr(daemon, "Notifier", lambda: self.notifier)
         patch.setattr(daemon, "Askers", lambda: self.askers)
         patch.setattr(daemon, "answer", self.answer)
-        patch.setattr(daemon, "_wait", self.wait)
+        patch.setattr(daemon, "wait_signal", self.wait)
         notes: list[Event] = [FamilyMissing("a", "tcp", "IPv6")]
         services = prepare_services(Settings(), Present())
         start = Start(Settings(), self.config, {}, services, 9, notes, "x", None, 0.0)
@@ -222,10 +222,10 @@ def test_waking_is_a_signal_to_ourselves() -> None:
     """Any thread can make the main thread look around; none within the time is None."""
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, daemon.SIGNALS)
     try:
-        assert daemon._wait(0) is None
+        assert daemon.wait_signal(0) is None
         daemon.wake_main()
-        assert daemon._wait(10) == WAKE
-        assert daemon._wait(-1) is None
+        assert daemon.wait_signal(10) == WAKE
+        assert daemon.wait_signal(-1) is None
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
@@ -302,7 +302,7 @@ class Clock:
 def clock(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> Clock:
     made = Clock(stage)
     monkeypatch.setattr(daemon, "monotonic", lambda: made.now)
-    monkeypatch.setattr(daemon, "_wait", made.wait)
+    monkeypatch.setattr(daemon, "wait_signal", made.wait)
     stage.daemon._settings = Settings(idle_exit_seconds=8.0)
     stage.daemon._busy_at = made.now
     return made

@@ -25,6 +25,9 @@ complete -c netsrvd -n $command -s c -l config -rF -d 'read this file and conf.d
 complete -c netsrvd -n $run -l detach -d 'leave the terminal'
 complete -c netsrvd -n $run -l pid-file -rF -d 'with --detach: hold this file locked'
 complete -c netsrvd -n $run -l log -x -a 'auto journal syslog stderr' -d 'where records go'
+complete -c netsrvd -n $run -l inetd -d 'serve the connection on standard input'
+complete -c netsrvd -n $run -l listener -x -a '(__netsrvd_listeners)' \
+    -d 'with --inetd: as this listener would'
 complete -c netsrvd -n $explain -l udp -d 'ask about datagrams'
 complete -c netsrvd -n $explain -a '(__netsrvd_listeners)' -d 'a listener'
 complete -c netsrvd -n $reload -a '(pgrep -x netsrvd)' -d 'a daemon'

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from netsrvd import assembly, detach, handover
-from netsrvd.commands import run
+from netsrvd.commands import inetd, run
 from netsrvd.daemon import Start
 from netsrvd.errors import ConfigError, NetsrvdError, SocketError, UsageError
 from netsrvd.listeners.connection import Inherited
@@ -71,6 +71,7 @@ class Scene:
 
     def run(self, **given: object) -> int:
         usual = {"config": self.config, "detach": False, "pid_file": None, "log": None}
+        usual |= {"inetd": False, "listener": None}
         return run.run(argparse.Namespace(began_at=1.5, **usual | given))
 
 
@@ -157,3 +158,16 @@ def test_a_pid_file_is_for_the_classic_way(scene: Scene) -> None:
     with pytest.raises(UsageError, match="--pid-file goes with --detach"):
         scene.run(pid_file=Path("p"))
     assert "serve" not in scene.steps
+
+
+def test_a_listener_is_for_inetd(scene: Scene) -> None:
+    """A daemon serves all of them; the word alone would be taken for something else."""
+    with pytest.raises(UsageError, match="--listener goes with --inetd"):
+        scene.run(listener="echo")
+
+
+def test_inetd_is_another_way(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is adopted or opened for it."""
+    monkeypatch.setattr(inetd, "run", lambda arguments: 5 if arguments.inetd else 6)
+    assert scene.run(inetd=True) == 5
+    assert scene.steps == []

@@ -1,0 +1,31 @@
+"""Stands in for standard error where that is a client's: what is printed there goes to the log."""
+
+import io
+from contextlib import suppress
+
+from netsrvd.events.life import NotServed
+from netsrvd.reporting import journal, syslog
+from netsrvd.reporting.records import record
+
+
+class StandIn(io.TextIOBase):
+    """A text stream whose lines are records. Without syslog and a journal they are lost."""
+
+    def writable(self) -> bool:
+        """Return that it can be written to."""
+        return True
+
+    def write(self, text: str) -> int:
+        """Write each line of `text` that is not empty; never raises."""
+        for line in filter(str.strip, text.splitlines()):
+            if syslog.SOCKET.exists():
+                _put(syslog.SyslogLog(), line)
+            elif journal.SOCKET.exists():
+                _put(journal.JournalLog(), line)
+        return len(text)
+
+
+def _put(log: syslog.SyslogLog | journal.JournalLog, line: str) -> None:
+    with suppress(OSError):
+        log.write(record(NotServed(line)))
+    log.close()

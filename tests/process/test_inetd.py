@@ -1,0 +1,304 @@
+"""`netsrvd run --inetd`: one connection that somebody else has accepted, served and ended."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from tests.support.detached import Syslog
+from tests.support.patience import SECONDS, eventually
+from tests.support.peers import connect, echoed, exchange
+from tests.support.private import private_files
+from tests.support.run import COMMAND, ENVIRONMENT, PATIENCE, free_port, toml
+
+PLACES = f"{os.environ['PATH']}:/usr/sbin:{Path(sys.prefix) / 'debian/usr/sbin'}"
+"""Where programs are; xinetd is only unpacked, because an installed one is a service that runs."""
+
+
+@pytest.fixture
+def syslog(tmp_path: Path) -> Iterator[Syslog]:
+    """The host's syslog, as far as the programs can see."""
+    syslog = Syslog(tmp_path)
+    yield syslog
+    syslog.go()
+
+
+@pytest.fixture
+def stack() -> Iterator[ExitStack]:
+    with ExitStack() as stack:
+        yield stack
+
+
+class Inetd:
+    """Starts the program as inetd does: its three standard streams are one connection."""
+
+    def __init__(self, folder: Path, stack: ExitStack) -> None:
+        self._folder, self._stack = folder, stack
+        self.config = folder / "netsrvd.toml"
+        self.config.write_text("")
+        self._listening = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+
+    def pair(self) -> tuple[socket.socket, socket.socket]:
+        """Return the two ends of a connection: the client's, and the accepted one."""
+        client = self._stack.enter_context(connect(self._listening.getsockname()))
+        return client, self._stack.enter_context(self._listening.accept()[0])
+
+    def start(
+        self, stream: socket.socket, *arguments: str, stderr: int | None = None
+    ) -> subprocess.Popen[bytes]:
+        """Start the program with a socket as its standard streams."""
+        process = subprocess.Popen(
+            [*private_files(self._folder), COMMAND, "run", "--inetd", *arguments],
+            stdin=stream,
+            stdout=stream,
+            stderr=stream if stderr is None else stderr,
+            env=ENVIRONMENT,
+        )
+        self._stack.callback(process.wait)
+        self._stack.callback(process.kill)
+        return process
+
+    def serve(
+        self, *arguments: str, stderr: int | None = None
+    ) -> tuple[socket.socket, subprocess.Popen[bytes]]:
+        """Start the program for one more client; return the client's end."""
+        client, near = self.pair()
+        process = self.start(near, "-c", str(self.config), *arguments, stderr=stderr)
+        near.close()
+        return client, process
+
+
+@pytest.fixture
+def inetd(tmp_path: Path, stack: ExitStack) -> Inetd:
+    return Inetd(tmp_path, stack)
+
+
+def test_one_connection_is_served_to_its_end(inetd: Inetd, syslog: Syslog) -> None:
+    """Everything comes back, the process ends with 0, and syslog has the two records."""
+    client, process = inetd.serve()
+    data = os.urandom(200_000)
+    assert exchange(client, [data[:70_000], data[70_000:]]) == data
+    assert process.wait(PATIENCE) == 0
+    address = "{}:{}".format(*client.getsockname())
+    assert f" echo: {address} connected to 127.0.0.1:" in syslog.wait(" connected to ")
+    assert "closed: client, " in (closed := syslog.wait(f" echo: {address} closed: "))
+    assert "200000 bytes in, 200000 out" in closed
+    assert not syslog._with("serving echo on")
+
+
+def test_a_listener_can_be_named(inetd: Inetd, syslog: Syslog) -> None:
+    """Its service, access and time-outs hold; without a name they are those of the first."""
+    lab = {"service": "discard", "port": 1024, "idle_timeout": 0.1}
+    inetd.config.write_text(toml({"listener": {"echo": {"service": "chargen"}, "lab": lab}}))
+    client, process = inetd.serve("--listener", "lab")
+    client.sendall(b"x")
+    assert client.recv(1) == b""
+    assert process.wait(PATIENCE) == 0
+    assert "closed: idle" in syslog.wait(" lab: ")
+    first, _ = inetd.serve()
+    assert first.recv(4) == b'!"#$'
+
+
+def test_a_handler_serves(inetd: Inetd, syslog: Syslog) -> None:
+    """A service of the administrator's own as well: in a thread, and to its end."""
+    here = {"service": "python:tests.support.handlers:upper"}
+    inetd.config.write_text(toml({"listener": {"echo": here}}))
+    root = str(Path(__file__).parents[2])
+    client, near = inetd.pair()
+    under = [*private_files(inetd._folder), COMMAND, "run", "--inetd", "-c", inetd.config]
+    environment = ENVIRONMENT | {"PYTHONPATH": root}
+    streams = {"stdin": near, "stdout": near, "stderr": near}
+    with subprocess.Popen(under, env=environment, **streams) as process:  # type: ignore[call-overload]
+        near.close()
+        assert exchange(client, [b"hello"]) == b"HELLO"
+        assert process.wait(PATIENCE) == 0
+    assert "closed: client" in syslog.wait(" closed: ")
+
+
+def test_who_may_not_come_in_is_refused(inetd: Inetd, syslog: Syslog) -> None:
+    """The refusal has its record, the connection is closed, and that is no failure."""
+    inetd.config.write_text(toml({"listener": {"echo": {"deny": "127.0.0.1"}}}))
+    client, process = inetd.serve()
+    assert client.recv(1) == b""
+    assert process.wait(PATIENCE) == 0
+    assert "refused: access: deny" in syslog.wait(" refused: ")
+
+
+def test_a_stop_drains(inetd: Inetd, syslog: Syslog) -> None:
+    """SIGTERM leaves the connection the drain time-out, and then ends it."""
+    inetd.config.write_text("drain_timeout = 0.3")
+    client, process = inetd.serve()
+    assert echoed(client)
+    process.send_signal(signal.SIGTERM)
+    assert echoed(client)
+    assert client.recv(1) == b""
+    assert process.wait(PATIENCE) == 0
+    assert "closed: drain" in syslog.wait(" closed: ")
+
+
+def test_a_client_that_is_gone_is_no_failure(inetd: Inetd, syslog: Syslog) -> None:
+    """It has broken the connection off before the program began."""
+    client, near = inetd.pair()
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+    client.close()
+    eventually(lambda: near.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR), "the reset")
+    assert inetd.start(near).wait(PATIENCE) == 0
+
+
+def test_records_go_to_standard_error_if_that_is_not_the_clients(
+    inetd: Inetd, tmp_path: Path
+) -> None:
+    """tcpserver has a log there."""
+    with (tmp_path / "records").open("w+") as records:
+        client, process = inetd.serve(stderr=records.fileno())
+        assert exchange(client, [b"hello"]) == b"hello"
+        assert process.wait(PATIENCE) == 0
+        assert "closed: client" in (tmp_path / "records").read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "complaint"),
+    [
+        (("--listener", "lab"), 64, "there is no listener lab; known: echo"),
+        (("--detach",), 64, "--inetd serves one connection"),
+        (("--no-such-option",), 64, "unrecognized arguments"),
+        (("-c", "nowhere.toml"), 78, "there is no such file"),
+    ],
+)
+def test_a_client_never_reads_an_error(
+    inetd: Inetd, syslog: Syslog, arguments: Sequence[str], status: int, complaint: str
+) -> None:
+    """What would stand on a terminal stands in syslog; the client sees the end."""
+    client, process = inetd.serve(*arguments)
+    assert client.recv(1) == b""
+    assert process.wait(PATIENCE) == status
+    assert complaint in syslog.wait("netsrvd: ")
+
+
+def test_without_any_log_it_serves_all_the_same(inetd: Inetd) -> None:
+    """Neither syslog nor a journal is there: the records are lost, and the client reads none."""
+    client, process = inetd.serve()
+    assert exchange(client, [b"hello"]) == b"hello"
+    assert process.wait(PATIENCE) == 0
+    client, process = inetd.serve("--listener", "lab")
+    assert client.recv(1) == b""
+    assert process.wait(PATIENCE) == 64
+
+
+def listening(kind: int) -> socket.socket:
+    sock = socket.socket(socket.AF_INET, kind)
+    sock.bind(("127.0.0.1", 0))
+    if kind == socket.SOCK_STREAM:
+        sock.listen()
+    return sock
+
+
+@pytest.mark.parametrize(
+    ("make", "complaint"),
+    [
+        (lambda: listening(socket.SOCK_DGRAM), "is a UDP socket"),
+        (lambda: listening(socket.SOCK_STREAM), "is a listening socket"),
+        (lambda: socket.socket(socket.AF_UNIX), "is neither TCP nor UDP"),
+        (partial(Path(os.devnull).open, "rb"), "is no socket"),
+    ],
+    ids=["udp", "listening", "unix", "file"],
+)
+def test_what_is_no_connection_is_a_usage_error(
+    make: Callable[[], socket.socket], complaint: str, tmp_path: Path
+) -> None:
+    """The complaint names what it is, and who would have passed a connection."""
+    with make() as stream:
+        argv = [*private_files(tmp_path), COMMAND, "run", "--inetd"]
+        pipe = subprocess.PIPE
+        done = subprocess.run(
+            argv, check=False, env=ENVIRONMENT, stdin=stream, stdout=pipe, stderr=pipe, text=True
+        )
+    assert done.returncode == 64
+    assert f"netsrvd: standard input {complaint}" in done.stderr
+
+
+# --- programs of inetd's world ----------------------------------------------------------------
+
+XINETD = """
+service netsrvd
+{{
+    type = UNLISTED
+    socket_type = stream
+    protocol = tcp
+    wait = no
+    user = root
+    bind = 127.0.0.1
+    port = {port}
+    log_type = FILE {folder}/xinetd.log
+    server = {command}
+    server_args = run --inetd -c {config}
+}}
+"""
+
+
+def xinetd(folder: Path, port: int, config: Path) -> list[str | Path]:
+    """Return the command line of xinetd, in the foreground, with a configuration of its own."""
+    own = folder / "xinetd.conf"
+    own.write_text(XINETD.format(port=port, folder=folder, command=COMMAND, config=config))
+    return ["xinetd", "-dontfork", "-f", own, "-pidfile", folder / "xinetd.pid"]
+
+
+def tcpserver(folder: Path, port: int, config: Path) -> list[str | Path]:
+    """Return the command line of tcpserver, which looks up no names."""
+    serve = [COMMAND, "run", "--inetd", "-c", config, "--log", "syslog"]
+    return ["tcpserver", "-HRl0", "127.0.0.1", str(port), *serve]
+
+
+def systemd(folder: Path, port: int, config: Path) -> list[str | Path]:
+    """Return the command line of what does the same as Accept=yes in a socket unit."""
+    serve = [COMMAND, "run", "--inetd", "-c", config, "--log", "syslog"]
+    return ["systemd-socket-activate", "--accept", "--inetd", "-l", f"127.0.0.1:{port}", *serve]
+
+
+@pytest.mark.parametrize("how", [xinetd, tcpserver, systemd])
+def test_programs_of_inetds_world(
+    how: Callable[[Path, int, Path], list[str | Path]],
+    inetd: Inetd,
+    syslog: Syslog,
+    tmp_path: Path,
+) -> None:
+    """Two clients at once get back what they sent and nothing else, and each has its records."""
+    port = free_port()
+    name, *arguments = how(tmp_path, port, inetd.config)
+    program = shutil.which(name, path=PLACES)
+    assert program, f"{name} is missing; packaging/make-venv fetches it"
+    quiet = subprocess.DEVNULL
+    with subprocess.Popen(
+        [*private_files(tmp_path), program, *arguments],
+        env=ENVIRONMENT,
+        stdin=quiet,
+        stdout=quiet,
+        stderr=quiet,
+        start_new_session=True,
+    ) as process:
+        try:
+            first = eventually(lambda: _connected(port), f"{name} listens")
+            with first, connect(("127.0.0.1", port)) as second:
+                assert echoed(second)
+                assert exchange(first, [b"hello " * 1000]) == b"hello " * 1000
+                assert exchange(second, [b"world"]) == b"world"
+                for client in (first, second):
+                    syslog.wait(f" echo: 127.0.0.1:{client.getsockname()[1]} closed: client")
+        finally:
+            os.killpg(process.pid, signal.SIGTERM)
+            process.wait(SECONDS)
+
+
+def _connected(port: int) -> socket.socket | None:
+    try:
+        return connect(("127.0.0.1", port))
+    except ConnectionRefusedError:
+        return None
