@@ -208,7 +208,8 @@ def build_mover(
     """Build what serves the sockets of a listener by one protocol; they are opened into it."""
     if protocol == "udp":
         gate = DatagramGate(listener, own_ports, broadcast.is_broadcast)
-        return Receiver(listener, gate, service.datagrams, report, on_failure)
+        datagrams, handler = service.datagrams, service.handler
+        return Receiver(listener, gate, datagrams, report, on_failure, handler=handler)
     door = ConnectionGate(listener)
     parts = (workers, places, report, identify, on_failure)
     return Acceptor(listener, door, service.stream, *parts, taker(service, handle))
@@ -230,7 +231,7 @@ def update_mover(
     if isinstance(mover, Acceptor):
         mover.update(listener, service.stream, taker(service, handle))
     else:
-        mover.update(listener, service.datagrams, own_ports)
+        mover.update(listener, service.datagrams, own_ports, service.handler)
 
 
 class Updated(Protocol):

@@ -11,8 +11,10 @@ from netsrvd.duty import Duty, OnFailure
 from netsrvd.events import Event
 from netsrvd.events.flows import FlowsUntold, ReceiveRecovered, ReceiveTrouble
 from netsrvd.linux.mmsg import PAYLOAD_BYTES
-from netsrvd.listeners.contracts import DatagramGate, DatagramService, Report
-from netsrvd.listeners.inlet import Desk, Inlet
+from netsrvd.listeners.contracts import DatagramGate, DatagramService, Handler, Report
+from netsrvd.listeners.desk import Desk
+from netsrvd.listeners.flow import Answerer
+from netsrvd.listeners.inlet import Inlet
 from netsrvd.listeners.refusals import Refusals
 from netsrvd.listeners.trouble import Trouble, named
 from netsrvd.listeners.watch import CONGESTED_MS, Watch, Width, soonest
@@ -31,6 +33,9 @@ it says nothing about this socket.
 
 PASSING_ERRORS = frozenset({errno.ENOMEM, errno.ENOBUFS, errno.ENETDOWN, errno.EPERM})
 
+LAST_SECONDS = 1.0
+"""How long a stop waits for answers of handlers."""
+
 LONGEST_SWEEP_SECONDS = 5.0
 """How often to look for flows that have ended and for datagrams that the kernel dropped."""
 
@@ -43,7 +48,8 @@ class Receiver:
     """
 
     __slots__ = (
-        *("_desk", "_duty", "_inlets", "_paused", "_payload_bytes", "_stopping"),
+        *("_desk", "_duty", "_inlets", "_on_failure", "_paused", "_payload_bytes"),
+        "_stopping",
         *("_sweep_at", "_trouble", "_troubled", "_watch", "counters"),
     )
 
@@ -55,6 +61,7 @@ class Receiver:
         report: Report,
         on_failure: OnFailure,
         payload_bytes: int = PAYLOAD_BYTES,
+        handler: Handler | None = None,
     ) -> None:
         self.counters = Counters()
         refusals = Refusals(report, settings, "udp")
@@ -68,6 +75,8 @@ class Receiver:
         """The address of the socket that was in trouble last."""
         self._duty = Duty(f"datagram {settings.name}", self._run, on_failure)
         self._watch = Watch(self._duty.mailbox)
+        self._on_failure = on_failure
+        self._staff(handler)
 
     @property
     def duty(self) -> Duty:
@@ -96,10 +105,14 @@ class Receiver:
         self._duty.mailbox.post(setattr, self, "_paused", paused)
 
     def update(
-        self, settings: ListenerSettings, service: DatagramService, own_ports: Collection[int]
+        self,
+        settings: ListenerSettings,
+        service: DatagramService,
+        own_ports: Collection[int],
+        handler: Handler | None = None,
     ) -> None:
         """Give the thread new settings; flows that are refused by them end."""
-        self._duty.mailbox.post(self._update, settings, service, own_ports)
+        self._duty.mailbox.post(self._update, settings, service, own_ports, handler)
 
     def _open(self, inlet: Inlet) -> None:
         self._inlets[inlet.sock.fileno()] = inlet
@@ -116,11 +129,34 @@ class Receiver:
     def _stop(self) -> None:
         self._stopping = True
 
+    def _staff(self, handler: Handler | None) -> None:
+        """Have a handler answer from now on, or the service if there is none."""
+        desk, old = self._desk, self._desk.answerer
+        if old is not None and old.handler is handler:
+            old.resize(desk.settings.handler_threads)
+            return
+        if old is not None:
+            old.dismiss()
+        desk.answerer = self._answerer(handler) if handler is not None else None
+
+    def _answerer(self, handler: Handler) -> Answerer:
+        from netsrvd.listeners import answerer, crew  # noqa: PLC0415 - most listeners need none
+
+        desk = self._desk
+        name, most = f"handler {desk.settings.name}", desk.settings.handler_threads
+        threads = crew.Crew(name, most, self._duty.mailbox, self._on_failure)
+        return answerer.Answerer(handler, threads, desk.counters, desk.report)
+
     def _update(
-        self, settings: ListenerSettings, service: DatagramService, own_ports: Collection[int]
+        self,
+        settings: ListenerSettings,
+        service: DatagramService,
+        own_ports: Collection[int],
+        handler: Handler | None,
     ) -> None:
         desk = self._desk
         desk.settings, desk.service = settings, service
+        self._staff(handler)
         desk.gate.update(settings, own_ports)
         desk.refusals.update(settings)
         for inlet in self._inlets.values():
@@ -153,8 +189,17 @@ class Receiver:
             self._troubled = inlet.local
             self._trouble.occurred(error, now, pause=error.errno in PASSING_ERRORS)
 
+    def _finish(self, answerer: Answerer) -> None:
+        """Wait for answers that handlers are still to give, but not for long."""
+        deadline = monotonic() + LAST_SECONDS
+        while answerer.is_busy and (left := deadline - monotonic()) > 0:
+            self._watch.wait(left * 1000, Width.MAIL)
+        answerer.dismiss()
+
     def _sum_up(self) -> None:
         """Tell all that is known when the thread ends."""
+        if self._desk.answerer is not None:
+            self._finish(self._desk.answerer)
         for descriptor in list(self._inlets):
             self._close(descriptor, "stop")
         self._desk.refusals.settle(monotonic(), all_of_them=True)
@@ -175,7 +220,10 @@ class Receiver:
                 inlet.look_for_drops(now)
             self._tell_untold()
             self._sweep_at = inf
-            if self.flows:
+            answerer = self._desk.answerer
+            if answerer is not None:
+                answerer.look(now)
+            if self.flows or (answerer is not None and answerer.is_busy):
                 self._plan_sweep(now)
         self._trouble.settle(now)
         self._desk.refusals.settle(now)

@@ -1,8 +1,11 @@
 """The datagrams of one peer to one of our addresses: what is known of them, and their records."""
 
+import socket
+from typing import Protocol
+
 from netsrvd.addresses import proxy_fields
 from netsrvd.events.flows import FlowBegan, FlowEnded
-from netsrvd.listeners.contracts import Source
+from netsrvd.listeners.contracts import Handler, Source
 from netsrvd.settings import ListenerSettings
 
 
@@ -92,3 +95,35 @@ class Flow:
             self.error,
             *proxy_fields(self.proxy),
         )
+
+
+class Answerer(Protocol):
+    """Who answers datagrams later, by a handler: `listeners/answerer.py`."""
+
+    @property
+    def handler(self) -> Handler:
+        """What makes the answers."""
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether an answer may still come."""
+
+    @property
+    def is_full(self) -> bool:
+        """Whether no more datagrams may wait."""
+
+    @property
+    def rule(self) -> str:
+        """Why one more is refused then."""
+
+    def ask(self, payload: bytes, flow: Flow, envelope: bytes, sock: socket.socket) -> None:
+        """Have a datagram answered."""
+
+    def look(self, now: float) -> None:
+        """Tell what takes long."""
+
+    def resize(self, threads: int) -> None:
+        """Have so many threads."""
+
+    def dismiss(self) -> None:
+        """Begin no more answers."""

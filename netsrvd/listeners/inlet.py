@@ -2,51 +2,22 @@
 
 import socket
 from collections.abc import Sequence
-from dataclasses import dataclass
 from time import time
 
 from netsrvd.addresses import UNKNOWN, host_and_port
-from netsrvd.counters import Counters
 from netsrvd.events.connections import ServiceFailed
 from netsrvd.linux.mmsg import LAYOUTS, Batch
-from netsrvd.listeners.contracts import DatagramGate, DatagramService, Refusal, Report
+from netsrvd.listeners.contracts import Refusal
+from netsrvd.listeners.desk import Desk
 from netsrvd.listeners.drops import Drops
-from netsrvd.listeners.flow import Flow
+from netsrvd.listeners.flow import Answerer, Flow
 from netsrvd.listeners.forwarded import Forwarded
-from netsrvd.listeners.refusals import Peer, Refusals
+from netsrvd.listeners.refusals import Peer
 from netsrvd.listeners.trouble import named
-from netsrvd.settings import ListenerSettings
 from netsrvd.tracebacks import traceback_of
 
 STRANGERS_KEPT = 4096
 """Refused peers whose verdict is remembered, which makes refusing cheaper than answering."""
-
-FLOW_RECORDS = 1000
-"""New flows of a second that have records of their own: forged senders must not fill the log."""
-
-
-@dataclass(slots=True)
-class Desk:
-    """What all UDP sockets of a listener share. Owned by the listener's datagram thread."""
-
-    settings: ListenerSettings
-    service: DatagramService
-    gate: DatagramGate
-    refusals: Refusals
-    counters: Counters
-    report: Report
-    flows_told: int = 0
-    flows_untold: int = 0
-    told_until: float = 0.0
-
-    def may_tell(self, now: float) -> bool:
-        """Return whether one more new flow may have records."""
-        if now >= self.told_until:
-            self.told_until, self.flows_told = now + 1.0, 0
-        self.flows_told += 1
-        told = self.flows_told <= FLOW_RECORDS
-        self.flows_untold += not told
-        return told
 
 
 class Inlet:
@@ -97,14 +68,16 @@ class Inlet:
             flow.bytes_received += length
             flow.active_at = now
             if excess := flow.source.exceeds(length, now):
-                self._refuse(flow, excess, now)
+                self._refuse(flow, (excess, desk.gate.rule(excess)), now)
                 unanswered.append(index)
             elif flow.special:
                 self._redirect(index, envelope, flow)
         desk.counters.datagrams_received += count
         desk.counters.bytes_received += sum(lengths)
         unanswered = self._with_truncated(flows, unanswered)
-        if not desk.service.as_received:
+        if desk.answerer is not None:
+            unanswered = self._pass_on(desk.answerer, flows, envelopes, unanswered, now)
+        elif not desk.service.as_received:
             unanswered = self._ask(flows, lengths, unanswered)
         self._answer(flows, lengths, unanswered)
         self._make_room()
@@ -189,13 +162,12 @@ class Inlet:
         batch = self.batch
         return batch.peer(envelope), batch.asked(envelope), batch.local(envelope)
 
-    def _refuse(self, flow: Flow, reason: str, now: float) -> None:
+    def _refuse(self, flow: Flow, refusal: Refusal, now: float) -> None:
         """Count a datagram that exceeds a limit."""
         desk = self._desk
         flow.refused += 1
         desk.counters.datagrams_refused += 1
-        rule = desk.gate.rule(reason)
-        desk.refusals.add((reason, rule), flow.peer, flow.local, now, flow.proxy)
+        desk.refusals.add(refusal, flow.peer, flow.local, now, flow.proxy)
 
     def _redirect(self, index: int, envelope: bytes, flow: Flow) -> None:
         """Prepare an answer whose way back the routing table or the kernel would not find."""
@@ -203,6 +175,25 @@ class Inlet:
             self.batch.pin(index, envelope)
         if flow.source_unknown:
             self.batch.answer_from_asked(index, envelope)
+
+    def _pass_on(
+        self,
+        answerer: Answerer,
+        flows: list[Flow | None],
+        envelopes: Sequence[bytes],
+        unanswered: list[int],
+        now: float,
+    ) -> list[int]:
+        """Have a handler answer what is to be answered, later; return all indexes."""
+        without = set(unanswered)
+        for index, flow in enumerate(flows):
+            if flow is None or index in without:
+                continue
+            if answerer.is_full:
+                self._refuse(flow, ("busy", answerer.rule), now)
+            else:
+                answerer.ask(bytes(self.batch.payload(index)), flow, envelopes[index], self.sock)
+        return list(range(len(flows)))
 
     def _ask(
         self, flows: list[Flow | None], lengths: list[int], unanswered: list[int]

@@ -43,6 +43,7 @@ USERS = {
         *("addresses", "admission.access", "detach", "linux.mmsg", "sockets.broadcast"),
         *("sockets.activation", "sockets.bind", "sockets.inetd", "sockets.option_table"),
         *("sockets.options", "commands.inetd", "listeners.guest"),
+        *("linux.letter", "listeners.answerer", "listeners.flow"),
         *("listeners.acceptor", "listeners.connection", "listeners.datagram", "listeners.drops"),
         *("listeners.handled", "listeners.inlet", "listeners.lobby", "listeners.proxy"),
         *("listeners.visitor", "listeners.watch", "listeners.worker"),

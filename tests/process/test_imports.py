@@ -37,6 +37,7 @@ NOT_OURS = {
     *("netsrvd.sockets.store", "netsrvd.sockets.states", "netsrvd.linux.memfd"),
     *("netsrvd.services.handler", "netsrvd.listeners.handlers", "netsrvd.listeners.crew"),
     *("netsrvd.listeners.handled", "netsrvd.events.handlers"),
+    *("netsrvd.listeners.answerer", "netsrvd.linux.letter"),
     *("netsrvd.commands.inetd", "netsrvd.sockets.inetd", "netsrvd.reporting.stand_in"),
     *("netsrvd.commands.check", "netsrvd.commands.sockopts"),
 }

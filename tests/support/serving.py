@@ -3,6 +3,7 @@
 import itertools
 import socket
 import threading
+from collections.abc import Callable
 from typing import Any, Self, TypeVar
 
 from netsrvd.addresses import host_and_port
@@ -127,6 +128,7 @@ class Serving:
         service: str = "echo",
         host: str = "127.0.0.1",
         payload_bytes: int = PAYLOAD_BYTES,
+        handler: Callable[[Any], Any] | None = None,
         start: bool = True,
         **changes: Any,
     ) -> Any:
@@ -135,7 +137,9 @@ class Serving:
         sock = sock or opened("udp", settings, host)
         gate = DatagramGate(settings, {sock.getsockname()[1]}, broadcast.is_broadcast)
         answers = prepare(service, settings, self.present).datagrams
-        receiver = Receiver(settings, gate, answers, self.reports, self.failures, payload_bytes)
+        receiver = Receiver(
+            *(settings, gate, answers, self.reports, self.failures, payload_bytes), handler
+        )
         return self._started(receiver, sock, start=start)
 
     def stop_listening(self) -> None:

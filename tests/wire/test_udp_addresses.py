@@ -3,6 +3,7 @@
 import socket
 from collections.abc import Callable
 from contextlib import ExitStack
+from operator import attrgetter
 
 import pytest
 
@@ -48,24 +49,27 @@ LINKED = [
 ]
 
 
-@pytest.fixture
-def serve(network: Network, serving: Serving) -> Callable[..., Receiver]:
+@pytest.fixture(params=["echo", "handler"])
+def serve(
+    network: Network, serving: Serving, request: pytest.FixtureRequest
+) -> Callable[..., Receiver]:
     """Begin to serve a kind of socket on the server; `before` is called with its port when the
-    socket is there, but not adopted yet.
+    socket is there, but not adopted yet. The answers are made at once, or later by a handler.
     """
+    how = {"handler": attrgetter("payload")} if request.param == "handler" else {}
 
     def begin(kind: str, before: Callable[[int], object] = lambda _: None) -> Receiver:
         host, passed = KINDS[kind]
         with network.server.entered():
             if not passed:
-                receiver = serving.udp(host=host, start=False, **ANYBODY)
+                receiver = serving.udp(host=host, start=False, **how, **ANYBODY)
                 before(receiver.local[1])
                 receiver.duty.start()
                 return receiver
             sock = as_systemd(socket.SOCK_DGRAM, host)
             before(sock.getsockname()[1])
             [opened] = activation.adopt([Passed(sock, "echo")], (listener(),))
-            return serving.udp(opened.sock, **ANYBODY)
+            return serving.udp(opened.sock, **how, **ANYBODY)
 
     return begin
 

@@ -12,9 +12,11 @@ from netsrvd.counters import Counters
 from netsrvd.events.connections import ServiceFailed
 from netsrvd.events.flows import FlowBegan, FlowEnded
 from netsrvd.events.refusals import Refused
+from netsrvd.listeners import desk as desk_module
 from netsrvd.listeners import inlet as module
 from netsrvd.listeners.contracts import Client
-from netsrvd.listeners.inlet import Desk, Inlet
+from netsrvd.listeners.desk import Desk
+from netsrvd.listeners.inlet import Inlet
 from netsrvd.listeners.refusals import Refusals
 from netsrvd.services.echo import Datagrams
 from netsrvd.settings import ListenerSettings
@@ -252,7 +254,7 @@ def test_verdicts_are_remembered_within_bounds(post: Post, monkeypatch: pytest.M
 
 def test_forged_senders_cannot_flood_the_log(post: Post, monkeypatch: pytest.MonkeyPatch) -> None:
     """So many new flows a second have records; the others are answered, and counted."""
-    monkeypatch.setattr(module, "FLOW_RECORDS", 2)
+    monkeypatch.setattr(desk_module, "FLOW_RECORDS", 2)
     for second in (100.0, 101.0):
         letters = [Letter(f"10.0.{int(second)}.{number}") for number in range(5)]
         assert post.deliver(*letters, now=second) == [0, 1, 2, 3, 4]
