@@ -15,6 +15,7 @@ from netsrvd.events import Event
 from netsrvd.events.sockets import OptionAdjusted
 from netsrvd.house import House
 from netsrvd.listeners import guest
+from netsrvd.reporting import journal
 from netsrvd.reporting.stand_in import StandIn
 from netsrvd.services.base import Present
 from netsrvd.settings import ListenerSettings, Settings
@@ -59,8 +60,11 @@ def _listener(settings: Settings, name: str | None) -> ListenerSettings:
 
 
 def _log(target: str) -> tuple[str, list[Event]]:
+    hidden = isinstance(sys.stderr, StandIn)
+    if hidden and target == "auto" and journal.SOCKET.exists():
+        target = "journal"
     try:
-        return assembly.choose_log(target, detached=isinstance(sys.stderr, StandIn))
+        return assembly.choose_log(target, detached=hidden)
     except DetachError:  # there is neither syslog nor a journal
         return NOWHERE, []
 

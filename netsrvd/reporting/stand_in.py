@@ -9,7 +9,7 @@ from netsrvd.reporting.records import record
 
 
 class StandIn(io.TextIOBase):
-    """A text stream whose lines are records. Without syslog and a journal they are lost."""
+    """A text stream whose lines are records. Without a journal and syslog they are lost."""
 
     def writable(self) -> bool:
         """Return that it can be written to."""
@@ -18,10 +18,10 @@ class StandIn(io.TextIOBase):
     def write(self, text: str) -> int:
         """Write each line of `text` that is not empty; never raises."""
         for line in filter(str.strip, text.splitlines()):
-            if syslog.SOCKET.exists():
-                _put(syslog.SyslogLog(), line)
-            elif journal.SOCKET.exists():
+            if journal.SOCKET.exists():
                 _put(journal.JournalLog(), line)
+            elif syslog.SOCKET.exists():
+                _put(syslog.SyslogLog(), line)
         return len(text)
 
 

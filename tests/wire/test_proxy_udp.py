@@ -4,6 +4,7 @@ import os
 import socket
 from contextlib import ExitStack
 from operator import attrgetter
+from typing import Any
 
 import pytest
 
@@ -34,11 +35,12 @@ def own(sock: socket.socket) -> tuple[str, str]:
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
 @pytest.mark.parametrize("client", [ONE, ("2001:db8::7", 4711)])
 @pytest.mark.parametrize("size", [0, 1, 5, 1400, 65_000])
+@pytest.mark.parametrize("how", [{}, {"handler": attrgetter("payload")}], ids=["echo", "handler"])
 def test_the_payload_comes_back_without_the_header(
-    serving: Serving, host: str, client: tuple[str, int], size: int
+    serving: Serving, host: str, client: tuple[str, int], size: int, how: dict[str, Any]
 ) -> None:
     """To the proxy, whatever families it and the client have; records have both."""
-    receiver, payload = serving.udp(host=host, **BEHIND), os.urandom(size)
+    receiver, payload = serving.udp(host=host, **how, **BEHIND), os.urandom(size)
     with datagrams(host) as sock:
         sock.sendto(datagram(payload, client), receiver.local)
         assert sock.recv(70_000) == payload

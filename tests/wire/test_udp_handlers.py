@@ -70,7 +70,7 @@ def test_a_handler_may_be_silent(serving: Serving) -> None:
         asker.sendto(b"", receiver.local)
         asker.sendto(b"x", receiver.local)
         assert asker.recv(10) == b"x"
-        nothing_more(asker)
+        assert nothing_more(asker)
     ended = serving.only(FlowEnded)
     assert (ended.datagrams_received, ended.datagrams_sent, ended.datagrams_unsent) == (2, 1, 0)
     assert ask(serving.udp(handler=lambda _: b"").local, b"x") == b""
@@ -138,7 +138,7 @@ def test_more_than_may_wait_are_refused(serving: Serving) -> None:
         gate.set()
         for _ in range(WAITING_PER_THREAD + 1):
             assert asker.recv(10) == b"x"
-        nothing_more(asker)
+        assert nothing_more(asker)
     ended = serving.only(FlowEnded)
     assert (ended.datagrams_sent, ended.datagrams_refused) == (WAITING_PER_THREAD + 1, 3)
 

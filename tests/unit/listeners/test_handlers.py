@@ -316,6 +316,7 @@ def test_who_waits_for_too_long_is_ended(desk: Desk) -> None:
     waits = desk.connect(lambda _: pytest.fail("run"), handler_threads=1, idle_seconds=0.05)
     assert waits.recv(1) == b""
     assert (desk.closed().connection, desk.closed().reason) == ("c-2", "idle")
+    assert HandlerStuck.__name__ not in desk.reports.kinds
 
 
 def test_a_handler_that_does_not_return_keeps_a_thread_alone(desk: Desk) -> None:
@@ -392,6 +393,7 @@ def test_a_stop_ends_what_is_left(desk: Desk) -> None:
     assert desk.handlers.cut == 3
     assert {desk.closed(count).reason for count in (1, 2, 3)} == {"drain"}
     assert desk.reports.kinds.count("HandlerStuck") == 1
+    assert ServiceFailed.__name__ not in desk.reports.kinds
     assert isinstance(found[0], ConnectionAbortedError)
 
 

@@ -30,9 +30,9 @@ def test_each_line_is_a_record(log: ModuleType) -> None:
             assert said.startswith(b"<27>" if log is syslog else b"MESSAGE=")
 
 
-def test_syslog_comes_first() -> None:
-    """As for a daemon off its terminal."""
-    with LogDaemon(syslog.SOCKET) as daemon, LogDaemon(journal.SOCKET):
+def test_the_journal_comes_first() -> None:
+    """Its records have fields."""
+    with LogDaemon(journal.SOCKET) as daemon, LogDaemon(syslog.SOCKET):
         print("one", file=StandIn())
         assert b"one" in daemon.read()
 

@@ -1,0 +1,139 @@
+"""Handlers in the daemon: the examples of docs/handlers.md, as they stand there."""
+
+import re
+import signal
+import socket
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.process.conftest import Start
+from tests.support.clients import ended
+from tests.support.patience import SECONDS
+from tests.support.peers import connect, datagrams, exchange
+from tests.support.run import Run, free_port
+
+DOCS = Path(__file__).parents[2] / "docs/handlers.md"
+EXAMPLES = dict(re.findall(r"(?ms)^`\S+/(\S+)`\n\n```\w+\n(.*?)^```$", DOCS.read_text()))
+"""The files of the text, by their names."""
+
+Example = Callable[..., Run]
+
+
+@pytest.fixture
+def example(start: Start, port: int, tmp_path_factory: pytest.TempPathFactory) -> Example:
+    """Start the daemon with an example, on the port of the test."""
+    folder = tmp_path_factory.mktemp("handlers")
+    for name, text in EXAMPLES.items():
+        (folder / name).write_text(text)
+
+    def started(name: str, ready: bool = True, **more: Any) -> Run:  # noqa: FBT001, FBT002
+        configuration = tomllib.loads(EXAMPLES[f"{name}.toml"])
+        configuration["listener"][name] |= {"port": port, "host": "127.0.0.1"} | more
+        configuration["listener"]["echo"] = {"host": "127.0.0.1", "port": free_port(port + 1)}
+        return start(configuration, environment={"PYTHONPATH": str(folder)}, ready=ready)
+
+    return started
+
+
+def asked(port: int, payload: bytes) -> bytes:
+    with datagrams() as asker:
+        asker.sendto(payload, ("127.0.0.1", port))
+        return asker.recv(100)
+
+
+def test_the_text_has_three_examples() -> None:
+    """Each is a module and a configuration; the first one has ten lines."""
+    names = ("greeter", "mirror", "divider")
+    assert {*EXAMPLES} == {f"{name}.{end}" for name in names for end in ("py", "toml")}
+    assert len(EXAMPLES["greeter.py"].splitlines()) == 10
+
+
+def test_the_first_example(example: Example, port: int) -> None:
+    """It asks for a name and greets; whoever leaves before, or talks too long, hears nothing."""
+    run = example("greeter")
+    with connect(("127.0.0.1", port)) as client:
+        assert exchange(client, [b"Ada ", b"Lovelace\r\n"]) == (
+            b"What is your name?\r\nHello Ada Lovelace from 127.0.0.1\r\n"
+        )
+    run.wait_line("greeter: 127.0.0.1:")
+    run.wait_line(" closed: finished")
+    with connect(("127.0.0.1", port)) as client:
+        assert exchange(client, [b"Ada"]) == b"What is your name?\r\n"
+    run.wait_line(" closed: client")
+    run.rest()
+
+
+def test_the_example_of_datagrams(example: Example, port: int) -> None:
+    """It answers one question, and nothing else."""
+    run = example("mirror", flow_timeout=0.1)
+    assert asked(port, b"who am I?") == b"127.0.0.1"
+    with datagrams() as asker:
+        asker.sendto(b"who are you?", ("127.0.0.1", port))
+        run.wait_line("silent, 0.000 s, 1 in, 0 out")
+    run.rest()
+
+
+def test_the_error_server(example: Example, port: int) -> None:
+    """What goes wrong for one client ends its connection, with a traceback in the log; the others
+    and those who come later are served.
+    """
+    run = example("divider")
+    with connect(("127.0.0.1", port)) as stays:
+        for said in (b"0\r\n", b"zero\r\n"):
+            stays.sendall(b"4\r\n")
+            assert stays.recv(100) == b"25.00\r\n"
+            with connect(("127.0.0.1", port)) as client:
+                client.sendall(said)
+                assert ended(client)
+    run.wait_line("divider: service python:divider:serve failed for 127.0.0.1:")
+    run.wait_line('connection.send(b"%.2f\\r\\n" % (100 / int(line)))')
+    run.wait_line("ZeroDivisionError: division by zero")
+    run.wait_line("ValueError: invalid literal")
+    run.wait_line("closed: error", 2)
+    run.wait_line("closed: client")
+    run.rest()
+
+
+def test_a_stop_ends_a_handler_that_waits(example: Example, port: int) -> None:
+    """The drain waits for it; then its connection ends, and the daemon does."""
+    run = example("divider")
+    with connect(("127.0.0.1", port)) as client:
+        client.sendall(b"4")
+        assert client.recv(100) == b"25.00\r\n"
+        run.send(signal.SIGTERM)
+        client.sendall(b"5")
+        assert client.recv(100) == b"20.00\r\n"
+        run.send(signal.SIGTERM)
+        assert ended(client)
+    run.wait_end()
+    assert run.lines_with("closed: drain")
+
+
+def test_a_handler_that_cannot_be_had_stops_the_start(example: Example) -> None:
+    """The error names the listener, the module and where it was looked for."""
+    run = example("greeter", ready=False, service="python:gone:serve")
+    run.wait_failure(78)
+    [line] = run.lines
+    assert "listener greeter: service python:gone:serve: importing gone failed:" in line
+    assert line.endswith("/usr/local/lib/netsrvd")
+
+
+def test_a_reload_that_names_none_keeps_the_old_one(example: Example, port: int) -> None:
+    """All or nothing, as with every fault; a new one that is there is imported and serves."""
+    run = example("divider")
+    text = run.config.read_text()
+    run.reload(text.replace("divider:serve", "divider:nothing"))
+    run.wait_line("reload failed, the old configuration stays: listener divider: service")
+    run.reload(text.replace("divider:serve", "greeter:serve"))
+    with connect(("127.0.0.1", port)) as client:
+        assert client.recv(100) == b"What is your name?\r\n"
+        client.sendall(b"4\n")
+        client.shutdown(socket.SHUT_WR)
+        client.settimeout(SECONDS)
+        assert client.recv(100) == b"Hello 4 from 127.0.0.1\r\n"
+    run.wait_line("closed: finished")
+    run.rest()
