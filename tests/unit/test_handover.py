@@ -3,7 +3,7 @@
 import errno
 import os
 import socket
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -19,6 +19,7 @@ from netsrvd.settings import ListenerSettings, Settings
 from netsrvd.sockets import store
 from netsrvd.sockets.activation import Stored
 from netsrvd.sockets.states import ConnectionState
+from tests.support.fdstore import Store
 from tests.support.listening import failure
 
 PEER, LOCAL = ("192.0.2.1", 40_000), ("192.0.2.9", 7)
@@ -29,39 +30,11 @@ STATE = ConnectionState(
 )
 
 
-class Systemd:
-    """A descriptor store, whose every call can be told to fail."""
-
-    def __init__(self) -> None:
-        self.steps: list[str] = []
-        self.stored: list[Stored] = []
-        self.fails: dict[str, Exception] = {}
-
-    def _step(self, name: str) -> None:
-        self.steps.append(name)
-        if error := self.fails.get(name):
-            raise error
-
-    def store(self, name: str, descriptors: Sequence[int]) -> None:
-        self._step(f"store {name}")
-        self.stored += [(os.dup(each), name) for each in descriptors]
-
-    def settle(self) -> None:
-        self._step("settle")
-
-    def forget(self, name: str) -> None:
-        self._step(f"forget {name}")
-        for descriptor in [number for number, of in self.stored if of == name]:
-            os.close(descriptor)
-        self.stored = [each for each in self.stored if each[1] != name]
-
-
 @pytest.fixture
 def systemd() -> Iterator[Any]:
-    made = Systemd()
+    made = Store()
     yield made
-    for descriptor, _ in made.stored:
-        os.close(descriptor)
+    made.close()
 
 
 class Clients:

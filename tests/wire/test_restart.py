@@ -1,0 +1,392 @@
+"""One house hands its live connections over to another, and no client notices."""
+
+import itertools
+import os
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, suppress
+from typing import Any
+
+import pytest
+
+from netsrvd import assembly, handover
+from netsrvd.events.connections import Accepted, Closed
+from netsrvd.house import House
+from netsrvd.listeners.connection import Inherited
+from netsrvd.reporting.records import Record
+from netsrvd.services import chargen
+from netsrvd.services.base import Present
+from netsrvd.settings import ListenerSettings, Settings
+from netsrvd.sockets.activation import Passed
+from tests.support.fdstore import Store
+from tests.support.inherited import as_systemd
+from tests.support.logs import FakeLog
+from tests.support.patience import SECONDS, eventually
+from tests.support.peers import connect, echoed, nothing_more, read_exactly
+from tests.support.serving import listener
+
+TALKERS = 24
+HUGE = 64 << 20
+"""More than all buffers of two ends hold."""
+
+
+def tcp(name: str, **more: Any) -> ListenerSettings:
+    """Return the settings of a listener for the service of its name."""
+    return listener(name=name, service=name, protocols=("tcp",), **more)
+
+
+class Life:
+    """One process of the daemon, in this one."""
+
+    def __init__(self, listeners: tuple[ListenerSettings, ...], passed: list[Passed]) -> None:
+        self.settings = Settings(listeners=listeners, workers=2)
+        present = Present()
+        self.sockets, _ = assembly.open_sockets(self.settings, passed)
+        services = assembly.prepare_services(self.settings, present)
+        self.house = House(self.settings, self.sockets, services, 10_000, "stderr", lambda: None)
+        self.present = present
+
+    def begin(self, inherited: Inherited | None = None) -> None:
+        """Start as the daemon does."""
+        if inherited:
+            self.house.adopt(inherited.connections)
+            for note in inherited.notes:
+                self.house.report(note)
+        self.house.start()
+        self.house.settle()
+        if inherited:
+            assembly.update_workers(self.house.workers, self.settings)
+
+    def end(self) -> int:
+        """Close what is left, and return how many they were."""
+        cut = self.house.stop_workers()
+        self.house.stop_reporting()
+        return cut
+
+
+class Daemon:
+    """A daemon on two ports whose sockets are somebody else's, and that can be restarted."""
+
+    def __init__(self, log: FakeLog) -> None:
+        self.log = log
+        self.store: Any = Store()
+        self.listeners = (tcp("echo"), tcp("chargen"))
+        self.passed = {each.name: as_systemd(socket.SOCK_STREAM) for each in self.listeners}
+        self.life = Life(self.listeners, self._passed())
+        self.life.begin()
+
+    def address(self, name: str = "echo") -> tuple[str, int]:
+        host, port = self.passed[name].getsockname()
+        return host, port
+
+    def _passed(self) -> list[Passed]:
+        names = {each.name for each in self.listeners}
+        return [
+            Passed(socket.socket(fileno=os.dup(sock.fileno())), name)
+            for name, sock in self.passed.items()
+            if name in names
+        ]
+
+    def halt(self, most: int = 10_000) -> int:
+        """Hand so many connections over and end; return how many were cut off."""
+        self.life.house.stop_listening()
+        given = self.life.house.surrender(most)
+        handover.give(given, self.store)
+        return self.life.end()
+
+    def go_on(self) -> Inherited:
+        """Begin the next life with what is in the store."""
+        self.life = Life(self.listeners, self._passed())
+        inherited = handover.take_up(self.store.passed_on(), self.life.settings, self.life.present)
+        self.life.begin(inherited)
+        handover.take_back(self.store)
+        return inherited
+
+    def restart(self) -> None:
+        self.halt()
+        self.go_on()
+
+    def end(self) -> None:
+        self.life.house.stop_listening()
+        self.life.end()
+        self.store.close()
+        for sock in self.passed.values():
+            sock.close()
+
+    # --- what it told -------------------------------------------------------------------------
+
+    def records(self, kind: type) -> list[dict[str, str]]:
+        """Return the fields of the records of one kind, of all lives."""
+        return [dict(each.fields) for each in self._of(kind)]
+
+    def _of(self, kind: type) -> list[Record]:
+        return [each for each in tuple(self.log.taken) if each.message_id == kind.MESSAGE_ID]
+
+    def told(self, kind: type, count: int = 1) -> list[dict[str, str]]:
+        """Return them as soon as there are so many."""
+        eventually(lambda: len(self._of(kind)) >= count, f"{count} {kind.__name__}")
+        return self.records(kind)
+
+
+@pytest.fixture
+def daemon(monkeypatch: pytest.MonkeyPatch) -> Iterator[Daemon]:
+    log = FakeLog()
+    monkeypatch.setitem(assembly.LOGS, "stderr", lambda: log)
+    made = Daemon(log)
+    yield made
+    made.end()
+
+
+class Talker:
+    """A client that sends numbered lines without a pause, and reads what comes back."""
+
+    def __init__(self, address: tuple[str, int], over: threading.Event) -> None:
+        self.sock = connect(address)
+        self.port = str(self.sock.getsockname()[1])
+        self.sent = self.got = b""
+        self.rounds = 0
+        self._over = over
+        self._thread = threading.Thread(target=self._talk)
+        self._thread.start()
+
+    def _talk(self) -> None:
+        for number in itertools.count():
+            if self._over.is_set():
+                break
+            line = f"{self.port} {number}\n".encode() * (1 + number % 50)
+            self.sent += line
+            self.sock.sendall(line)
+            self.got += read_exactly(self.sock, len(line))
+            self.rounds = number
+        self.sock.shutdown(socket.SHUT_WR)
+        while data := self.sock.recv(65536):
+            self.got += data
+
+    def join(self) -> None:
+        self._thread.join(2 * SECONDS)
+        assert not self._thread.is_alive()
+        self.sock.close()
+
+
+def test_talkers_do_not_notice(daemon: Daemon) -> None:
+    """Through restarts each line of each client comes back, none missing, none twice; each has one
+    record at its beginning and one at its end, with the same id and what all lives together moved.
+    """
+    over = threading.Event()
+    talkers = [Talker(daemon.address(), over) for _ in range(TALKERS)]
+    for _ in range(5):
+        before = [each.rounds for each in talkers]
+        eventually(
+            lambda: all(each.rounds > then for each, then in zip(talkers, before, strict=True)),  # noqa: B023
+            "a line of everybody's",
+        )
+        daemon.restart()
+    over.set()
+    for each in talkers:
+        each.join()
+        assert each.got == each.sent
+    ends = daemon.told(Closed, TALKERS)
+    begins = daemon.records(Accepted)
+    assert len(begins) == len(ends) == TALKERS
+    ids = {each["NETSRVD_PEER_PORT"]: each["NETSRVD_CONNECTION"] for each in begins}
+    assert len({*ids.values()}) == TALKERS
+    by_port = {each["NETSRVD_PEER_PORT"]: each for each in ends}
+    for each in talkers:
+        end = by_port[each.port]
+        assert end["NETSRVD_CONNECTION"] == ids[each.port]
+        assert end["NETSRVD_REASON"] == "client"
+        figures = end["NETSRVD_BYTES_RECEIVED"], end["NETSRVD_BYTES_SENT"]
+        assert figures == (str(len(each.sent)),) * 2
+
+
+def sent_until_stuck(daemon: Daemon, sock: socket.socket) -> bytes:
+    """Send until nothing more is taken, since a part of the answer waits; return what was sent."""
+    data, sent = memoryview(os.urandom(HUGE)), 0
+    sock.setblocking(False)
+
+    def is_stuck() -> bool:
+        nonlocal sent
+        with suppress(BlockingIOError):
+            sent += sock.send(data[sent : sent + 65536])
+            return False
+        return bool(daemon.life.house.clients()[0].backlog)
+
+    eventually(is_stuck, "an answer that is half sent")
+    assert sent < HUGE
+    sock.settimeout(SECONDS)
+    return bytes(data[:sent])
+
+
+def test_what_was_half_sent_is_sent_to_the_end(daemon: Daemon) -> None:
+    """A client that did not read gets all of it from the next process, in order."""
+    with connect(daemon.address(), SO_RCVBUF=65536) as sock:
+        sent = sent_until_stuck(daemon, sock)
+        for _ in range(3):
+            daemon.restart()
+        sock.shutdown(socket.SHUT_WR)
+        assert read_exactly(sock, len(sent)) == sent
+        assert sock.recv(1) == b""
+    [end] = daemon.told(Closed)
+    figures = end["NETSRVD_BYTES_RECEIVED"], end["NETSRVD_BYTES_SENT"]
+    assert figures == (str(len(sent)),) * 2
+
+
+def test_a_half_closed_client_gets_the_rest_and_the_end(daemon: Daemon) -> None:
+    """Whether its end was seen by the process before or is found by the next one."""
+    with connect(daemon.address(), SO_RCVBUF=65536) as sock:
+        sent = sent_until_stuck(daemon, sock)
+        sock.shutdown(socket.SHUT_WR)
+        daemon.restart()
+        assert read_exactly(sock, len(sent)) == sent
+        assert sock.recv(1) == b""
+    assert daemon.told(Closed)[0]["NETSRVD_REASON"] == "client"
+
+
+def test_what_comes_in_between_is_answered_by_the_next_one(daemon: Daemon) -> None:
+    """A client that speaks or comes while nobody serves waits, and then has its answer."""
+    with connect(daemon.address()) as live, ExitStack() as stack:
+        assert echoed(live)
+        daemon.halt()
+        live.sendall(b"in between")
+        new = stack.enter_context(connect(daemon.address()))
+        new.sendall(b"came in between")
+        daemon.go_on()
+        assert live.recv(100) == b"in between"
+        assert new.recv(100) == b"came in between"
+    daemon.told(Closed, 2)
+    assert len(daemon.records(Accepted)) == 2
+
+
+def test_who_left_in_between_has_its_record(daemon: Daemon) -> None:
+    """In order or by a reset, with or without a last word: the next process tells it, once."""
+    polite, rude, silent = (connect(daemon.address()) for _ in range(3))
+    with polite, rude, silent:
+        assert all(map(echoed, (polite, rude, silent)))
+        daemon.halt()
+        polite.sendall(b"bye")
+        rude.sendall(b"x")
+        rude.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+    ports = {each["NETSRVD_PEER_PORT"]: each for each in daemon.told(Accepted, 3)}
+    daemon.go_on()
+    ends = daemon.told(Closed, 3)
+    assert len(ends) == 3
+    assert {each["NETSRVD_PEER_PORT"] for each in ends} == {*ports}
+    assert sorted(each["NETSRVD_REASON"] for each in ends) == ["client", "client", "reset"]
+    received = sorted(int(each["NETSRVD_BYTES_RECEIVED"]) for each in ends)
+    assert received[0] == len(b"hello")
+    assert received[-1] == len(b"hellobye")
+
+
+def test_a_stream_without_an_end_has_no_seam(daemon: Daemon) -> None:
+    """Character by character it goes on where it was cut."""
+    with connect(daemon.address("chargen")) as sock:
+        got = read_exactly(sock, 100_003)
+        for count in (1, 77_777, 1_000_000):
+            daemon.restart()
+            got += read_exactly(sock, count)
+    rounds = len(got) // len(chargen.PATTERN) + 1
+    assert got == (chargen.PATTERN * rounds)[: len(got)]
+
+
+def test_who_does_not_fit_is_cut_and_the_others_live(daemon: Daemon) -> None:
+    """A store that is too small keeps what it has room for; each has the record of its end."""
+    with ExitStack() as stack:
+        clients = [stack.enter_context(connect(daemon.address())) for _ in range(4)]
+        assert all(map(echoed, clients))
+        assert daemon.halt(most=3) == 1
+        daemon.go_on()
+        assert daemon.life.house.connections == 3
+        ended = 0
+        for client in clients:
+            with suppress(AssertionError, OSError):
+                assert echoed(client)
+                continue
+            ended += 1
+        assert ended == 1
+    ends = daemon.told(Closed, 4)
+    assert sorted(each["NETSRVD_REASON"] for each in ends) == ["client"] * 3 + ["drain"]
+
+
+def test_a_store_that_lost_some_tells_whom(daemon: Daemon) -> None:
+    """A connection whose socket did not arrive has its record, with the reason `lost`."""
+    with connect(daemon.address()) as one, connect(daemon.address()) as other:
+        assert echoed(one)
+        assert echoed(other)
+        daemon.halt()
+        os.close(daemon.store.stored.pop()[0])
+        inherited = daemon.go_on()
+        assert inherited.lost == 1
+        [end] = daemon.told(Closed)
+        assert end["NETSRVD_REASON"] == "lost"
+        assert end["NETSRVD_BYTES_SENT"] == "5"
+        lost, kept = (one, other) if end["NETSRVD_PEER_PORT"] == port(one) else (other, one)
+        assert lost.recv(1) == b""
+        assert echoed(kept)
+
+
+def port(sock: socket.socket) -> str:
+    return str(sock.getsockname()[1])
+
+
+def test_limits_hold_across_a_restart(daemon: Daemon) -> None:
+    """Who was handed over counts against the limits of the next process; nobody new comes in
+    until one of them leaves.
+    """
+    with connect(daemon.address()) as one, connect(daemon.address()) as two:
+        assert echoed(one)
+        assert echoed(two)
+        daemon.listeners = tuple(tcp(each.name, max_connections=2) for each in daemon.listeners)
+        daemon.restart()
+        with connect(daemon.address()) as waiting:
+            waiting.sendall(b"hello")
+            assert echoed(one)
+            assert echoed(two)
+            assert nothing_more(waiting)
+            one.close()
+            waiting.settimeout(SECONDS)
+            assert read_exactly(waiting, 5) == b"hello"
+
+
+def test_rules_of_the_next_process_end_who_may_no_longer_be_there(daemon: Daemon) -> None:
+    """As a reload does it: with the rule in the record."""
+    with connect(daemon.address()) as sock:
+        assert echoed(sock)
+        daemon.listeners = (tcp("echo", deny=("127.0.0.1",)), daemon.listeners[1])
+        daemon.restart()
+        assert sock.recv(1) == b""
+    [end] = daemon.told(Closed)
+    assert (end["NETSRVD_REASON"], end["NETSRVD_BYTES_SENT"]) == ("access", "5")
+
+
+def test_who_came_to_a_listener_that_is_gone_is_served_on(daemon: Daemon) -> None:
+    """Under its old name, until the end, which is told."""
+    with connect(daemon.address("chargen")) as sock:
+        got = read_exactly(sock, 1000)
+        daemon.listeners = daemon.listeners[:1]
+        daemon.restart()
+        got += read_exactly(sock, 1_000_000)
+        assert got.startswith(chargen.PATTERN)
+    [end] = daemon.told(Closed)
+    assert end["NETSRVD_LISTENER"] == "chargen"
+
+
+def test_a_handover_that_fails_is_none(daemon: Daemon) -> None:
+    """The connections are served again as if nothing had been, and drained."""
+    with connect(daemon.address()) as sock:
+        assert echoed(sock)
+        house = daemon.life.house
+        house.stop_listening()
+        given = house.surrender(10)
+        daemon.store.fails = {"settle": TimeoutError("no answer")}
+        with pytest.raises(TimeoutError):
+            handover.give(given, daemon.store)
+        house.readmit(given)
+        assert not house.drained
+        assert echoed(sock)
+    eventually(lambda: house.drained, "the end of the drain")
+    assert daemon.life.end() == 0
+    daemon.store.fails = {}
+    daemon.life = Life(daemon.listeners, daemon._passed())
+    daemon.life.begin()
+    assert daemon.told(Closed)[0]["NETSRVD_REASON"] == "client"
