@@ -56,7 +56,7 @@ class Life:
         self.house.start()
         self.house.settle()
         if inherited:
-            assembly.update_workers(self.house.workers, self.settings)
+            assembly.update_workers(self.house.staff.workers, self.settings)
 
     def end(self) -> int:
         """Close what is left, and return how many they were."""
@@ -90,7 +90,7 @@ class Daemon:
 
     def halt(self, most: int = 10_000) -> int:
         """Hand so many connections over and end; return how many were cut off."""
-        self.life.house.stop_listening()
+        self.life.house.stop_listening(0.0)
         given = self.life.house.surrender(most)
         handover.give(given, self.store)
         return self.life.end()
@@ -108,7 +108,7 @@ class Daemon:
         self.go_on()
 
     def end(self) -> None:
-        self.life.house.stop_listening()
+        self.life.house.stop_listening(0.0)
         self.life.end()
         self.store.close()
         for sock in self.passed.values():
@@ -376,7 +376,7 @@ def test_a_handover_that_fails_is_none(daemon: Daemon) -> None:
     with connect(daemon.address()) as sock:
         assert echoed(sock)
         house = daemon.life.house
-        house.stop_listening()
+        house.stop_listening(0.0)
         given = house.surrender(10)
         daemon.store.fails = {"settle": TimeoutError("no answer")}
         with pytest.raises(TimeoutError):
