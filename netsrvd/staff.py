@@ -109,10 +109,6 @@ class Staff:
         """Return the connections that are live, to be looked at (any thread)."""
         return [one for each in self.all for one in each.connections()]
 
-    def counters(self) -> Counters:
-        """Return the sums of all."""
-        return sum((each.counters for each in self.all), Counters())
-
     def hire(self, services: Services) -> list[HandlerServer]:
         """Have what runs handlers if there is a use for it; return what is new, to be started."""
         if self.handlers or not services.handled:
