@@ -11,7 +11,7 @@ from tests.support.clients import HELLO, ended, leaves_in_order, refused, serves
 from tests.support.gate import Gate
 from tests.support.patience import SECONDS
 from tests.support.peers import connect, echoed
-from tests.support.run import echo
+from tests.support.run import Run, echo
 
 STOPS = pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT], ids=lambda stop: stop.name)
 
@@ -115,3 +115,34 @@ def test_other_signals_change_nothing(start: Start, harmless: signal.Signals) ->
     run = start()
     run.send(harmless)
     assert serves(run.port)
+
+
+def test_a_drain_is_told_while_bytes_move(start: Start, port: int) -> None:
+    """The status counts down, and systemd is asked for as much time as the drain still needs; who
+    waits for the end of a client that says nothing gets no more time.
+    """
+    run = start({"drain_timeout": "60s", **echo(port)})
+    with talking(port) as sock, talking(port, "::1") as other:
+        run.send(signal.SIGTERM)
+        asked = run.wait_notice("EXTEND_TIMEOUT_USEC")
+        assert asked["STATUS"] == "Stopping on SIGTERM"
+        assert int(asked["EXTEND_TIMEOUT_USEC"]) == 50_000_000
+        run.wait(lambda: _left(run) == "2 connections left", "the countdown")
+        assert echoed(sock)
+        more = run.wait_notice("EXTEND_TIMEOUT_USEC", 2)
+        assert more["STATUS"].startswith("Stopping on SIGTERM: 2 connections left, 5")
+        assert int(more["EXTEND_TIMEOUT_USEC"]) == 50_000_000
+        assert leaves_in_order(other)
+        run.wait(lambda: _left(run) == "1 connections left", "the count of those who are left")
+        silent = len(run.notices_with("EXTEND_TIMEOUT_USEC"))
+        counted = len(run.notices_with("STATUS"))
+        run.wait(lambda: len(run.notices_with("STATUS")) > counted, "the countdown")
+        assert len(run.notices_with("EXTEND_TIMEOUT_USEC")) == silent
+        assert leaves_in_order(sock)
+    run.wait_end()
+
+
+def _left(run: Run) -> str:
+    """Return what the last status says of who is left."""
+    status = run.notices_with("STATUS")[-1]["STATUS"]
+    return status.partition(": ")[2].partition(",")[0]

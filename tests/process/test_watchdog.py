@@ -153,3 +153,130 @@ Datagrams.answer, Datagrams.as_received = answer, False
         sender.send(HELLO)
         assert sender.recv(100) == HELLO
     assert serves(run.port)
+
+
+# --- visits -----------------------------------------------------------------------------------
+
+STRICT = {
+    "nobody may come": {"allow": ["192.0.2.1"]},
+    "everybody is denied": {"deny": ["any"]},
+    "one a second": {"connection_rate": 1, "connection_burst": 1, "unlimited": []},
+    "one a source": {"max_connections_per_source": 1, "unlimited": []},
+    "another service": {"service": "discard"},
+    "a service of its own mind": {"service": "chargen"},
+}
+
+VISITS = 4
+TICKS_A_VISIT = 3
+
+
+@pytest.mark.parametrize("keys", STRICT.values(), ids=[*STRICT])
+def test_visits_leave_no_trace(start: Start, port: int, keys: dict[str, object]) -> None:
+    """Whatever holds for clients: visits are answered, and neither told nor counted."""
+    run = start(echo(port, **keys), environment=WATCHED, planted=_notes_visits())
+    run.wait_line("ready: ")
+    before = len(run.lines)
+    run.wait_line("visited: True", VISITS)
+    run.allow("visited: ")
+    told = [line for line in run.lines[before:] if not line.startswith("visited: ")]
+    assert told == []
+    run.wait_notice("WATCHDOG", VISITS * TICKS_A_VISIT)
+    status = run.notices_with("STATUS")[-1]["STATUS"]
+    assert status.startswith("Serving 0 connections and 0 flows; 0 connections accepted, 0 refused")
+
+
+def _notes_visits() -> str:
+    """Return what has each visit say on standard error how it ended."""
+    return """
+import sys
+from netsrvd.listeners.acceptor import Acceptor
+def is_answering(self, is_answering=Acceptor.is_answering):
+    found = is_answering(self)
+    print("visited:", found, file=sys.stderr, flush=True)
+    return found
+Acceptor.is_answering = is_answering
+"""
+
+
+@pytest.mark.parametrize("limit", ["listener", "daemon"])
+def test_who_is_full_is_not_visited(start: Start, port: int, limit: str) -> None:
+    """The watchdog is fed though nobody can come in, and nothing is told of it; the place that
+    becomes free is a client's.
+    """
+    keys = {"max_connections": 1}
+    configuration = echo(port, **keys) if limit == "listener" else {**keys, **echo(port)}
+    run = start(configuration, environment=WATCHED, planted=_notes_visits())
+    run.allow("visited: ")
+    with talking(port):
+        run.wait_line("full with 1 connections")
+        seen = len(run.lines_with("visited: None"))
+        run.wait(lambda: len(run.lines_with("visited: None")) > seen + 2, "visits that are none")
+        fed = len(run.notices_with("WATCHDOG"))
+        run.wait_notice("WATCHDOG", fed + 3)
+        assert len(run.lines_with("full with")) == 1
+    run.wait_line("closed: client")
+    visited = len(run.lines_with("visited: True"))
+    run.wait_line("visited: True", visited + 1)
+    assert len(run.lines_with("connected")) == 1
+
+
+def test_a_worker_that_answers_nobody_any_more_starves_the_watchdog(start: Start) -> None:
+    """Its loop turns and it answers the watchdog, but not who comes: a visit finds that out."""
+    run = start(
+        planted="""
+from netsrvd.listeners import visitor
+from netsrvd.listeners.worker import Worker
+visitor.PATIENCE_SECONDS = 0.05
+def answer(self, connection, data, answer=Worker._answer, mute=[]):
+    if data == b"be silent":
+        mute.append(True)
+    if not mute:
+        answer(self, connection, data)
+Worker._answer = answer
+""",
+        environment=WATCHED,
+    )
+    run.wait_notice("WATCHDOG", 2 * TICKS_A_VISIT)
+    with talking(run.port) as sock:
+        sock.sendall(b"be silent")
+        run.wait(lambda: _silent_for(run, 10 * TICK), "silence")
+    run.kill()
+
+
+def test_a_worker_that_hangs_after_all_starves_the_watchdog(start: Start) -> None:
+    """It has been fine, and visits were answered, until a client had it hang."""
+    run = start(
+        planted="""
+import time
+from netsrvd.listeners import visitor
+from netsrvd.services.echo import Stream
+visitor.PATIENCE_SECONDS = 0.05
+def respond(self, data):
+    if data == b"hang":
+        time.sleep(3600)
+    return data
+Stream.respond = respond
+""",
+        environment=WATCHED,
+    )
+    run.wait_notice("WATCHDOG", 2 * TICKS_A_VISIT)
+    with talking(run.port) as sock:
+        sock.sendall(b"hang")
+        run.wait(lambda: _silent_for(run, 10 * TICK), "silence")
+    run.kill()
+
+
+def test_a_listener_that_was_never_reached_is_told_once(start: Start) -> None:
+    """A filter of the host may be against visits: the watchdog is fed all the same."""
+    run = start(
+        planted="""
+from netsrvd.listeners.visitor import Visitor
+Visitor._visit = lambda *_: False
+""",
+        environment=WATCHED,
+    )
+    run.wait_line("echo: a visit of our own fails; the watchdog asks the threads alone")
+    fed = len(run.notices_with("WATCHDOG"))
+    run.wait_notice("WATCHDOG", fed + 3 * TICKS_A_VISIT)
+    assert len(run.lines_with("a visit of our own fails")) == 1
+    assert serves(run.port)

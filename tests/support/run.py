@@ -30,6 +30,9 @@ LOOK_SECONDS = 0.01
 MEMORY_KB = 64 * 1024
 """What a run may need at most; one that serves nobody needs a third of it."""
 
+MOST_DESCRIPTORS = 253
+"""That one message can carry (SCM_MAX_FD in unix(7))."""
+
 PREFIXED = re.compile(r"<[3-7]>")
 """The priority that begins each line for systemd (sd-daemon(3))."""
 
@@ -103,6 +106,8 @@ class Run:
         self.notices: list[dict[str, str]] = []
         self.heard_at: dict[str, float] = {}
         """When each kind of notice came last."""
+        self.store: list[tuple[int, str]] = []
+        """Descriptors that it has systemd keep, each with its name (FDSTORE=1 in sd_notify(3))."""
         self._others: tuple[str, ...] = ()
         self.port = 0
         self.config = Path()
@@ -144,6 +149,7 @@ class Run:
                 self._pipe.close()
             self._notify.close()
             os.close(self._pidfd)
+            self.empty_store()
 
     # --- what it says ---------------------------------------------------------------------
 
@@ -178,10 +184,25 @@ class Run:
     def _take_notices(self) -> None:
         with suppress(BlockingIOError):
             while True:
-                lines = self._notify.recv(65536).decode().splitlines()
+                said, descriptors, *_ = socket.recv_fds(self._notify, 65536, MOST_DESCRIPTORS)
+                lines = said.decode().splitlines()
                 notice = {key: value for key, _, value in (each.partition("=") for each in lines)}
                 self.notices.append(notice)
                 self.heard_at |= dict.fromkeys(notice, monotonic())
+                self._keep(notice, descriptors)
+
+    def _keep(self, notice: Mapping[str, str], descriptors: Sequence[int]) -> None:
+        """Do with descriptors what systemd does: keep them or, of a barrier, close them."""
+        if "FDSTORE" in notice:
+            self.store += [(each, notice["FDNAME"]) for each in descriptors]
+        else:
+            for each in descriptors:
+                os.close(each)
+
+    def empty_store(self) -> None:
+        """Close all that it has had kept."""
+        while self.store:
+            os.close(self.store.pop()[0])
 
     def wait_line(self, text: str, count: int = 1) -> str:
         """Return the line that has `text`, the `count`th such line of the run."""

@@ -1,0 +1,295 @@
+"""A restart: live connections go from one process to the next, by way of systemd."""
+
+import os
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+
+import pytest
+
+from netsrvd.linux import memfd
+from tests.process.conftest import Start
+from tests.support.activation import opened
+from tests.support.clients import HELLO, ended, leaves_in_order, serves, talking
+from tests.support.peers import connect, echoed, read_exactly
+from tests.support.run import Run, echo
+from tests.support.unit import Unit, follow
+
+STATE, CONNECTION = "handover/state", "handover/connection"
+KINDS = ("tcp4", "tcp6", "udp4", "udp6")
+
+
+@pytest.fixture
+def unit(start: Start, port: int) -> Iterator[Unit]:
+    with ExitStack() as stack:
+        yield Unit(start, port, opened(stack, port, *KINDS))
+
+
+def names(run: Run) -> list[str]:
+    """Return the names of what a run has left in the store."""
+    return [name for _, name in run.store]
+
+
+def ids(run: Run, word: str) -> list[str]:
+    """Return the ids of connections in the lines that have a word, in their order."""
+    return sorted(line.rpartition("[")[2].rstrip("]") for line in run.lines_with(word))
+
+
+def test_connections_live_on(unit: Unit) -> None:
+    """Through two restarts they are answered, by each process; they are told once when they come
+    and once when they end, and the store is empty before the next one says that it is ready.
+    """
+    first = unit.start()
+    with talking(unit.port) as one, talking(unit.port, "::1") as other:
+        second = unit.restart(first)
+        assert names(first) == []
+        assert echoed(one)
+        assert echoed(other)
+        third = unit.restart(second)
+        assert echoed(one)
+        assert leaves_in_order(other)
+    third.wait_line("closed: client", 2)
+    assert ids(first, "connected") == ids(third, "closed: ")
+    third.rest()
+    assert serves(unit.port)
+    assert len(first.lines_with("connected")) == 2
+    for run in (first, second):
+        run.wait_line("restarting on SIGTERM: 2 connections to hand over")
+        run.wait_line("2 connections handed over to the next process")
+        assert "2 handed over, 0 cut off" in run.lines[-1]
+        assert run.lines_with("closed:") == []
+    for run in (second, third):
+        run.wait_line("2 connections taken over, 0 lost; nobody served them for")
+    assert second.lines_with("connected") == []
+
+
+def test_what_is_handed_over_has_the_form_that_systemd_wants(unit: Unit) -> None:
+    """One sealed file and one descriptor a connection, each under its name, kept also where the
+    client leaves meanwhile; all is there before the process ends.
+    """
+    run = unit.start()
+    with talking(unit.port), talking(unit.port, "::1"):
+        follow(run)
+    assert names(run) == [STATE, CONNECTION, CONNECTION]
+    assert b'"version": 1' in memfd.content(run.store[0][0])
+    stored = run.notices_with("FDSTORE")
+    assert {each["FDPOLL"] for each in stored} == {"0"}
+    order = [next(iter(each)) for each in run.notices]
+    assert order.index("BARRIER") > max(order.index("FDSTORE"), order.index("STOPPING"))
+    successor = unit.succeed(run)
+    successor.wait_line("closed: ", 2)
+    successor.rest()
+
+
+def test_more_than_one_message_carries(unit: Unit) -> None:
+    """Some hundred connections are handed over by the 250, and none is missing."""
+    unit.room = 1000
+    with ExitStack() as stack:
+        run = unit.start()
+        clients = [stack.enter_context(talking(unit.port)) for _ in range(300)]
+        successor = unit.restart(run)
+        assert len(run.notices_with("FDSTORE")) == 1 + 2
+        assert all(map(echoed, clients))
+    successor.wait_line("closed: client", 300)
+    successor.rest()
+
+
+def test_what_comes_between_two_processes_waits(unit: Unit) -> None:
+    """Words of who is connected and a new client: the next process answers both."""
+    run = unit.start()
+    with talking(unit.port) as live:
+        follow(run)
+        live.sendall(b"in between")
+        with connect(("127.0.0.1", unit.port)) as new:
+            new.sendall(HELLO)
+            successor = unit.succeed(run)
+            assert read_exactly(live, 10) == b"in between"
+            assert read_exactly(new, len(HELLO)) == HELLO
+    successor.wait_line("closed: client", 2)
+    successor.rest()
+
+
+def test_a_store_that_is_too_small_is_used_as_far_as_it_goes(unit: Unit, port: int) -> None:
+    """One descriptor is for the states; who does not fit is drained, and a record says so."""
+    unit.room = 3
+    run = unit.start(configuration={"drain_timeout": 0.2, **echo(port)})
+    with ExitStack() as stack:
+        clients = [stack.enter_context(talking(port)) for _ in range(4)]
+        successor = unit.restart(run)
+        assert sorted(map(_is_served, clients)) == [False, False, True, True]
+    run.wait_line("2 connections are not handed over: ")
+    assert "2 handed over, 2 cut off" in run.lines[-1]
+    successor.wait_line("closed: client", 2)
+    successor.rest()
+
+
+def _is_served(sock: socket.socket) -> bool:
+    try:
+        return echoed(sock)
+    except (OSError, AssertionError):
+        return False
+
+
+@pytest.mark.parametrize("room", ["0", "many"])
+def test_without_a_store_a_restart_drains(unit: Unit, port: int, room: str) -> None:
+    """A unit that does not say how large it is has none."""
+    run = unit.start(
+        configuration={"drain_timeout": 0.1, **echo(port)}, environment={"NETSRVD_FDSTORE": room}
+    )
+    with talking(port) as sock:
+        follow(run)
+        assert ended(sock)
+    run.wait_line("1 connections are not handed over: ")
+    assert run.store == []
+
+
+def test_a_stop_hands_nothing_over(unit: Unit, port: int) -> None:
+    """SIGTERM alone is no restart: systemd would close what it keeps, and nobody would tell."""
+    run = unit.start(configuration={"drain_timeout": 0.1, **echo(port)})
+    with talking(port) as sock:
+        run.send(signal.SIGTERM)
+        assert ended(sock)
+    run.wait_end()
+    assert run.notices_with("FDSTORE") == []
+    assert run.lines_with("closed: drain")
+    assert "0 handed over, 1 cut off" in run.lines[-1]
+
+
+def test_an_announcement_alone_changes_nothing(unit: Unit) -> None:
+    """SIGUSR1 says only what the stop that follows is for."""
+    run = unit.start()
+    with talking(unit.port) as sock:
+        run.send(signal.SIGUSR1)
+        assert echoed(sock)
+    assert serves(unit.port)
+    run.wait_line("closed: client", 3)
+
+
+def test_nothing_is_handed_to_a_configuration_that_fails(unit: Unit, port: int) -> None:
+    """The next process could not start: its connections would be lost, so they are drained."""
+    run = unit.start(configuration={"drain_timeout": 0.1, **echo(port)})
+    with talking(port) as sock:
+        run.configure("wrkers = 1")
+        follow(run)
+        assert ended(sock)
+    run.wait_line("1 connections are not handed over: ")
+    assert run.lines_with("wrkers")
+    assert run.notices_with("FDSTORE") == []
+    assert run.lines_with("closed: drain")
+
+
+def test_a_successor_that_fails_leaves_them_in_the_store(unit: Unit) -> None:
+    """With status 78 it takes nothing out; once the configuration is mended they are served on."""
+    run = unit.start()
+    with talking(unit.port) as sock:
+        follow(run)
+        broken = unit.start(run.store, "wrkers = 1", ready=False)
+        broken.wait_failure(78)
+        mended = unit.succeed(run)
+        assert echoed(sock)
+    mended.wait_line("closed: client")
+    mended.rest()
+
+
+def with_state(run: Run, data: bytes) -> None:
+    """Put another file in the place of the states that a run has left."""
+    place = names(run).index(STATE)
+    os.close(run.store[place][0])
+    run.store[place] = memfd.sealed("state", data), STATE
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda data: data.replace(b'"version": 1', b'"version": 99'), "it is of version 99"),
+        (lambda _: b"{}", "it is malformed: KeyError('version')"),
+        (lambda _: b"\0", "handed over, but unusable: "),
+    ],
+    ids=["version", "malformed", "no JSON"],
+)
+def test_states_that_cannot_be_read_are_told(
+    unit: Unit, change: Callable[[bytes], bytes], words: str
+) -> None:
+    """The connections are closed, each reason has one line, and the daemon serves."""
+    run = unit.start()
+    with talking(unit.port) as one, talking(unit.port) as other:
+        follow(run)
+        with_state(run, change(memfd.content(run.store[names(run).index(STATE)][0])))
+        successor = unit.succeed(run)
+        assert ended(one)
+        assert ended(other)
+    assert words in successor.wait_line("handed over, but unusable: ")
+    successor.wait_line("handed over, but unusable: 2 connections came without their states")
+    assert successor.lines_with("taken over") == []
+    assert serves(unit.port)
+
+
+def test_a_service_that_is_gone_ends_its_connections_alone(unit: Unit) -> None:
+    """The state says more than this version knows: that one ends with its records, and the other
+    connection, the new ones and the daemon live.
+    """
+    run = unit.start()
+    with talking(unit.port) as one, talking(unit.port, "::1") as other:
+        follow(run)
+        data = memfd.content(run.store[names(run).index(STATE)][0])
+        with_state(run, data.replace(b'"service": "echo"', b'"service": "gone"', 1))
+        successor = unit.succeed(run)
+        served = [sock for sock in (one, other) if _is_served(sock)]
+        assert len(served) == 1
+    successor.wait_line("service echo failed for ")
+    successor.wait_line("closed: error (KeyError('gone'))")
+    successor.wait_line("closed: client")
+    successor.rest()
+    assert serves(unit.port)
+
+
+def test_a_bug_of_a_service_hands_nothing_over(unit: Unit, port: int) -> None:
+    """One that cannot say what it remembers: all are drained in order, and the status is 0."""
+    run = unit.start(
+        configuration={"drain_timeout": "10s", **echo(port)},
+        planted="""
+from netsrvd.services.echo import Stream
+def memory(self):
+    raise ArithmeticError("planted")
+Stream.memory = memory
+""",
+    )
+    with talking(port) as sock:
+        run.send(signal.SIGUSR1)
+        run.send(signal.SIGTERM)
+        run.wait_line("1 connections are not handed over: that fails: ArithmeticError('planted')")
+        assert echoed(sock)
+        assert leaves_in_order(sock)
+    run.wait_end()
+    assert run.store == []
+    assert "0 handed over, 0 cut off" in run.lines[-1]
+
+
+def test_a_systemd_that_does_not_answer_is_left(unit: Unit, port: int) -> None:
+    """The barrier is never lifted: all is taken back, and the connections are drained."""
+    run = unit.start(
+        configuration={"drain_timeout": "10s", **echo(port)},
+        planted="from netsrvd.reporting import notify\nnotify.SETTLE_SECONDS = 0.05",
+    )
+    barrier: list[int] = []
+    keep = run._keep
+
+    def kept(notice: dict[str, str], descriptors: list[int]) -> None:
+        if "BARRIER" in notice:
+            barrier.extend(descriptors)
+        else:
+            keep(notice, descriptors)
+
+    run._keep = kept  # type: ignore[method-assign, assignment]
+    with talking(port) as sock:
+        run.send(signal.SIGUSR1)
+        run.send(signal.SIGTERM)
+        run.wait_line("1 connections are not handed over: that fails: TimeoutError(")
+        assert {each["FDNAME"] for each in run.notices_with("FDSTOREREMOVE")} == {STATE, CONNECTION}
+        run.empty_store()
+        assert echoed(sock)
+        assert leaves_in_order(sock)
+    run.wait_end()
+    for each in barrier:
+        os.close(each)

@@ -1,0 +1,66 @@
+"""A service with passed sockets, as systemd restarts it: what one run leaves the next one gets."""
+
+import signal
+import socket
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from tests.support.activation import passing
+from tests.support.run import Run, echo
+
+FORGOTTEN = ["handover/connection", "handover/state"]
+
+
+class Unit:
+    """The sockets of a service named `echo`, and how much its descriptor store holds."""
+
+    def __init__(
+        self, start: Callable[..., Run], port: int, sockets: Sequence[socket.socket], room: int = 99
+    ) -> None:
+        self.port = port
+        self.sockets = sockets
+        self.room = room
+        self._start = start
+
+    def start(
+        self,
+        left: Sequence[tuple[int, str]] = (),
+        configuration: Mapping[str, object] | str | None = None,
+        *,
+        environment: Mapping[str, str] | None = None,
+        **how: Any,
+    ) -> Run:
+        """Return a run that has the sockets, and what another run left in the store."""
+        names = ["echo"] * len(self.sockets) + [name for _, name in left]
+        given = [*self.sockets, *(descriptor for descriptor, _ in left)]
+        return self._start(
+            echo(self.port) if configuration is None else configuration,
+            environment={"NETSRVD_FDSTORE": str(self.room), **(environment or {})},
+            **passing(given, ":".join(names)),
+            **how,
+        )
+
+    def restart(self, run: Run, *more: Any, **how: Any) -> Run:
+        """Return the successor of a run."""
+        follow(run)
+        return self.succeed(run, *more, **how)
+
+    def succeed(self, run: Run, *more: Any, **how: Any) -> Run:
+        """Return the successor of a run that has ended, once what was left is that one's alone."""
+        successor = self.start(run.store, *more, **how)
+        assert forgotten(successor) == FORGOTTEN
+        run.empty_store()
+        return successor
+
+
+def follow(run: Run) -> None:
+    """Have a run end for a restart."""
+    run.send(signal.SIGUSR1)
+    run.send(signal.SIGTERM)
+    run.wait_end()
+
+
+def forgotten(run: Run) -> list[str]:
+    """Return what a run had systemd forget before it was ready."""
+    ready = next(place for place, notice in enumerate(run.notices) if "READY" in notice)
+    return sorted(each["FDNAME"] for each in run.notices[:ready] if "FDSTOREREMOVE" in each)
