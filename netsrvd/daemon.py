@@ -149,12 +149,12 @@ class Daemon:
         """Return whether to end because nobody has come for long; nobody is taken any more then."""
         house, now, limit = self._house, monotonic(), self._settings.idle_exit_seconds
         seen = house.seen()
-        if seen != self._seen or house.connections or house.flows:
+        if seen != self._seen or house.connections or house.flows or house.guests:
             self._seen, self._busy_at = seen, now
         if not (limit and house.is_adopted) or now - self._busy_at < limit:
             return False
         house.pause()
-        if house.seen() == seen:
+        if house.seen() == seen and not house.guests:
             return True
         house.resume()  # somebody came just before
         return False

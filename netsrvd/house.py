@@ -99,6 +99,12 @@ class House:
         return counters.closed + counters.bytes_received + counters.bytes_sent + moved
 
     @property
+    def guests(self) -> int:
+        """How many TCP connections wait until their proxies have named them."""
+        movers = [mover for mover in self._movers.values() if isinstance(mover, Acceptor)]
+        return sum(mover.lobby.guests for mover in movers if mover.lobby)
+
+    @property
     def flows(self) -> int:
         """How many UDP flows are live."""
         return sum(mover.flows for mover in self._movers.values() if isinstance(mover, Receiver))

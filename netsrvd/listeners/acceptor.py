@@ -39,7 +39,7 @@ class Acceptor:
     """
 
     __slots__ = (
-        *("_capacity", "_duty", "_gate", "_identify", "_lobby", "_paused", "_places", "_refusals"),
+        *("_capacity", "_duty", "_gate", "_identify", "_paused", "_places", "_refusals", "lobby"),
         *("_report", "_reserve", "_service", "_settings", "_sockets", "_stopping", "_take_over"),
         *("_taking", "_trouble", "_troubled", "_visitor", "_watch", "_workers", "counters"),
     )
@@ -77,7 +77,7 @@ class Acceptor:
         self._duty = Duty(f"acceptor {settings.name}", self._run, on_failure)
         self._watch = Watch(self._duty.mailbox)
         self._capacity = Capacity(settings, places, report, self._duty.mailbox)
-        self._lobby: Lobby | None = None
+        self.lobby: Lobby | None = None
         self._furnish()
 
     @property
@@ -149,15 +149,15 @@ class Acceptor:
         self._gate.update(settings)
         self._capacity.update(settings)
         self._refusals.update(settings)
-        if self._lobby:
-            self._lobby.update(settings, self._gate.is_proxy, monotonic())
+        if self.lobby:
+            self.lobby.update(settings, self._gate.is_proxy, monotonic())
         self._furnish()
 
     def _furnish(self) -> None:
         """Have a lobby from the first proxy on."""
-        if self._settings.proxies and not self._lobby:
-            self._lobby = Lobby(self._settings, self.counters, self._enter, self._dismiss)
-            self._watch.add_lobby(self._lobby.fileno())
+        if self._settings.proxies and not self.lobby:
+            self.lobby = Lobby(self._settings, self.counters, self._enter, self._dismiss)
+            self._watch.add_lobby(self.lobby.fileno())
 
     def _adopt(self, connection: Connection) -> None:
         self._places.take_anyway()
@@ -178,8 +178,8 @@ class Acceptor:
                 patience_ms = 0 if wanted and self._capacity.has_room else self._patience_ms(now)
                 ready = self._watch.wait(patience_ms, width)
                 now = monotonic()
-                if self._lobby and width is not Width.MAIL:
-                    self._lobby.serve(now)
+                if self.lobby and width is not Width.MAIL:
+                    self.lobby.serve(now)
                 for descriptor in ready:
                     self._take_waiting(self._sockets[descriptor], now)
                 if wanted and not ready and self._capacity.has_room:
@@ -189,8 +189,8 @@ class Acceptor:
             self._refusals.settle(now, all_of_them=True)
         finally:
             self._reserve.close()
-            if self._lobby:
-                self._lobby.close(now)
+            if self.lobby:
+                self.lobby.close(now)
             for sock in self._sockets.values():
                 sock.close()
 
@@ -204,7 +204,7 @@ class Acceptor:
     def _patience_ms(self, now: float) -> float | None:
         if self._report.congested:
             return CONGESTED_MS
-        lobby = self._lobby.next_look_ms(now) if self._lobby else None
+        lobby = self.lobby.next_look_ms(now) if self.lobby else None
         return soonest(self._trouble.next_look_ms(now), self._refusals.next_look_ms(now), lobby)
 
     def _take_waiting(self, listening: socket.socket, now: float) -> None:
@@ -255,8 +255,8 @@ class Acceptor:
             next(self._workers).take(visitor.welcomed(sock, peer, self._places.give_back))
             return
         self._capacity.live += 1
-        if self._lobby and self._gate.is_proxy(peer[0]):
-            self._lobby.admit(sock, peer, now)
+        if self.lobby and self._gate.is_proxy(peer[0]):
+            self.lobby.admit(sock, peer, now)
         else:
             self._enter(sock, peer, None, now)
 

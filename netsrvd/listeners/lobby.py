@@ -60,6 +60,11 @@ class Lobby:
         self._own: dict[int, Guest] = {}
         """Those of whom it is known that the proxy speaks for itself."""
 
+    @property
+    def guests(self) -> int:
+        """How many wait, a moment ago (any thread)."""
+        return len(self._arrived) + len(self._own)
+
     def fileno(self) -> int:
         """Return a descriptor that is readable while a guest has something to say."""
         return self._epoll.fileno()

@@ -14,6 +14,7 @@ from tests.support.clients import HELLO, answer, serves, talking
 from tests.support.gate import Gate
 from tests.support.patience import SECONDS
 from tests.support.peers import connect, datagrams, echoed, read_exactly
+from tests.support.proxied import v1
 from tests.support.run import Run, echo
 from tests.support.unit import Unit
 
@@ -68,6 +69,31 @@ def test_who_is_served_keeps_it(unit: Unit) -> None:
         run.wait(lambda: monotonic() - run.heard_at["READY"] > 5 * IDLE, "time")
         assert echoed(sock)
     wait_idle_end(run)
+
+
+def test_who_waits_for_the_word_of_its_proxy_is_no_less_there(unit: Unit, tmp_path: Path) -> None:
+    """It is nobody's client yet, but it has been taken out of the queue: it is waited for, also
+    where it comes at the last moment.
+    """
+    gate = Gate(tmp_path)
+    before = f"if len(pauses) == 1: {gate.wait}"
+    run = unit.start(
+        configuration=idle(unit.port, proxies="127.0.0.1", allow="any"),
+        planted=PAUSE.format(before=before, after="pass"),
+    )
+    gate.reached(run)
+    with connect(("127.0.0.1", unit.port)) as sock:
+        run.wait(lambda: any(link.startswith("socket:") for link in _new(run)), "the guest")
+        gate.open()
+        run.wait(lambda: monotonic() - run.heard_at["READY"] > 5 * IDLE, "time")
+        sock.sendall(v1() + HELLO)
+        assert read_exactly(sock, len(HELLO)) == HELLO
+    wait_idle_end(run)
+
+
+def _new(run: Run) -> list[str]:
+    """Return what the run has opened since it was ready."""
+    return [*(run.held() - run._at_rest)]
 
 
 def test_visits_of_the_watchdog_do_not_keep_it(unit: Unit) -> None:

@@ -19,7 +19,7 @@ class FakeHouse:
         self.failures: list[str] = []
         self.staff = SimpleNamespace(workers=[object()], all=())
         self.adopted: set[tuple[str, str]] = set()
-        self.connections = self.flows = 0
+        self.connections = self.flows = self.guests = 0
         self.all_duties = [SimpleNamespace(pulse=0, ping=self.pinged)]
         self.pings: list[int] = []
         self.start_error: Exception | None = None

@@ -325,23 +325,33 @@ def test_who_has_bound_a_socket_never_does(stage: Stage, clock: Clock) -> None:
     assert "pause" not in stage.steps
 
 
-@pytest.mark.parametrize("field", ["connections", "flows"])
+@pytest.mark.parametrize("field", ["connections", "flows", "guests"])
 def test_who_serves_is_not_idle(stage: Stage, clock: Clock, field: str) -> None:
-    """A live connection or flow counts however silent it is."""
+    """A live connection or flow counts however silent it is, and so does who was not named yet."""
     setattr(stage.house, field, 1)
     stage.run(*[None] * 20, TERM, *[INT] * stage.house.connections)
     assert "pause" not in stage.steps
 
 
+@pytest.mark.parametrize("field", ["came", "guests"])
 def test_who_comes_at_the_last_moment_is_served(
-    stage: Stage, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    stage: Stage, clock: Clock, monkeypatch: pytest.MonkeyPatch, field: str
 ) -> None:
-    """Whoever was taken before the pause has the daemon go on, and count from then."""
+    """Whoever was taken before the pause has the daemon go on, and count from then; so has who was
+    not named yet.
+    """
 
     def pause() -> None:
         stage.steps.append("pause")
-        stage.house.came += stage.steps.count("pause") == 1
+        if stage.steps.count("pause") == 1:
+            setattr(stage.house, field, 1)
 
+    def resume() -> None:
+        stage.steps.append("resume")
+        stage.house.came += stage.house.guests  # its proxy has named it
+        stage.house.guests = 0
+
+    monkeypatch.setattr(stage.house, "resume", resume)
     monkeypatch.setattr(stage.house, "pause", pause)
     stage.run(*[None] * 9)
     assert stage.steps.count("pause") == 2

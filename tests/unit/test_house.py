@@ -4,6 +4,7 @@ import socket
 from collections.abc import Iterator
 from dataclasses import replace
 from time import monotonic
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -56,6 +57,7 @@ class FakeMover:
         self.counters = Counters(accepted=1)
         self.settings: ListenerSettings
         self.answers: list[bool | None] = []
+        self.lobby: SimpleNamespace | None = None
         self._steps = steps
 
     def open(self, sock: object) -> None:
@@ -345,6 +347,14 @@ def test_progress_is_whatever_moves(site: Site, clients: Clients) -> None:
     clients.far[0].close()
     eventually(lambda: site.house.counters().closed == 1, "the end of one")
     assert site.house.progress() > seen[1]
+
+
+def test_guests_are_those_of_all_listeners(site: Site) -> None:
+    """Where there are no proxies there is no lobby, and nobody in it."""
+    assert site.house.guests == 0
+    for mover, guests in zip(site.house._movers.values(), (2, 3), strict=True):
+        mover.lobby = SimpleNamespace(guests=guests)  # type: ignore[union-attr, assignment]
+    assert site.house.guests == 5
 
 
 def test_what_was_seen_is_who_came(site: Site) -> None:

@@ -10,7 +10,7 @@ from netsrvd.listeners.contracts import Refusal
 from netsrvd.listeners.lobby import OWN_SECONDS, Lobby
 from netsrvd.listeners.refusals import Peer
 from netsrvd.settings import ListenerSettings
-from tests.support.proxied import CLIENT, LOCAL, v1
+from tests.support.proxied import CLIENT, LOCAL, v1, v2
 
 PROXY = ("10.0.0.1", 40_000)
 
@@ -118,3 +118,17 @@ def test_nothing_but_the_header_is_taken(hall: Hall) -> None:
     hall.lobby.serve(100.2)
     assert hall.entered == [(CLIENT, PROXY)]
     assert hall.socks[0].recv(100) == b"hello"
+
+
+def test_guests_are_counted_until_they_leave(hall: Hall) -> None:
+    """Those without a header and those who speak for themselves."""
+    assert hall.lobby.guests == 0
+    first, second = hall.admit(), hall.admit()
+    assert hall.lobby.guests == 2
+    first.send(v2(command=0x20, form=0x00, block=b""))
+    hall.lobby.serve(100.1)
+    assert hall.lobby.guests == 2
+    for far in (first, second):
+        far.close()
+    hall.lobby.serve(100.2)
+    assert hall.lobby.guests == 0
