@@ -58,10 +58,14 @@ def command(tmp_path: Path) -> Command:
 
 CASES = [
     Case("--version", 0, (f"netsrvd {netsrvd.__version__}",)),
-    Case("--help", 0, ("run", "check", "explain", "sockopts")),
+    Case("--help", 0, ("run", "check", "explain", "reload", "sockopts")),
     Case("run --help", 0, ("--detach", "--pid-file", "--inetd", "--listener", "--log")),
     Case("", 64, stderr=("usage: netsrvd", "COMMAND")),
     Case("walk", 64, stderr=("'walk'", "'run'", "'check'", "'explain'", "'sockopts'")),
+    Case("reload --help", 0, ("PID", "the process ID of the daemon")),
+    Case("reload", 64, stderr=("usage: netsrvd reload", "PID")),
+    Case("reload 0", 64, stderr=("usage: netsrvd reload", "expected a process ID, not '0'")),
+    Case("reload netsrvd", 64, stderr=("expected a process ID, not 'netsrvd'",)),
     Case("run --fast", 64, stderr=("usage: netsrvd", "--fast")),
     Case("run --log paper", 64, stderr=("'paper'", "auto", "stderr")),
     Case("run --inetd", 64, stderr=("standard input is no socket", "xinetd", "Accept=yes")),

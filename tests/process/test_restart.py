@@ -238,7 +238,7 @@ def test_a_service_that_is_gone_ends_its_connections_alone(unit: Unit) -> None:
         served = [sock for sock in (one, other) if _is_served(sock)]
         assert len(served) == 1
     successor.wait_line("service echo failed for ")
-    successor.wait_line("closed: error (KeyError('gone'))")
+    successor.wait_line("closed: error (ValueError('there is no service gone")
     successor.wait_line("closed: client")
     successor.rest()
     assert serves(unit.port)
