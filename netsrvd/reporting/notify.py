@@ -14,7 +14,7 @@ PATIENCE_SECONDS = 1.0
 """How long a message may wait for a service manager that is busy."""
 
 SETTLE_SECONDS = 10.0
-"""How long systemd may take for all that it was told, which may be ten thousand descriptors."""
+"""How long systemd may take for all that it was told, which may be thousands of descriptors."""
 
 MOST_DESCRIPTORS = 250
 """In one message; the kernel takes 253 (SCM_MAX_FD in unix(7))."""
