@@ -72,8 +72,7 @@ class Inlet:
                 unanswered.append(index)
             elif flow.special:
                 self._redirect(index, envelope, flow)
-        desk.counters.datagrams_received += count
-        desk.counters.bytes_received += sum(lengths)
+        received_bytes = sum(lengths)
         unanswered = self._with_truncated(flows, unanswered)
         if desk.answerer is not None:
             unanswered = self._pass_on(desk.answerer, flows, envelopes, unanswered, now)
@@ -81,6 +80,8 @@ class Inlet:
             unanswered = self._ask(flows, lengths, unanswered)
         self._answer(flows, lengths, unanswered)
         self._make_room()
+        desk.counters.datagrams_received += count
+        desk.counters.bytes_received += received_bytes
 
     def rejudge(self) -> None:
         """Judge all peers by the desk's new settings; those who stay out from now on end."""
