@@ -20,10 +20,9 @@ from netsrvd.assembly import (
     count_places,
     prepare_services,
     read_configuration,
-    update_workers,
 )
 from netsrvd.config import changes
-from netsrvd.ending import Ending
+from netsrvd.ending import STOPS, Ending
 from netsrvd.errors import NetsrvdError
 from netsrvd.events import Event
 from netsrvd.events.life import Ready, Reloaded, ReloadFailed, Starting
@@ -34,7 +33,6 @@ from netsrvd.reporting.notify import Notifier
 from netsrvd.settings import Settings
 from netsrvd.sockets import descriptors
 
-STOPS = {signal.SIGTERM, signal.SIGINT}
 RELOAD = signal.SIGHUP
 FOLLOWED = signal.SIGUSR1
 """Says that the stop to come is the beginning of a restart: another process will follow."""
@@ -106,7 +104,7 @@ class Daemon:
         house.start()
         house.settle()
         if self._start.inherited:  # they may have come in by rules that are no longer in force
-            update_workers(house.staff.all, self._settings)
+            house.staff.update(self._settings)
         self._notifier.ready(self._status())
         self._on_ready()
 

@@ -9,7 +9,8 @@ from time import monotonic
 
 from netsrvd import assembly
 from netsrvd.admission.connections import ConnectionGate
-from netsrvd.daemon import STOPS, block_signals, wait_signal, wake_main
+from netsrvd.daemon import block_signals, wait_signal, wake_main
+from netsrvd.ending import STOPS
 from netsrvd.errors import DetachError, SocketError, UsageError
 from netsrvd.events import Event
 from netsrvd.events.sockets import OptionAdjusted

@@ -6,7 +6,7 @@ import signal
 import socket
 
 from netsrvd.errors import ConfigError, ReloadError, UsageError
-from netsrvd.reporting.askers import CREDENTIALS, LONGEST_ANSWER, address
+from netsrvd.reporting.askers import LONGEST_ANSWER, address, credentials
 
 PATIENCE_SECONDS = 60.0
 
@@ -40,10 +40,10 @@ def _connect(sock: socket.socket, pid: int) -> None:
     """Connect to the daemon itself: SIGHUP would end a process of another kind."""
     try:
         sock.connect(address(pid))
-        raw = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, CREDENTIALS.size)
+        answering, _ = credentials(sock)
     except BlockingIOError as error:
         raise ReloadError(f"too many wait; `kill -HUP {pid}` reloads without an answer") from error
     except OSError as error:
         raise UsageError(f"process {pid} is no netsrvd that answers: {error.strerror}") from error
-    if CREDENTIALS.unpack(raw)[0] != pid:
+    if answering != pid:
         raise UsageError(f"another process answers for {pid}; `kill -HUP {pid}` reloads it, too")

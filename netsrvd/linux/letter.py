@@ -25,7 +25,7 @@ def answer(sock: socket.socket, envelope: bytes, payload: bytes, *, pinned: bool
     """
     layout = LAYOUTS[sock.family]
     option, length = PACKET_INFO[sock.family]
-    at = ((layout.name_length + 7) & ~7) + HEADER_BYTES
+    at = layout.control_at + HEADER_BYTES
     control = bytearray(HEADER_BYTES) + envelope[at : at + length]
     if not pinned:
         control[layout.interface] = bytes(4)

@@ -83,6 +83,11 @@ class Layout:
     """The address of this host that it was received on; differs for multicast and broadcast."""
     interface: slice
 
+    @property
+    def control_at(self) -> int:
+        """Return where the control message begins in an envelope: behind the name, aligned."""
+        return (self.name_length + 7) & ~7
+
 
 IPV4 = Layout(
     family=socket.AF_INET,
@@ -141,7 +146,7 @@ class Batch:
     )
 
     def __init__(self, layout: Layout, payload_bytes: int = PAYLOAD_BYTES) -> None:
-        name_space = (layout.name_length + 7) & ~7
+        name_space = layout.control_at
         stride = name_space + layout.control_length
         iovecs = (Iovec * BATCH)(), (Iovec * BATCH)()
         headers = (Mmsghdr * BATCH)(), (Mmsghdr * BATCH)()

@@ -101,7 +101,7 @@ class Acceptor:
 
     def stop(self) -> None:
         """Ask the thread to close all its sockets and end."""
-        self._duty.mailbox.post(self._stop)
+        self._duty.mailbox.post(setattr, self, "_stopping", True)
 
     def is_answering(self) -> bool | None:
         """Return whether a client would be answered; None if that cannot be said now (main)."""
@@ -118,8 +118,7 @@ class Acceptor:
         self, settings: ListenerSettings, service: StreamFactory, take: Take | None = None
     ) -> None:
         """Give the thread new settings, for the connections to come."""
-        self._duty.mailbox.post(setattr, self, "_take_over", take)
-        self._duty.mailbox.post(self._update, settings, service)
+        self._duty.mailbox.post(self._update, settings, service, take)
 
     def adopt(self, connection: Connection) -> None:
         """Count in a connection that the process before let in, and give it to a worker."""
@@ -141,11 +140,10 @@ class Acceptor:
         self._watch.remove(sock)
         sock.close()
 
-    def _stop(self) -> None:
-        self._stopping = True
-
-    def _update(self, settings: ListenerSettings, service: StreamFactory) -> None:
-        self._settings, self._service = settings, service
+    def _update(
+        self, settings: ListenerSettings, service: StreamFactory, take: Take | None
+    ) -> None:
+        self._settings, self._service, self._take_over = settings, service, take
         self._gate.update(settings)
         self._capacity.update(settings)
         self._refusals.update(settings)

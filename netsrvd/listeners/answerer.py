@@ -7,7 +7,6 @@ from time import monotonic
 from typing import ClassVar
 
 from netsrvd.counters import Counters
-from netsrvd.events.connections import ServiceFailed
 from netsrvd.events.handlers import HandlerStuck
 from netsrvd.linux import letter
 from netsrvd.listeners.contracts import Handler, Report
@@ -15,7 +14,6 @@ from netsrvd.listeners.crew import Crew, Job
 from netsrvd.listeners.flow import Flow
 from netsrvd.listeners.handled import describable
 from netsrvd.listeners.trouble import named
-from netsrvd.tracebacks import traceback_of
 
 WAITING_PER_THREAD = 8
 """Datagrams that may wait for each thread; more would wait for longer than who asked does, and be
@@ -168,6 +166,4 @@ class Answerer:
             self._told_until, self._failures = now + 1.0, 0
         self._failures += 1
         if self._failures <= FAILURES_TOLD:
-            settings, text = question.flow.settings, traceback_of(error)
-            names = settings.name, settings.service
-            self._report(ServiceFailed(*names, *question.flow.peer, repr(error), text))
+            self._report(question.flow.service_failed(error))

@@ -1,11 +1,13 @@
 """One TCP connection from accept to close: what is known of it, and its two records."""
 
 import socket
+import struct
 from collections.abc import Callable
 from time import time
 from typing import NamedTuple
 
 from netsrvd.addresses import proxy_fields
+from netsrvd.counters import Counters
 from netsrvd.events import Event
 from netsrvd.events.connections import Accepted, Closed, ServiceFailed
 from netsrvd.listeners.contracts import StreamFactory, StreamService
@@ -19,6 +21,12 @@ came was read is reset, and a reset takes from the client what it has not read y
 """
 
 
+RESET_AT_CLOSE = struct.pack("ii", 1, 0)
+"""struct linger { int l_onoff; int l_linger; }: what is not sent yet is given up (socket(7))."""
+
+SHORTEST_SWEEP_SECONDS = 0.01
+
+
 class Inherited(NamedTuple):
     """What the process before left, to be adopted by the house."""
 
@@ -30,18 +38,17 @@ class Inherited(NamedTuple):
     notes: list[Event]
 
 
-class Parting:
-    """The service of a connection that has said all: it listens for the client's end."""
+class Silent:
+    """A service of our own, besides those of the listeners. It is not handed over."""
 
     __slots__ = ()
-    finished = False
-    heedless = True
+    finished = heedless = False
 
     def greeting(self) -> bytes:
         """Return nothing."""
         return b""
 
-    def respond(self, data: bytes) -> bytes:  # noqa: ARG002 - nobody is there to hear it
+    def respond(self, data: bytes) -> bytes:  # noqa: ARG002 - for one who answers
         """Return nothing."""
         return b""
 
@@ -50,10 +57,17 @@ class Parting:
         return b""
 
     def memory(self) -> None:
-        """Return nothing: it is not handed over."""
+        """Return nothing."""
 
     def recall(self, memory: object) -> None:
         """Do nothing."""
+
+
+class Parting(Silent):
+    """The service of a connection that has said all: it listens for the client's end."""
+
+    __slots__ = ()
+    heedless = True
 
 
 PARTING = Parting()
@@ -184,6 +198,18 @@ class Connection:
         names = self.settings.name, self.settings.service
         return ServiceFailed(*names, *self.peer, repr(error), text, self.identity)
 
+    def count_into(self, counters: Counters) -> None:
+        """Count its end, and the bytes of all its life."""
+        counters.closed += 1
+        counters.bytes_received += self.bytes_received
+        counters.bytes_sent += self.bytes_sent
+
+    def close(self, reason: str) -> None:
+        """Close its socket; by a reset if the client does not take what was sent."""
+        if reason == "write":  # the kernel would go on offering it to the client (tcp(7))
+            self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_AT_CLOSE)
+        self.sock.close()
+
     def overdue(self, now: float) -> str:
         """Return the reason to end it now, for being silent or taking nothing; else nothing."""
         if self.parts_at:
@@ -197,3 +223,12 @@ class Connection:
 
 Take = Callable[[Connection], None]
 """Takes a connection over from an acceptor, in any thread."""
+
+
+def sweep_seconds(settings: ListenerSettings, so_far: float, longest: float) -> float:
+    """Return how often to look for overdue connections: for the shortest time-out there is.
+
+    `so_far` is what those before need, `longest` the time-out of a connection without any.
+    """
+    limits = [limit for limit in (settings.idle_seconds, settings.write_seconds) if limit]
+    return max(SHORTEST_SWEEP_SECONDS, min(so_far, min(limits, default=longest) / 4))

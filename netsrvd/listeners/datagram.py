@@ -98,7 +98,7 @@ class Receiver:
 
     def stop(self) -> None:
         """Ask the thread to sum up its flows, close its sockets and end."""
-        self._duty.mailbox.post(self._stop)
+        self._duty.mailbox.post(setattr, self, "_stopping", True)
 
     def pause(self, *, paused: bool) -> None:
         """Ask the thread to leave what comes in the kernel's buffer, or to take it again."""
@@ -125,9 +125,6 @@ class Receiver:
             inlet.look_for_drops(monotonic())
         self._watch.remove(inlet.sock)
         inlet.sock.close()
-
-    def _stop(self) -> None:
-        self._stopping = True
 
     def _staff(self, handler: Handler | None) -> None:
         """Have a handler answer from now on, or the service if there is none."""

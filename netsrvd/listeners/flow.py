@@ -4,9 +4,11 @@ import socket
 from typing import Protocol
 
 from netsrvd.addresses import proxy_fields
+from netsrvd.events.connections import ServiceFailed
 from netsrvd.events.flows import FlowBegan, FlowEnded
 from netsrvd.listeners.contracts import Handler, Source
 from netsrvd.settings import ListenerSettings
+from netsrvd.tracebacks import traceback_of
 
 
 class Flow:
@@ -75,6 +77,11 @@ class Flow:
         """Return the record of its first datagram."""
         names = self.settings.name, self.settings.service
         return FlowBegan(*names, *self.peer, *self.local, *proxy_fields(self.proxy))
+
+    def service_failed(self, error: BaseException) -> ServiceFailed:
+        """Return the record of a bug in its service."""
+        names = self.settings.name, self.settings.service
+        return ServiceFailed(*names, *self.peer, repr(error), traceback_of(error))
 
     def ended(self, reason: str) -> FlowEnded:
         """Return the record that sums it up."""

@@ -11,7 +11,7 @@ from netsrvd.listeners.connection import Connection
 from netsrvd.listeners.contracts import Handler
 from netsrvd.listeners.crew import Job
 from netsrvd.listeners.trouble import named
-from netsrvd.listeners.worker import RECEIVE_BYTES, RESET_AT_CLOSE, RESET_ERRORS
+from netsrvd.listeners.worker import RECEIVE_BYTES, RESET_ERRORS
 
 REASONS = {
     "idle": "it was silent for idle_timeout",
@@ -97,10 +97,7 @@ class Handling:
 
     def close(self) -> None:
         """Close the socket, once the handler has returned."""
-        sock = self.connection.sock
-        if self.reason == "write":
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_AT_CLOSE)
-        sock.close()
+        self.connection.close(self.reason)
 
     def _part(self) -> None:
         """Say that all was said, and throw away what still comes until the client's end."""

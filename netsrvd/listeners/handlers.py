@@ -7,7 +7,7 @@ from time import monotonic
 from netsrvd.counters import Counters
 from netsrvd.duty import Duty, OnFailure
 from netsrvd.events.handlers import HandlersBusy, HandlersFree, HandlerStuck
-from netsrvd.listeners.connection import Connection
+from netsrvd.listeners.connection import Connection, sweep_seconds
 from netsrvd.listeners.contracts import Handler, Report
 from netsrvd.listeners.crew import Crew, Job
 from netsrvd.listeners.handled import Handling
@@ -167,10 +167,9 @@ class Handlers:
         return self._sweep_seconds * 1000 if busy else None
 
     def _plan_sweeps(self, settings: ListenerSettings) -> None:
-        """Look for overdue connections often enough for the shortest time-out there is."""
-        limits = [limit for limit in (settings.idle_seconds, settings.write_seconds) if limit]
-        shortest = min(limits, default=LONGEST_SWEEP_SECONDS) / 4
-        self._sweep_seconds = max(0.01, min(self._sweep_seconds, shortest))
+        """Look for overdue connections often enough."""
+        so_far = self._sweep_seconds
+        self._sweep_seconds = sweep_seconds(settings, so_far, LONGEST_SWEEP_SECONDS)
 
     def _sweep(self) -> None:
         now = monotonic()
@@ -210,9 +209,7 @@ class Handlers:
         """Write the record of a connection, and give its place back."""
         connection = handling.connection
         del self._live[connection]
-        self.counters.closed += 1
-        self.counters.bytes_received += connection.bytes_received
-        self.counters.bytes_sent += connection.bytes_sent
+        connection.count_into(self.counters)
         self._report(connection.closed(handling.reason, monotonic(), handling.detail))
         connection.departed()
         if self._draining and not self._live:

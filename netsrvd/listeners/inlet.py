@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from time import time
 
 from netsrvd.addresses import UNKNOWN, host_and_port
-from netsrvd.events.connections import ServiceFailed
 from netsrvd.linux.mmsg import LAYOUTS, Batch
 from netsrvd.listeners.contracts import Refusal
 from netsrvd.listeners.desk import Desk
@@ -14,7 +13,6 @@ from netsrvd.listeners.flow import Answerer, Flow
 from netsrvd.listeners.forwarded import Forwarded
 from netsrvd.listeners.refusals import Peer
 from netsrvd.listeners.trouble import named
-from netsrvd.tracebacks import traceback_of
 
 STRANGERS_KEPT = 4096
 """Refused peers whose verdict is remembered, which makes refusing cheaper than answering."""
@@ -204,6 +202,7 @@ class Inlet:
         `lengths` becomes those of the answers.
         """
         service, at, without = self._desk.service, time(), set(unanswered)
+        floor = max(service.reply_floor_bytes, self._desk.settings.reply_floor_bytes)
         failed: list[tuple[Flow, Exception]] = []
         for index, flow in enumerate(flows):
             if flow is None or index in without:
@@ -218,7 +217,6 @@ class Inlet:
                 flow.silent += 1
                 without.add(index)
             else:
-                floor = max(service.reply_floor_bytes, self._desk.settings.reply_floor_bytes)
                 sent = self.batch.reply(index, answer, floor)
                 flow.bytes_unanswered += lengths[index] - sent
                 lengths[index] = sent
@@ -233,9 +231,7 @@ class Inlet:
             flow.unsent += 1
             flow.error = repr(error)
         flow, error = failed[0]
-        text = traceback_of(error)
-        names = self._desk.settings.name, self._desk.settings.service
-        self._desk.report(ServiceFailed(*names, *flow.peer, repr(error), text))
+        self._desk.report(flow.service_failed(error))
 
     def _with_truncated(self, flows: list[Flow | None], unanswered: list[int]) -> list[int]:
         """Count the datagrams of which a part is missing; return their indexes with the others."""

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from netsrvd.addresses import host_and_port
 from netsrvd.events.life import VisitImpossible
-from netsrvd.listeners.connection import Connection
+from netsrvd.listeners.connection import Connection, Silent
 from netsrvd.listeners.contracts import Client, Report
 from netsrvd.settings import ListenerSettings
 
@@ -22,29 +22,14 @@ SETTINGS = ListenerSettings("", idle_seconds=PATIENCE_SECONDS, write_seconds=PAT
 WILDCARDS = {"0.0.0.0": ("127.0.0.1",), "::": ("::1", "127.0.0.1")}  # noqa: S104 - not bound
 
 
-class Mirror:
+class Mirror(Silent):
     """The service of a visitor, whatever others are served: what comes in goes out."""
 
     __slots__ = ()
-    finished = heedless = False
-
-    def greeting(self) -> bytes:
-        """Return nothing."""
-        return b""
 
     def respond(self, data: bytes) -> bytes:
         """Return what came."""
         return data
-
-    def more(self) -> bytes:
-        """Return nothing."""
-        return b""
-
-    def memory(self) -> None:
-        """Return nothing: it is not handed over."""
-
-    def recall(self, memory: object) -> None:
-        """Do nothing."""
 
 
 def mirror(client: Client, at: float) -> Mirror:  # noqa: ARG001 - as for any service

@@ -2,14 +2,12 @@
 
 import errno
 import select
-import socket
-import struct
 from collections.abc import Callable, Mapping
 from time import monotonic
 
 from netsrvd.counters import Counters
 from netsrvd.duty import Duty, OnFailure
-from netsrvd.listeners.connection import Connection
+from netsrvd.listeners.connection import Connection, sweep_seconds
 from netsrvd.listeners.contracts import Report
 from netsrvd.settings import ListenerSettings
 
@@ -18,9 +16,6 @@ RECEIVE_BYTES = 65_536
 
 LONGEST_SWEEP_SECONDS = 1.0
 """How late a time-out may be noticed; a look at 8,000 connections takes about a millisecond."""
-
-RESET_AT_CLOSE = struct.pack("ii", 1, 0)
-"""struct linger { int l_onoff; int l_linger; }: what is not sent yet is given up (socket(7))."""
 
 RESET_ERRORS = frozenset({errno.ECONNRESET, errno.EPIPE, errno.ESHUTDOWN, errno.ENOTCONN})
 
@@ -249,24 +244,18 @@ class Worker:
     def _close(self, connection: Connection, reason: str, error: str = "") -> None:
         """End a connection and write its record."""
         del self._connections[connection.sock.fileno()]
-        if reason == "write":
-            # A reset: the kernel would go on offering the peer what it does not take (tcp(7)).
-            connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_AT_CLOSE)
-        connection.sock.close()  # epoll(7) forgets a descriptor that is closed
+        connection.close(reason)  # epoll(7) forgets a descriptor that is closed
         if connection.identity:  # a visitor has none, and no record
-            self.counters.closed += 1
-            self.counters.bytes_received += connection.bytes_received
-            self.counters.bytes_sent += connection.bytes_sent
+            connection.count_into(self.counters)
             self._report(connection.closed(reason, self._now, error))
         connection.departed()
         if self._draining and not self._connections:
             self._on_empty()
 
     def _plan_sweeps(self, settings: ListenerSettings) -> None:
-        """Look for overdue connections often enough for the shortest time-out there is."""
-        limits = [limit for limit in (settings.idle_seconds, settings.write_seconds) if limit]
-        shortest = min(limits, default=LONGEST_SWEEP_SECONDS) / 4
-        self._sweep_seconds = max(0.01, min(self._sweep_seconds, shortest))
+        """Look for overdue connections often enough."""
+        so_far = self._sweep_seconds
+        self._sweep_seconds = sweep_seconds(settings, so_far, LONGEST_SWEEP_SECONDS)
 
     def _sweep(self) -> None:
         self._sweep_at = self._now + self._sweep_seconds

@@ -11,7 +11,7 @@ MOST_WAITING = 8
 ones cannot connect before these have been answered.
 """
 
-CREDENTIALS = struct.Struct("3i")
+UCRED = struct.Struct("3i")
 """struct ucred { pid_t pid; uid_t uid; gid_t gid; }."""
 
 LONGEST_ANSWER = 32_768
@@ -48,12 +48,13 @@ class Askers:
     def waiting(self) -> list[socket.socket]:
         """Return those who have asked until now; each is to be answered."""
         found: list[socket.socket] = []
+        if self._socket is None:
+            return found
         with suppress(OSError):
             for _ in range(MOST_WAITING):
-                if self._socket is None:
-                    break
                 asker = self._socket.accept()[0]
-                if _user(asker) in (0, os.geteuid()):
+                _, user = credentials(asker)
+                if user in (0, os.geteuid()):
                     found.append(asker)
                 else:
                     asker.close()
@@ -65,10 +66,11 @@ class Askers:
             self._socket.close()
 
 
-def _user(asker: socket.socket) -> int:
-    """Return the user ID of who connected (SO_PEERCRED in unix(7))."""
-    raw = asker.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, CREDENTIALS.size)
-    return int(CREDENTIALS.unpack(raw)[1])
+def credentials(sock: socket.socket) -> tuple[int, int]:
+    """Return the process and user ID of the other end (SO_PEERCRED in unix(7))."""
+    raw = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, UCRED.size)
+    pid, user, _ = UCRED.unpack(raw)
+    return pid, user
 
 
 def answer(askers: Iterable[socket.socket], problem: str) -> None:

@@ -48,8 +48,7 @@ class Notifier:
         systemd says it since version 254; before that the unit has to.
         """
         text = os.environ.get("FDSTORE") or os.environ.get("NETSRVD_FDSTORE", "")
-        known = self._socket is not None and text.isdecimal() and len(text) <= UINT64_DIGITS
-        return int(text) if known else 0
+        return _number(text) if self._socket is not None else 0
 
     @property
     def watchdog_seconds(self) -> float:
@@ -58,8 +57,7 @@ class Notifier:
             os.getpid()
         ):
             return 0.0
-        text = os.environ.get("WATCHDOG_USEC", "")
-        return int(text) / 1e6 if text.isdecimal() and len(text) <= UINT64_DIGITS else 0.0
+        return _number(os.environ.get("WATCHDOG_USEC", "")) / 1e6
 
     def ready(self, status: str) -> None:
         """Tell that the daemon serves, at first or again after a reload."""
@@ -132,3 +130,8 @@ class Notifier:
             with suppress(OSError):
                 text = "\n".join(map(one_line, assignments))
                 self._socket.send(text.encode(errors="replace"))
+
+
+def _number(text: str) -> int:
+    """Return what systemd says by a variable, 0 for what it cannot have said."""
+    return int(text) if text.isdecimal() and len(text) <= UINT64_DIGITS else 0

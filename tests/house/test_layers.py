@@ -46,7 +46,7 @@ USERS = {
         *("linux.letter", "listeners.answerer", "listeners.flow"),
         *("listeners.acceptor", "listeners.connection", "listeners.datagram", "listeners.drops"),
         *("listeners.handled", "listeners.inlet", "listeners.lobby", "listeners.proxy"),
-        *("listeners.visitor", "listeners.watch", "listeners.worker"),
+        *("listeners.visitor", "listeners.watch"),
         *("commands.reload", "commands.sockopts", "handover", "sockets.store"),
         *("reporting.askers", "reporting.datagram_socket", "reporting.notify"),
     },

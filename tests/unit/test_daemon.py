@@ -237,7 +237,7 @@ def test_what_the_process_before_left_goes_on(
     the new rules some may have to end.
     """
     monkeypatch.setattr(handover, "take_back", lambda _: stage.steps.append("take back"))
-    monkeypatch.setattr(daemon, "update_workers", lambda *_: stage.steps.append("judge"))
+    stage.house.staff.update = lambda _: stage.steps.append("judge")
     left: Any = Inherited([object(), object()], 1, 0.5, [FamilyMissing("b", "tcp", "IPv6")])
     stage.daemon._start = replace(stage.daemon._start, inherited=left)
     assert stage.run(TERM, INT) == os.EX_OK
@@ -253,7 +253,7 @@ def test_a_store_that_tells_nothing_is_emptied(
     served is not.
     """
     monkeypatch.setattr(handover, "take_back", lambda _: stage.steps.append("take back"))
-    monkeypatch.setattr(daemon, "update_workers", lambda *_: None)
+    stage.house.staff.update = lambda _: None
     left: Any = Inherited([], 0, 0.0, [FamilyMissing("b", "tcp", "IPv6")])
     stage.daemon._start = replace(stage.daemon._start, inherited=left)
     stage.run(TERM)

@@ -65,7 +65,7 @@ def test_others_hear_nothing(
 ) -> None:
     """Only root and the daemon's own user have an answer, which may tell of the configuration."""
     users = [4000, 3000, 0]
-    monkeypatch.setattr(module, "_user", lambda _: users.pop(0))
+    monkeypatch.setattr(module, "credentials", lambda _: (1, users.pop(0)))
     monkeypatch.setattr(os, "geteuid", lambda: 3000)
     clients = [ask(stack) for _ in range(3)]
     answer(askers.waiting(), "secret")
@@ -78,7 +78,7 @@ def test_the_kernel_says_who_asks(askers: Askers, stack: ExitStack) -> None:
     ask(stack)
     [asker] = askers.waiting()
     with asker:
-        assert module._user(asker) == os.geteuid()
+        assert module.credentials(asker) == (os.getpid(), os.geteuid())
 
 
 def test_nobody_may_have_asked(askers: Askers) -> None:
