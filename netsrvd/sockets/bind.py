@@ -116,7 +116,7 @@ def listen(sock: socket.socket, backlog: int) -> None:
 
 
 _REMEDIES = {
-    errno.EADDRINUSE: "is already in use; `ss -lnp` shows by whom: stop that or set another port",
+    errno.EADDRINUSE: "is already in use; `ss -anp` shows by whom: stop that or set another port",
     errno.EADDRNOTAVAIL: "is not an address of this host; `ip address` shows those it has",
     errno.ENODEV: "cannot be bound: there is no such interface; `ip link` shows those there are",
     errno.EAFNOSUPPORT: "cannot be had: this kernel lacks that address family",

@@ -188,7 +188,7 @@ class Obstacle(NamedTuple):
 
 
 OBSTACLES = {
-    "in use": Obstacle({}, 69, "is already in use; `ss -lnp` shows by whom"),
+    "in use": Obstacle({}, 69, "is already in use; `ss -anp` shows by whom"),
     "not ours": Obstacle({"host": "192.0.2.1"}, 69, "is not an address of this host"),
     "no interface": Obstacle({"interface": "nosuch0"}, 69, "no such interface"),
 }

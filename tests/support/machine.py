@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import IO, Any, Self
 
 BOOT_SECONDS = 60
+TEST_PORTS = "51400-51699"  # no connection that a test makes may have one of them on its own side
 POWER_OFF_SECONDS = 30
 
 # Runs in a mount namespace of its own: what is mounted here ends with the machine, however that
@@ -106,6 +107,7 @@ class Machine:
             state = self.run("systemctl", "is-system-running", "--wait", check=False).stdout.strip()
             if state not in {"running", "degraded"}:
                 raise MachineError(f"{self.suite} started up to be {state or 'unreachable'}")
+            self.run("sysctl", "-q", f"net.ipv4.ip_local_reserved_ports={TEST_PORTS}")
             self._undo = undo.pop_all()
 
     def power_off(self) -> None:

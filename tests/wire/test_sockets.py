@@ -204,7 +204,7 @@ def test_connections_inherit_the_options(serving: Serving) -> None:
 
 
 FAULTS: dict[str, tuple[dict[str, Any], str]] = {
-    "in use": ({}, "127.0.0.1 port {port} is already in use; `ss -lnp` shows by whom"),
+    "in use": ({}, "127.0.0.1 port {port} is already in use; `ss -anp` shows by whom"),
     "not available": ({"hosts": ("192.0.2.1",)}, "192.0.2.1 port {port} is not an address of this"),
     "interface": ({"interface": "none0"}, "on interface none0 cannot be bound: there is no such"),
     "scope": (

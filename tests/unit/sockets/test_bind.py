@@ -108,12 +108,12 @@ NOT_PERMITTED = (
         (
             {"bind": failure(errno.EADDRINUSE)},
             SocketError,
-            "is already in use; `ss -lnp` shows by whom: stop that or set another port",
+            "is already in use; `ss -anp` shows by whom: stop that or set another port",
         ),
         (
             {"listen": failure(errno.EADDRINUSE)},
             SocketError,
-            "is already in use; `ss -lnp` shows by whom: stop that or set another port",
+            "is already in use; `ss -anp` shows by whom: stop that or set another port",
         ),
         (
             {"bind": failure(errno.EADDRNOTAVAIL)},
