@@ -27,7 +27,7 @@ from netsrvd.errors import NetsrvdError
 from netsrvd.events import Event
 from netsrvd.events.life import Ready, Reloaded, ReloadFailed, Starting
 from netsrvd.house import House
-from netsrvd.listeners.connection import Inherited
+from netsrvd.listeners.inherited import Inherited
 from netsrvd.reporting.askers import Askers, answer
 from netsrvd.reporting.notify import Notifier
 from netsrvd.settings import Settings
@@ -113,11 +113,11 @@ class Daemon:
         from netsrvd import handover  # noqa: PLC0415 - most starts have nothing to take over
         from netsrvd.events.handover import TookOver  # noqa: PLC0415 - so here
 
-        self._house.adopt(inherited.connections)
+        self._house.adopt(inherited)
         handover.take_back(self._notifier)
         for note in inherited.notes:
             self._house.report(note)
-        if inherited.given_at:
+        if inherited.given_at and (inherited.connections or inherited.lost):
             seconds = monotonic() - inherited.given_at
             self._house.report(TookOver(len(inherited.connections), inherited.lost, seconds))
 

@@ -6,6 +6,7 @@ from time import monotonic
 
 from netsrvd.events.life import Stopped, Stopping
 from netsrvd.house import House
+from netsrvd.listeners.proxies.lobby import Guest
 from netsrvd.reporting.notify import Notifier
 
 LONGEST_END_SECONDS = 20.0
@@ -43,32 +44,39 @@ class Ending:
         self._tell(f"Stopping on {self._reason}", drain_seconds)
         purpose = "restart" if is_followed else "stop"
         house.report(Stopping(self._reason, live, drain_seconds, purpose))
-        house.stop_listening(drain_seconds)
-        handed = self._hand_over() if is_followed and live else 0
+        guests: list[Guest] | None = [] if is_followed else None
+        house.stop_listening(drain_seconds, guests)
+        handed = 0 if guests is None else self._hand_over(guests)
         self._drain(drain_seconds)
         cut = house.stop_workers()
         house.report(self._summary(run_seconds + monotonic() - began_at, live, cut, handed))
         house.stop_reporting()
         notifier.close()
 
-    def _hand_over(self) -> int:
+    def _hand_over(self, guests: list[Guest]) -> int:
         """Give the live connections to the next process; return how many.
 
-        What cannot be given stays, to be drained; a record says why.
+        What cannot be given stays, to be drained; a record says why. Of the guests nobody has
+        heard yet: as many as there is room for go along, the others are turned away.
         """
         from netsrvd import handover  # noqa: PLC0415 - most stops have nobody to follow
         from netsrvd.events.handover import HandedOver, NotHandedOver  # noqa: PLC0415 - so here
 
         house, began_at = self._house, monotonic()
-        given = house.surrender(self._notifier.store_room - handover.OF_STATES)
+        room = self._notifier.store_room - handover.OF_STATES
+        given = house.surrender(room)
+        room = max(0, room - len(given))
         reason = "they are of handlers, about to end, or more than FileDescriptorStoreMax="
-        if given:
+        if given or guests[:room]:
             try:
-                handover.give(given, self._notifier)
-                house.report(HandedOver(len(given), monotonic() - began_at))
+                handover.give(given, guests[:room], self._notifier)
+                if given:
+                    house.report(HandedOver(len(given), monotonic() - began_at))
             except Exception as error:  # noqa: BLE001 - of systemd or of a service: they live on
                 house.readmit(given)
                 given, reason = [], f"that fails: {error!r}"
+        for guest in guests:
+            guest.sock.close()
         if house.connections:
             house.report(NotHandedOver(house.connections, reason))
         return len(given)

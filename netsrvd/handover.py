@@ -12,37 +12,44 @@ from netsrvd.addresses import proxy_fields
 from netsrvd.events import Event
 from netsrvd.events.connections import Closed
 from netsrvd.events.handover import HandoverUnusable
-from netsrvd.listeners.connection import Connection, Inherited
+from netsrvd.listeners.connection import Connection
+from netsrvd.listeners.inherited import Inherited
+from netsrvd.listeners.proxies.lobby import Guest
 from netsrvd.reporting.notify import Notifier
 from netsrvd.services import prepare
 from netsrvd.services.base import Client, Present, Service, Stream
 from netsrvd.settings import ListenerSettings, Settings
 from netsrvd.sockets import store
 from netsrvd.sockets.activation import Stored
-from netsrvd.sockets.states import ConnectionState
+from netsrvd.sockets.states import ConnectionState, GuestState
 
 OF_STATES = 1
 """The descriptor of the file with the states, beside those of the connections."""
 
 
-def give(connections: list[Connection], notifier: Notifier) -> None:
-    """Put connections into the descriptor store, all of them or none.
+def give(connections: list[Connection], guests: list[Guest], notifier: Notifier) -> None:
+    """Put connections into the descriptor store, all of them or none; so with those of the lobby.
 
     Their sockets are closed here then. Raises OSError if systemd did not listen, and whatever a
     service raises that cannot say what it remembers; the sockets stay open then.
     """
-    states = store.pack([(one.sock, _state(one)) for one in connections], monotonic())
+    states = store.pack(
+        [(one.sock, _state(one)) for one in connections],
+        [(guest.sock, _guest_state(guest)) for guest in guests],
+        monotonic(),
+    )
+    sockets = [one.sock for one in connections] + [guest.sock for guest in guests]
     try:
         notifier.store(store.STATE, [states])
-        notifier.store(store.CONNECTION, [one.sock.fileno() for one in connections])
+        notifier.store(store.CONNECTION, [sock.fileno() for sock in sockets])
         notifier.settle()
     except OSError:
         take_back(notifier)
         raise
     finally:
         os.close(states)
-    for one in connections:
-        one.sock.close()
+    for sock in sockets:
+        sock.close()
 
 
 def take_back(notifier: Notifier) -> None:
@@ -73,7 +80,8 @@ def take_up(stored: Iterable[Stored], settings: Settings, present: Present) -> I
             notes += [connection.service_failed(error), end]
         else:
             found.append(connection)
-    return Inherited(found, len(estate.lost), estate.at, notes)
+    guests = sorted((_guest(*found) for found in estate.guests), key=lambda guest: guest.since)
+    return Inherited(found, guests, len(estate.lost), estate.at, notes)
 
 
 class Services:
@@ -137,6 +145,17 @@ def _state(connection: Connection) -> ConnectionState:
         connection.service.memory(),
         connection.proxy,
     )
+
+
+def _guest(sock: socket.socket, state: GuestState) -> Guest:
+    return Guest(
+        *(sock, state.listener, state.peer, state.since, state.header),
+        has_header=state.has_header,
+    )
+
+
+def _guest_state(guest: Guest) -> GuestState:
+    return GuestState(guest.listener, guest.peer, guest.since, guest.data, guest.has_header)
 
 
 def _lost(state: ConnectionState) -> Closed:

@@ -22,7 +22,9 @@ from netsrvd.events.sockets import ListeningEnded
 from netsrvd.listeners.acceptor import Acceptor
 from netsrvd.listeners.connection import Connection
 from netsrvd.listeners.datagram import Receiver
+from netsrvd.listeners.inherited import Inherited
 from netsrvd.listeners.places import Places
+from netsrvd.listeners.proxies.lobby import Guest
 from netsrvd.listeners.visitor import Rounds
 from netsrvd.reporting.reporter import Port
 from netsrvd.settings import Endpoint, Settings
@@ -102,7 +104,7 @@ class House:
     def guests(self) -> int:
         """How many TCP connections wait until their proxies have named them."""
         movers = [mover for mover in self._movers.values() if isinstance(mover, Acceptor)]
-        return sum(mover.lobby.guests for mover in movers if mover.lobby)
+        return sum(mover.guests for mover in movers)
 
     @property
     def flows(self) -> int:
@@ -168,9 +170,9 @@ class House:
         for mover in new:
             mover.duty.start()
 
-    def adopt(self, connections: Iterable[Connection]) -> None:
-        """Take up connections that another process let in, before the threads start."""
-        for connection in connections:
+    def adopt(self, inherited: Inherited) -> None:
+        """Take up what another process left, before the threads start."""
+        for connection in inherited.connections:
             mover = self._movers.get((connection.settings.name, "tcp"))
             if isinstance(mover, Acceptor):
                 mover.adopt(connection)
@@ -178,6 +180,12 @@ class House:
                 self._places.take_anyway()
                 connection.departed = self._places.give_back
                 self.staff.take([connection])
+        for guest in inherited.guests:
+            mover = self._movers.get((guest.listener, "tcp"))
+            if isinstance(mover, Acceptor):
+                mover.adopt_guest(guest)
+            else:  # nobody is there who could let it in
+                guest.sock.close()
 
     def pause(self) -> None:
         """Leave alone what comes from now on; all that came before has been taken."""
@@ -206,13 +214,17 @@ class House:
         for each in self.staff.all:
             each.duty.settle(JOIN_SECONDS)
 
-    def stop_listening(self, drain_seconds: float) -> None:
+    def stop_listening(self, drain_seconds: float, left: list[Guest] | None = None) -> None:
         """Take nobody new any more, and have all tell when the last connection has ended.
 
-        Handlers are told how long they have for that.
+        Handlers are told how long they have for that. Those who wait for the headers of their
+        proxies are put into `left`, whose owner closes them; without that they are turned away.
         """
         for mover in self._movers.values():
-            mover.stop()
+            if isinstance(mover, Acceptor):
+                mover.stop(left)
+            else:
+                mover.stop()
         for mover in self._movers.values():
             mover.duty.join(JOIN_SECONDS)
         self.staff.drain(drain_seconds)

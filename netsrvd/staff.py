@@ -113,7 +113,7 @@ class Staff:
         """Have what runs handlers if there is a use for it; return what is new, to be started."""
         if self.handlers or not services.handled:
             return []
-        from netsrvd.listeners.handlers import Handlers  # noqa: PLC0415 - most have no use for it
+        from netsrvd.listeners.handlers.server import Handlers  # noqa: PLC0415 - most have no use for it
 
         self.handlers = Handlers(self._reporter.port(), self._wake, self._on_failure)
         return [self.handlers]

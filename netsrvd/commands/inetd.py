@@ -15,7 +15,7 @@ from netsrvd.errors import DetachError, SocketError, UsageError
 from netsrvd.events import Event
 from netsrvd.events.sockets import OptionAdjusted
 from netsrvd.house import House
-from netsrvd.listeners import guest
+from netsrvd.listeners import passed
 from netsrvd.reporting import journal
 from netsrvd.reporting.stand_in import StandIn
 from netsrvd.services.base import Present
@@ -85,7 +85,7 @@ def _serve(
     [listener] = settings.listeners
     service, gate = services.by_name[listener.name], ConnectionGate(listener)
     take = assembly.taker(service, house.staff.handle) or house.staff.workers[0].take
-    guest.admit(sock, house.identify(), listener, gate, service.stream, take, house.report)
+    passed.admit(sock, house.identify(), listener, gate, service.stream, take, house.report)
     house.stop_listening(inf)  # so that the end of this connection is told
     deadline = inf
     while not house.drained and not house.failures and monotonic() < deadline:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from netsrvd import assembly, detach
 from netsrvd.daemon import Daemon, Start
 from netsrvd.errors import NetsrvdError, UsageError
-from netsrvd.listeners.connection import Inherited
+from netsrvd.listeners.inherited import Inherited
 from netsrvd.services.base import Present
 from netsrvd.settings import Settings
 from netsrvd.sockets import activation
@@ -38,7 +38,7 @@ def run(arguments: argparse.Namespace) -> int:
     if not arguments.detach:
         return serve(lambda: None)
     sockets = [one.sock for opened in start.sockets.values() for one in opened]
-    sockets += [one.sock for one in start.inherited.connections] if start.inherited else []
+    sockets += start.inherited.sockets if start.inherited else []
     try:
         return detach.detached(serve, sockets, arguments.pid_file)
     finally:  # here, in front of the terminal; the daemon has its own copies

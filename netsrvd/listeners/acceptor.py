@@ -2,8 +2,6 @@
 
 import socket
 from collections.abc import Callable
-from functools import partial
-from itertools import cycle
 from time import monotonic
 
 from netsrvd.addresses import host_and_port
@@ -11,14 +9,13 @@ from netsrvd.counters import Counters
 from netsrvd.duty import Duty, OnFailure
 from netsrvd.events import Event
 from netsrvd.events.connections import AcceptRecovered, AcceptTrouble
-from netsrvd.listeners import visitor
 from netsrvd.listeners.accept_errors import CAPACITY_ERRORS, DESCRIPTOR_ERRORS, PEER_ERRORS
 from netsrvd.listeners.capacity import Capacity
 from netsrvd.listeners.connection import Connection, Take
-from netsrvd.listeners.contracts import ConnectionGate, Refusal, Report, StreamFactory
-from netsrvd.listeners.lobby import Lobby
+from netsrvd.listeners.contracts import ConnectionGate, Report, StreamFactory
+from netsrvd.listeners.entrance import Entrance
 from netsrvd.listeners.places import Places
-from netsrvd.listeners.refusals import Peer, Refusals
+from netsrvd.listeners.proxies.lobby import Guest
 from netsrvd.listeners.reserve import Reserve
 from netsrvd.listeners.trouble import Trouble, named
 from netsrvd.listeners.watch import CONGESTED_MS, Watch, Width, soonest
@@ -39,9 +36,9 @@ class Acceptor:
     """
 
     __slots__ = (
-        *("_capacity", "_duty", "_gate", "_identify", "_paused", "_places", "_refusals", "lobby"),
-        *("_report", "_reserve", "_service", "_settings", "_sockets", "_stopping", "_take_over"),
-        *("_taking", "_trouble", "_troubled", "_visitor", "_watch", "_workers", "counters"),
+        *("_capacity", "_duty", "_entrance", "_left", "_paused", "_report", "_reserve"),
+        *("_settings", "_sockets", "_stopping", "_taking", "_trouble", "_troubled", "_watch"),
+        "counters",
     )
 
     def __init__(
@@ -58,32 +55,34 @@ class Acceptor:
     ) -> None:
         self.counters = Counters()
         self._settings = settings
-        self._gate = gate
-        self._service = service
-        self._workers, self._take_over = cycle(workers), take
-        self._places = places
         self._report = report
-        self._identify = identify
         self._sockets: dict[int, socket.socket] = {}
         self._reserve = Reserve()
         self._stopping = self._paused = False
+        self._left: list[Guest] | None = None
+        """Where to put those who wait for the headers of their proxies at the end."""
         self._taking = False
         """Whether whoever comes is taken out of the kernel's queue."""
-        self._visitor = visitor.Visitor()
-        self._refusals = Refusals(report, settings, "tcp")
         self._trouble = Trouble(report, self._trouble_began, self._trouble_ended)
         self._troubled = ("", 0)
         """The address of the socket that was in trouble last."""
         self._duty = Duty(f"acceptor {settings.name}", self._run, on_failure)
         self._watch = Watch(self._duty.mailbox)
         self._capacity = Capacity(settings, places, report, self._duty.mailbox)
-        self.lobby: Lobby | None = None
-        self._furnish()
+        self._entrance = Entrance(
+            *(settings, gate, service, workers, self._capacity, report, identify),
+            *(self.counters, self._watch.add_lobby, take),
+        )
 
     @property
     def duty(self) -> Duty:
         """The thread, to be started, watched and joined."""
         return self._duty
+
+    @property
+    def guests(self) -> int:
+        """How many wait for the headers of their proxies, a moment ago (any thread)."""
+        return self._entrance.lobby.guests if self._entrance.lobby else 0
 
     def open(self, sock: socket.socket) -> None:
         """Serve one more listening socket, which belongs to the thread from now on.
@@ -99,15 +98,19 @@ class Acceptor:
         """Ask the thread to close one of its sockets."""
         self._duty.mailbox.post(self._close, sock)
 
-    def stop(self) -> None:
-        """Ask the thread to close all its sockets and end."""
-        self._duty.mailbox.post(setattr, self, "_stopping", True)
+    def stop(self, left: list[Guest] | None = None) -> None:
+        """Ask the thread to close all its sockets and end.
+
+        Those who wait for the headers of their proxies are put into `left`, whose owner closes
+        them; without that they are turned away.
+        """
+        self._duty.mailbox.post(self._stop, left)
 
     def is_answering(self) -> bool | None:
         """Return whether a client would be answered; None if that cannot be said now (main)."""
-        if not self._taking or self._places.are_none:
+        if not self._taking or self._capacity.is_out_of_places:
             return None
-        answered = self._visitor.is_answered(tuple(self._sockets.values()))
+        answered = self._entrance.visitor.is_answered(tuple(self._sockets.values()))
         return answered if answered or self._taking else None
 
     def pause(self, *, paused: bool) -> None:
@@ -122,14 +125,11 @@ class Acceptor:
 
     def adopt(self, connection: Connection) -> None:
         """Count in a connection that the process before let in, and give it to a worker."""
-        self._duty.mailbox.post(self._adopt, connection)
+        self._duty.mailbox.post(self._entrance.adopt, connection)
 
-    def departed(self, source: str) -> None:
-        """Tell that one of its connections has ended (called by workers)."""
-        self._places.give_back()
-        self._duty.mailbox.leave(self._depart, source)
-        if self._capacity.awaits:
-            self._duty.mailbox.wake()
+    def adopt_guest(self, guest: Guest) -> None:
+        """Go on waiting with a connection for its header."""
+        self._duty.mailbox.post(self._entrance.adopt_guest, guest)
 
     def _open(self, sock: socket.socket) -> None:
         self._sockets[sock.fileno()] = sock
@@ -140,35 +140,18 @@ class Acceptor:
         self._watch.remove(sock)
         sock.close()
 
+    def _stop(self, left: list[Guest] | None) -> None:
+        self._stopping, self._left = True, left
+
     def _update(
         self, settings: ListenerSettings, service: StreamFactory, take: Take | None
     ) -> None:
-        self._settings, self._service, self._take_over = settings, service, take
-        self._gate.update(settings)
-        self._capacity.update(settings)
-        self._refusals.update(settings)
-        if self.lobby:
-            self.lobby.update(settings, self._gate.is_proxy, monotonic())
-        self._furnish()
-
-    def _furnish(self) -> None:
-        """Have a lobby from the first proxy on."""
-        if self._settings.proxies and not self.lobby:
-            self.lobby = Lobby(self._settings, self.counters, self._enter, self._dismiss)
-            self._watch.add_lobby(self.lobby.fileno())
-
-    def _adopt(self, connection: Connection) -> None:
-        self._places.take_anyway()
-        connection.departed = partial(self.departed, self._gate.enter(connection.peer[0]))
-        self._capacity.live += 1
-        next(self._workers).take(connection)
-
-    def _depart(self, source: str) -> None:
-        self._capacity.live -= 1
-        self._gate.leave(source)
+        self._settings = settings
+        self._entrance.update(settings, service, take)
 
     def _run(self) -> None:
         now = monotonic()
+        entrance = self._entrance
         try:
             while not self._stopping:
                 width = self._width(now)
@@ -176,19 +159,17 @@ class Acceptor:
                 patience_ms = 0 if wanted and self._capacity.has_room else self._patience_ms(now)
                 ready = self._watch.wait(patience_ms, width)
                 now = monotonic()
-                if self.lobby and width is not Width.MAIL:
-                    self.lobby.serve(now)
+                if entrance.lobby and width is not Width.MAIL:
+                    entrance.lobby.serve(now)
                 for descriptor in ready:
                     self._take_waiting(self._sockets[descriptor], now)
                 if wanted and not ready and self._capacity.has_room:
                     self._capacity.relieved(now)
                 self._trouble.settle(now)
-                self._refusals.settle(now)
-            self._refusals.settle(now, all_of_them=True)
+                entrance.refusals.settle(now)
         finally:
             self._reserve.close()
-            if self.lobby:
-                self.lobby.close(now)
+            entrance.close(now, self._left)
             for sock in self._sockets.values():
                 sock.close()
 
@@ -202,8 +183,12 @@ class Acceptor:
     def _patience_ms(self, now: float) -> float | None:
         if self._report.congested:
             return CONGESTED_MS
-        lobby = self.lobby.next_look_ms(now) if self.lobby else None
-        return soonest(self._trouble.next_look_ms(now), self._refusals.next_look_ms(now), lobby)
+        lobby, refusals = self._entrance.lobby, self._entrance.refusals
+        return soonest(
+            self._trouble.next_look_ms(now),
+            refusals.next_look_ms(now),
+            lobby.next_look_ms(now) if lobby else None,
+        )
 
     def _take_waiting(self, listening: socket.socket, now: float) -> None:
         """Accept what waits in the kernel's queue, as far as there is room."""
@@ -213,11 +198,11 @@ class Acceptor:
             try:
                 sock, address = listening.accept()
             except OSError as error:
-                self._places.give_back()
+                self._capacity.give_back()
                 if not isinstance(error, BlockingIOError):
                     self._failed(listening, error, now)
                 return
-            self._take(sock, host_and_port(address), now)
+            self._entrance.admit(sock, host_and_port(address), now)
 
     def _failed(self, listening: socket.socket, error: OSError, now: float) -> None:
         """Go on after an error of accept, unless it speaks of the listening socket itself."""
@@ -236,60 +221,8 @@ class Acceptor:
                 sock, address = listening.accept()
             except OSError:
                 break
-            self._refuse(sock, host_and_port(address), NO_DESCRIPTOR, now, None)
+            self._entrance.refuse(sock, host_and_port(address), NO_DESCRIPTOR, now, None)
         self._reserve.take()
-
-    def _refuse(
-        self, sock: socket.socket, peer: Peer, refusal: Refusal, now: float, proxy: Peer | None
-    ) -> None:
-        local = host_and_port(sock.getsockname())
-        sock.close()
-        self.counters.refused += 1
-        self._refusals.add(refusal, peer, local, now, proxy)
-
-    def _take(self, sock: socket.socket, peer: Peer, now: float) -> None:
-        """Take a connection, which has a place; one of a proxy waits until its client is known."""
-        if self._visitor.is_it(peer):
-            next(self._workers).take(visitor.welcomed(sock, peer, self._places.give_back))
-            return
-        self._capacity.live += 1
-        if self.lobby and self._gate.is_proxy(peer[0]):
-            self.lobby.admit(sock, peer, now)
-        else:
-            self._enter(sock, peer, None, now)
-
-    def _enter(self, sock: socket.socket, peer: Peer, proxy: Peer | None, now: float) -> None:
-        """Let a client in, or refuse it."""
-        refusal = self._gate.refusal(peer[0], now)
-        if refusal:
-            self._dismiss(sock, peer, refusal, now, proxy)
-            return
-        sock.setblocking(False)
-        connection = Connection(
-            sock,
-            self._identify(),
-            peer,
-            host_and_port(sock.getsockname()),
-            self._settings,
-            self._service,
-            partial(self.departed, self._gate.enter(peer[0])),
-            monotonic(),
-            proxy,
-        )
-        self.counters.accepted += 1
-        self._report(connection.accepted())
-        (self._take_over or next(self._workers).take)(connection)
-
-    def _dismiss(
-        self, sock: socket.socket, peer: Peer, why: Refusal | None, now: float, proxy: Peer | None
-    ) -> None:
-        """End a connection that has a place but did not come in; tell why if there is a reason."""
-        self._capacity.live -= 1
-        self._places.give_back()
-        if why:
-            self._refuse(sock, peer, why, now, proxy)
-        else:
-            sock.close()
 
     def _trouble_began(self, error: OSError, pause_ms: int) -> Event:
         return AcceptTrouble(self._settings.name, *self._troubled, named(error), pause_ms)

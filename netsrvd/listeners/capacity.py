@@ -1,5 +1,7 @@
 """Whether a listener has room for one more connection: by its own limit, and by the daemon's."""
 
+from collections.abc import Callable
+
 from netsrvd.events.connections import ListenerFull, ListenerRelieved
 from netsrvd.linux.mailbox import Mailbox
 from netsrvd.listeners.contracts import Report
@@ -45,6 +47,27 @@ class Capacity:
         taken = self._places.take()
         self._no_place = not taken
         return taken
+
+    def take_anyway(self) -> None:
+        """Count in one more for whom there must be room."""
+        self._places.take_anyway()
+        self.live += 1
+
+    def give_back(self) -> None:
+        """Give a place of the daemon back (any thread)."""
+        self._places.give_back()
+
+    def departed(self, tell: Callable[[str], None], source: str) -> None:
+        """Take note that one has left, of which `tell` is to be called in time (any thread)."""
+        self._places.give_back()
+        self._mailbox.leave(tell, source)
+        if self.awaits:
+            self._mailbox.wake()
+
+    @property
+    def is_out_of_places(self) -> bool:
+        """Whether the daemon had no more place a moment ago (any thread)."""
+        return self._places.are_none
 
     def is_full(self, now: float) -> bool:
         """Return whether those who come must wait, and report it when it begins."""

@@ -4,11 +4,9 @@ import socket
 import struct
 from collections.abc import Callable
 from time import time
-from typing import NamedTuple
 
 from netsrvd.addresses import proxy_fields
 from netsrvd.counters import Counters
-from netsrvd.events import Event
 from netsrvd.events.connections import Accepted, Closed, ServiceFailed
 from netsrvd.listeners.contracts import StreamFactory, StreamService
 from netsrvd.settings import ListenerSettings
@@ -25,17 +23,6 @@ RESET_AT_CLOSE = struct.pack("ii", 1, 0)
 """struct linger { int l_onoff; int l_linger; }: what is not sent yet is given up (socket(7))."""
 
 SHORTEST_SWEEP_SECONDS = 0.01
-
-
-class Inherited(NamedTuple):
-    """What the process before left, to be adopted by the house."""
-
-    connections: list["Connection"]
-    lost: int
-    """Connections whose sockets did not come along."""
-    given_at: float
-    """When they were given, by CLOCK_MONOTONIC; 0 if none were, or nobody can tell."""
-    notes: list[Event]
 
 
 class Silent:

@@ -137,7 +137,7 @@ class Receiver:
         desk.answerer = self._answerer(handler) if handler is not None else None
 
     def _answerer(self, handler: Handler) -> Answerer:
-        from netsrvd.listeners import answerer, crew  # noqa: PLC0415 - most listeners need none
+        from netsrvd.listeners.handlers import answerer, crew  # noqa: PLC0415 - most listeners need none
 
         desk = self._desk
         name, most = f"handler {desk.settings.name}", desk.settings.handler_threads

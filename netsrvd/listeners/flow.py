@@ -105,7 +105,7 @@ class Flow:
 
 
 class Answerer(Protocol):
-    """Who answers datagrams later, by a handler: `listeners/answerer.py`."""
+    """Who answers datagrams later, by a handler: `listeners/handlers/answerer.py`."""
 
     @property
     def handler(self) -> Handler:

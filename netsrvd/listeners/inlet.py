@@ -10,7 +10,7 @@ from netsrvd.listeners.contracts import Refusal
 from netsrvd.listeners.desk import Desk
 from netsrvd.listeners.drops import Drops
 from netsrvd.listeners.flow import Answerer, Flow
-from netsrvd.listeners.forwarded import Forwarded
+from netsrvd.listeners.proxies.forwarded import Forwarded
 from netsrvd.listeners.refusals import Peer
 from netsrvd.listeners.trouble import named
 

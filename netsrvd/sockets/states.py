@@ -7,13 +7,16 @@ import base64
 import binascii
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from typing import Any
+from dataclasses import dataclass, field, fields
+from typing import Any, TypeVar
 
 VERSION = 1
 """Raised when an older process could no longer make sense of it. A field that is added needs a
 default and no new version: the older process leaves it out, the newer one fills it in.
 """
+
+BYTES = ("backlog", "header")
+"""The fields that are base64 on the way."""
 
 TYPES: Mapping[str, tuple[type, ...]] = {
     "identity": (str,),
@@ -27,6 +30,9 @@ TYPES: Mapping[str, tuple[type, ...]] = {
     "bytes_sent": (int,),
     "backlog": (str,),
     "client_done": (bool,),
+    "since": (int, float),
+    "header": (str,),
+    "has_header": (bool,),
 }
 
 MALFORMED = (
@@ -59,24 +65,41 @@ class ConnectionState:
 
 
 @dataclass(frozen=True, slots=True)
+class GuestState:
+    """A connection that waits for the header of its proxy, without its socket."""
+
+    listener: str
+    peer: tuple[str, int]
+    since: float
+    """When its wait began, by CLOCK_MONOTONIC."""
+    header: bytes
+    """The part of the header that was taken off the socket."""
+    has_header: bool
+    """It is known that the proxy speaks for itself."""
+
+
+State = TypeVar("State", ConnectionState, GuestState)
+
+
+@dataclass(frozen=True, slots=True)
 class Handover:
     """All that is handed over, by the cookie of each socket (SO_COOKIE in socket(7))."""
 
     at: float
     """When it was, by CLOCK_MONOTONIC."""
     connections: Mapping[int, ConnectionState]
+    guests: Mapping[int, GuestState] = field(default_factory=dict)
 
 
 def encode(handover: Handover) -> bytes:
     """Return a handover as the next process reads it."""
-    connections = {
-        str(cookie): {each.name: getattr(state, each.name) for each in fields(state)}
-        | {"backlog": base64.b64encode(state.backlog).decode()}
-        for cookie, state in handover.connections.items()
+    content = {
+        "version": VERSION,
+        "at": handover.at,
+        "connections": {str(each): _entry(state) for each, state in handover.connections.items()},
+        "guests": {str(each): _entry(state) for each, state in handover.guests.items()},
     }
-    return json.dumps(
-        {"version": VERSION, "at": handover.at, "connections": connections}, ensure_ascii=True
-    ).encode()
+    return json.dumps(content, ensure_ascii=True).encode()
 
 
 def decode(data: bytes) -> Handover:
@@ -88,20 +111,35 @@ def decode(data: bytes) -> Handover:
         found = json.loads(data)
         if found["version"] > VERSION:
             raise ValueError(f"it is of version {found['version']}, known is {VERSION}")
-        entries = found["connections"].items()
-        return Handover(float(found["at"]), {int(each): _state(entry) for each, entry in entries})
+        return Handover(
+            float(found["at"]),
+            _states(ConnectionState, found["connections"]),
+            _states(GuestState, found.get("guests", {})),
+        )
     except MALFORMED as error:
         raise ValueError(f"it is malformed: {error!r}") from error
 
 
-def _state(entry: dict[str, Any]) -> ConnectionState:
-    known = {each.name: entry[each.name] for each in fields(ConnectionState) if each.name in entry}
-    for name, types in TYPES.items():
-        if type(known[name]) not in types:
-            raise TypeError(f"{name} = {known[name]!r}")
-    known["backlog"] = base64.b64decode(known["backlog"], validate=True)
+def _entry(state: ConnectionState | GuestState) -> dict[str, Any]:
+    entry = {each.name: getattr(state, each.name) for each in fields(state)}
+    for name in entry.keys() & BYTES:
+        entry[name] = base64.b64encode(entry[name]).decode()
+    return entry
+
+
+def _states(kind: type[State], entries: Mapping[str, dict[str, Any]]) -> dict[int, State]:
+    return {int(cookie): _state(kind, entry) for cookie, entry in entries.items()}
+
+
+def _state(kind: type[State], entry: dict[str, Any]) -> State:
+    known = {each.name: entry[each.name] for each in fields(kind) if each.name in entry}
+    for name, value in known.items():
+        if name in TYPES and type(value) not in TYPES[name]:
+            raise TypeError(f"{name} = {value!r}")
+    for name in known.keys() & BYTES:
+        known[name] = base64.b64decode(known[name], validate=True)
     for name in ("peer", "local", "proxy"):
         if known.get(name) is not None:
             host, port = known[name]
             known[name] = str(host), int(port)
-    return ConnectionState(**known)
+    return kind(**known)

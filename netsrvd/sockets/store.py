@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from netsrvd.linux import memfd
 from netsrvd.sockets.activation import STORED, Stored
-from netsrvd.sockets.states import ConnectionState, Handover, decode, encode
+from netsrvd.sockets.states import ConnectionState, GuestState, Handover, State, decode, encode
 
 STATE, CONNECTION = f"{STORED}state", f"{STORED}connection"
 
@@ -28,6 +28,7 @@ class Estate:
     """What came out of the store. Whoever takes a connection closes its socket."""
 
     connections: list[tuple[socket.socket, ConnectionState]] = field(default_factory=list)
+    guests: list[tuple[socket.socket, GuestState]] = field(default_factory=list)
     lost: list[ConnectionState] = field(default_factory=list)
     """Connections whose sockets did not come along."""
     at: float = 0.0
@@ -41,10 +42,14 @@ def cookie(sock: socket.socket) -> int:
     return int.from_bytes(raw, sys.byteorder)
 
 
-def pack(connections: Iterable[tuple[socket.socket, ConnectionState]], at: float) -> int:
+def pack(
+    connections: Iterable[tuple[socket.socket, ConnectionState]],
+    guests: Iterable[tuple[socket.socket, GuestState]],
+    at: float,
+) -> int:
     """Return the descriptor of a sealed file with the states; the caller closes it."""
-    states = {cookie(sock): state for sock, state in connections}
-    return memfd.sealed(STATE, encode(Handover(at, states)))
+    handover = Handover(at, _by_cookie(connections), _by_cookie(guests))
+    return memfd.sealed(STATE, encode(handover))
 
 
 def unpack(stored: Iterable[Stored]) -> Estate:
@@ -54,6 +59,7 @@ def unpack(stored: Iterable[Stored]) -> Estate:
     """
     sockets: dict[int, socket.socket] = {}
     states: dict[int, ConnectionState] = {}
+    waiting: dict[int, GuestState] = {}
     at, problems = 0.0, []
     for descriptor, name in stored:
         if name == CONNECTION:
@@ -69,22 +75,22 @@ def unpack(stored: Iterable[Stored]) -> Estate:
             else:
                 at = max(at, handover.at)
                 states |= handover.connections
+                waiting |= handover.guests
         os.close(descriptor)
-    unknown = sockets.keys() - states.keys()
+    unknown = sockets.keys() - states.keys() - waiting.keys()
     for number in unknown:
         sockets.pop(number).close()
     if unknown:
         problems.append(f"{len(unknown)} connections came without their states")
-    return Estate(_matched(sockets, states), _lost(sockets, states), at, problems)
+    lost = [state for number, state in states.items() if number not in sockets]
+    return Estate(_matched(sockets, states), _matched(sockets, waiting), lost, at, problems)
+
+
+def _by_cookie(found: Iterable[tuple[socket.socket, State]]) -> dict[int, State]:
+    return {cookie(sock): state for sock, state in found}
 
 
 def _matched(
-    sockets: Mapping[int, socket.socket], states: Mapping[int, ConnectionState]
-) -> list[tuple[socket.socket, ConnectionState]]:
-    return [(sock, states[number]) for number, sock in sockets.items()]
-
-
-def _lost(
-    sockets: Mapping[int, socket.socket], states: Mapping[int, ConnectionState]
-) -> list[ConnectionState]:
-    return [state for number, state in states.items() if number not in sockets]
+    sockets: Mapping[int, socket.socket], states: Mapping[int, State]
+) -> list[tuple[socket.socket, State]]:
+    return [(sock, states[number]) for number, sock in sockets.items() if number in states]

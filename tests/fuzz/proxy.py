@@ -4,8 +4,15 @@ import ipaddress
 from collections.abc import Callable
 
 from netsrvd.addresses import shown
-from netsrvd.listeners import proxy
-from netsrvd.listeners.proxy import Header, HeaderError, read_datagram, read_stream
+from netsrvd.listeners.proxies.header import (
+    LONG,
+    LONGEST,
+    WRONG,
+    Header,
+    HeaderError,
+    read_datagram,
+    read_stream,
+)
 
 Verdict = Header | str | None
 
@@ -23,13 +30,13 @@ def _verdict(read: Callable[[bytes], Header | None], data: bytes) -> Verdict:
     try:
         header = read(data)
     except HeaderError as error:
-        assert error.reason in (proxy.LONG, proxy.WRONG)
+        assert error.reason in (LONG, WRONG)
         assert str(error).isprintable()
         return error.reason
     if header is None:
-        assert len(data) < proxy.LONGEST
+        assert len(data) < LONGEST
         return None
-    assert 0 < header.length <= min(len(data), proxy.LONGEST)
+    assert 0 < header.length <= min(len(data), LONGEST)
     if header.client:
         host, port = header.client
         assert str(ipaddress.ip_address(host)) == host or "." in host

@@ -35,9 +35,13 @@ OURS = {
 NOT_OURS = {
     *("netsrvd.services.chargen", "netsrvd.services.discard", "netsrvd.events.handover"),
     *("netsrvd.sockets.store", "netsrvd.sockets.states", "netsrvd.linux.memfd"),
-    *("netsrvd.services.handler", "netsrvd.listeners.handlers", "netsrvd.listeners.crew"),
-    *("netsrvd.listeners.handled", "netsrvd.events.handlers"),
-    *("netsrvd.listeners.answerer", "netsrvd.linux.letter"),
+    *(
+        "netsrvd.services.handler",
+        "netsrvd.listeners.handlers.server",
+        "netsrvd.listeners.handlers.crew",
+    ),
+    *("netsrvd.listeners.handlers.handled", "netsrvd.events.handlers"),
+    *("netsrvd.listeners.handlers.answerer", "netsrvd.linux.letter"),
     *("netsrvd.commands.inetd", "netsrvd.sockets.inetd", "netsrvd.reporting.stand_in"),
     *("netsrvd.commands.check", "netsrvd.commands.sockopts"),
 }

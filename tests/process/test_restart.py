@@ -13,6 +13,7 @@ from tests.process.conftest import Start
 from tests.support.activation import opened
 from tests.support.clients import HELLO, ended, leaves_in_order, serves, talking
 from tests.support.peers import connect, echoed, read_exactly
+from tests.support.proxied import v1
 from tests.support.run import Run, echo
 from tests.support.unit import Unit, follow
 
@@ -93,6 +94,23 @@ def test_more_than_one_message_carries(unit: Unit) -> None:
         assert all(map(echoed, clients))
     successor.wait_line("closed: client", 300)
     successor.rest()
+
+
+def test_who_waits_for_a_proxy_goes_along(unit: Unit, port: int) -> None:
+    """A header of which each process gets a part lets its client in; nobody is told before that."""
+    behind = f'[listener.echo]\nport = {port}\nproxies = "loopback"\nallow = "any"\n'
+    first = unit.start(configuration=behind)
+    with connect(("127.0.0.1", port)) as sock, connect(("127.0.0.1", port)) as gone:
+        sock.sendall(v1()[:7])
+        gone.sendall(v1() + HELLO)
+        assert read_exactly(gone, len(HELLO)) == HELLO
+        second = unit.restart(first, configuration=behind)
+        sock.sendall(v1()[7:] + HELLO)
+        assert read_exactly(sock, len(HELLO)) == HELLO
+    second.wait_line("closed: client", 2)
+    second.rest()
+    assert len(first.lines_with("connected")) == len(second.lines_with("connected")) == 1
+    first.wait_line("1 connections handed over to the next process")
 
 
 def test_what_comes_between_two_processes_waits(unit: Unit) -> None:

@@ -26,6 +26,8 @@ class FakeHouse:
         self.is_adopted = True
         self.visits: list[bool] = []
         self.came = 0
+        self.waiting: list[Any] = []
+        """Those who wait for the headers of their proxies."""
         self.moved = 0
 
     @property
@@ -71,9 +73,9 @@ class FakeHouse:
     def settle(self) -> None:
         self.steps.append("settle")
 
-    def adopt(self, connections: list[Any]) -> None:
-        self.steps.append(f"adopt {len(connections)}")
-        self.connections += len(connections)
+    def adopt(self, inherited: Any) -> None:
+        self.steps.append(f"adopt {len(inherited.connections)}")
+        self.connections += len(inherited.connections)
 
     def surrender(self, most: int) -> list[Any]:
         self.steps.append(f"surrender {most}")
@@ -85,8 +87,10 @@ class FakeHouse:
         self.steps.append("readmit")
         self.connections += len(connections)
 
-    def stop_listening(self, drain_seconds: float) -> None:
-        self.steps.append("stop listening")
+    def stop_listening(self, drain_seconds: float, left: list[Any] | None = None) -> None:
+        self.steps.append("stop listening" if left is None else "stop listening, keep guests")
+        if left is not None:
+            left += self.waiting
 
     def stop_workers(self) -> int:
         self.steps.append("stop workers")

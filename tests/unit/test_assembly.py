@@ -275,7 +275,7 @@ def test_tcp_has_an_acceptor() -> None:
     assembly.update_mover(mover, NEW, SERVICE, frozenset())
     mover.duty.mailbox.deliver()
     assert mover._settings is NEW
-    assert mover._gate.refusal("192.0.2.1", 1.0) is None
+    assert mover._entrance._gate.refusal("192.0.2.1", 1.0) is None
     mover.duty.join()
 
 

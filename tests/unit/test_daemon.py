@@ -19,7 +19,7 @@ from netsrvd.events import Event
 from netsrvd.events.handover import NotHandedOver, TookOver
 from netsrvd.events.life import Ready, Reloaded, ReloadFailed, Starting, Stopped, Stopping
 from netsrvd.events.sockets import FamilyMissing
-from netsrvd.listeners.connection import Inherited
+from netsrvd.listeners.inherited import Inherited
 from netsrvd.services.base import Present
 from netsrvd.settings import Settings
 from tests.support.fake_house import FakeHouse, FakeNotifier
@@ -238,7 +238,7 @@ def test_what_the_process_before_left_goes_on(
     """
     monkeypatch.setattr(handover, "take_back", lambda _: stage.steps.append("take back"))
     stage.house.staff.update = lambda _: stage.steps.append("judge")
-    left: Any = Inherited([object(), object()], 1, 0.5, [FamilyMissing("b", "tcp", "IPv6")])
+    left: Any = Inherited([object(), object()], [], 1, 0.5, [FamilyMissing("b", "tcp", "IPv6")])
     stage.daemon._start = replace(stage.daemon._start, inherited=left)
     assert stage.run(TERM, INT) == os.EX_OK
     assert stage.steps[:5] == ["adopt 2", "take back", "start", "settle", "judge"]
@@ -254,7 +254,7 @@ def test_a_store_that_tells_nothing_is_emptied(
     """
     monkeypatch.setattr(handover, "take_back", lambda _: stage.steps.append("take back"))
     stage.house.staff.update = lambda _: None
-    left: Any = Inherited([], 0, 0.0, [FamilyMissing("b", "tcp", "IPv6")])
+    left: Any = Inherited([], [], 0, 0.0, [FamilyMissing("b", "tcp", "IPv6")])
     stage.daemon._start = replace(stage.daemon._start, inherited=left)
     stage.run(TERM)
     assert stage.steps[:2] == ["adopt 0", "take back"]

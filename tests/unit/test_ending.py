@@ -117,7 +117,7 @@ def test_who_is_followed_gives_all_away(stage: Stage, monkeypatch: pytest.Monkey
     states.
     """
     given: list[Any] = []
-    monkeypatch.setattr(handover, "give", lambda connections, _: given.extend(connections))
+    monkeypatch.setattr(handover, "give", lambda connections, *_: given.extend(connections))
     stage.house.connections, stage.notifier.store_room = 3, 10
     stopped = stage.end(is_followed=True)
     assert "surrender 9" in stage.steps
@@ -167,8 +167,58 @@ def test_a_bug_of_a_service_hands_nothing_over(
     assert "ZeroDivisionError('a bug')" in stage.said(NotHandedOver).reason
 
 
-def test_without_connections_there_is_nothing_to_hand_over(stage: Stage) -> None:
-    """A restart of a daemon that serves nobody is a plain stop."""
+def test_without_connections_there_is_nothing_to_hand_over(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A restart of a daemon that serves nobody is a plain stop, and tells of no handover."""
+    given: list[Any] = []
+    monkeypatch.setattr(handover, "give", lambda *what: given.append(what))
     stage.notifier.store_room = 10
     stage.end(is_followed=True)
-    assert not [step for step in stage.steps if step.startswith("surrender")]
+    assert given == []
+    assert stage.house.report.kinds == ["Stopping", "Stopped"]
+
+
+class Waiting:
+    """One that waits for the header of its proxy."""
+
+    def __init__(self) -> None:
+        self.sock = self
+        self.closed = False
+
+    def close(self) -> None:
+        self.closed = True
+
+
+@pytest.mark.parametrize(("room", "fit"), [(10, 3), (5, 2), (3, 0), (0, 0)])
+def test_who_waits_for_a_proxy_goes_along_where_there_is_room(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, room: int, fit: int
+) -> None:
+    """After those who are served already; nobody has heard of the others, which are closed."""
+    given: list[Any] = []
+    monkeypatch.setattr(handover, "give", lambda _, guests, *more: given.extend(guests))
+    stage.house.waiting = [Waiting() for _ in range(3)]
+    stage.house.connections, stage.notifier.store_room = 2, room
+    stopped = stage.end(1.0, is_followed=True)
+    assert given == stage.house.waiting[:fit]
+    assert all(each.closed for each in stage.house.waiting[fit:])
+    assert stopped.handed_over == min(2, max(0, room - 1))
+
+
+def test_nobody_hears_of_a_handover_of_guests_alone(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They have no record of their coming either."""
+    given: list[Any] = []
+    monkeypatch.setattr(handover, "give", lambda _, guests, *more: given.extend(guests))
+    stage.house.waiting, stage.notifier.store_room = [Waiting()], 10
+    stage.end(is_followed=True)
+    assert given == stage.house.waiting
+    assert stage.house.report.kinds == ["Stopping", "Stopped"]
+
+
+def test_who_waits_for_a_proxy_is_turned_away_by_a_stop(stage: Stage) -> None:
+    """Nobody would take it up."""
+    stage.house.waiting, stage.notifier.store_room = [Waiting()], 10
+    stage.end()
+    assert stage.steps[1] == "stop listening"

@@ -12,7 +12,9 @@ import pytest
 from netsrvd import handover, services
 from netsrvd.events.connections import Closed, ServiceFailed
 from netsrvd.events.handover import HandoverUnusable
-from netsrvd.listeners.connection import Connection, Inherited
+from netsrvd.listeners.connection import Connection
+from netsrvd.listeners.inherited import Inherited
+from netsrvd.listeners.proxies.lobby import Guest
 from netsrvd.services.base import Present
 from netsrvd.services.echo import Stream
 from netsrvd.settings import ListenerSettings, Settings
@@ -70,7 +72,7 @@ def test_what_is_given_arrives(systemd: Any, clients: Clients) -> None:
     """First the states, then the sockets, and systemd has them all when it returns; here nobody
     has them any more.
     """
-    handover.give([clients.come(), clients.come()], systemd)
+    handover.give([clients.come(), clients.come()], [], systemd)
     assert systemd.steps == ["store handover/state", "store handover/connection", "settle"]
     assert [sock.fileno() for sock in clients.near] == [-1, -1]
     estate = store.unpack(systemd.stored)
@@ -87,7 +89,7 @@ def test_all_are_given_or_none(systemd: Any, clients: Clients, step: str) -> Non
     """Where systemd does not listen it is told to forget what it has, and all stay open here."""
     systemd.fails = {step: failure(errno.ENOTCONN)}
     with pytest.raises(OSError, match="not connected"):
-        handover.give([clients.come(), clients.come()], systemd)
+        handover.give([clients.come(), clients.come()], [], systemd)
     assert systemd.steps[-2:] == ["forget handover/state", "forget handover/connection"]
     assert systemd.stored == []
     for near, far in zip(clients.near, clients.far, strict=True):
@@ -101,7 +103,7 @@ def test_no_descriptor_is_left(systemd: Any, clients: Clients) -> None:
     before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - as many as there are
     systemd.fails = {"settle": failure(errno.ETIMEDOUT)}
     with pytest.raises(TimeoutError):
-        handover.give([connection], systemd)
+        handover.give([connection], [], systemd)
     assert len(os.listdir("/proc/self/fd")) == before  # noqa: PTH208
 
 
@@ -116,7 +118,7 @@ def test_a_service_that_remembers_nothing_sensible_gives_nothing_away(
 
     Forgetful.memory = memory  # type: ignore[method-assign]
     with pytest.raises((ZeroDivisionError, TypeError)):
-        handover.give([clients.come(), clients.come(Forgetful)], systemd)
+        handover.give([clients.come(), clients.come(Forgetful)], [], systemd)
     assert systemd.steps == []
     assert all(sock.fileno() >= 0 for sock in clients.near)
 
@@ -130,7 +132,7 @@ def left(clients: Clients, *states: ConnectionState) -> list[Stored]:
         near, far = socket.socketpair()
         clients.near.append(near)
         clients.far.append(far)
-    found = [(store.pack(zip(clients.near, states, strict=True), 9.5), store.STATE)]
+    found = [(store.pack(zip(clients.near, states, strict=True), [], 9.5), store.STATE)]
     return found + [(os.dup(sock.fileno()), store.CONNECTION) for sock in clients.near]
 
 
@@ -161,6 +163,35 @@ def test_a_connection_goes_on_with_the_new_settings(clients: Clients) -> None:
     assert connection.closed("client", 52.0, "") == Closed(
         *("a-1", "lab", "echo", *PEER, *LOCAL, "client", 2.0, 5, 4)
     )
+
+
+def test_a_guest_goes_on_waiting(systemd: Any) -> None:
+    """With what it has said of its header, and for as long as it would have waited; whoever came
+    first is the first one again.
+    """
+    pairs = [socket.socketpair() for _ in range(3)]
+    guests = [
+        Guest(pairs[0][0], "lab", PEER, 7.0, b"", has_header=True),
+        Guest(pairs[1][0], "lab", PEER, 5.0, b"PROX"),
+        Guest(pairs[2][0], "old", PEER, 6.0),
+    ]
+    handover.give([], guests, systemd)
+    assert [near.fileno() for near, _ in pairs] == [-1] * 3
+    inherited = handover.take_up(systemd.stored, SETTINGS, Present())
+    systemd.stored.clear()
+    assert (inherited.connections, inherited.lost, inherited.notes) == ([], 0, [])
+    found = [
+        (each.listener, each.peer, each.since, each.data, each.has_header)
+        for each in inherited.guests
+    ]
+    assert found == [
+        ("lab", PEER, 5.0, b"PROX", False),
+        ("old", PEER, 6.0, b"", False),
+        ("lab", PEER, 7.0, b"", True),
+    ]
+    for sock, (_, far) in zip(inherited.sockets, pairs, strict=True):
+        sock.close()
+        far.close()
 
 
 def test_a_connection_outlives_its_listener(clients: Clients) -> None:
@@ -200,7 +231,7 @@ def test_what_cannot_be_used_is_told(clients: Clients) -> None:
     stored = left(clients, STATE)[1:]
     inherited = taken_up(stored)
     assert inherited == Inherited(
-        [], 0, 0.0, [HandoverUnusable("1 connections came without their states")]
+        [], [], 0, 0.0, [HandoverUnusable("1 connections came without their states")]
     )
     with pytest.raises(OSError, match="Bad file descriptor"):
         os.fstat(stored[0][0])
@@ -208,7 +239,7 @@ def test_what_cannot_be_used_is_told(clients: Clients) -> None:
 
 def test_nothing_may_be_left() -> None:
     """An empty store is no handover."""
-    assert taken_up([]) == Inherited([], 0, 0.0, [])
+    assert taken_up([]) == Inherited([], [], 0, 0.0, [])
 
 
 class Amnesiac(Stream):

@@ -37,7 +37,7 @@ def test_its_proxy_outlives_a_restart() -> None:
     for near, _ in pairs:
         given.append(Connection(near, "c", PEER, LOCAL, listener, Stream, list, 1.0, PROXY))
         given[-1].begin()
-    handover.give(given, shelf)  # type: ignore[arg-type]
+    handover.give(given, [], shelf)  # type: ignore[arg-type]
     os.close(shelf.kept.pop()[0])
     taken = handover.take_up(shelf.kept, Settings(listeners=(listener,)), Present())
     [connection], [lost] = taken.connections, taken.notes

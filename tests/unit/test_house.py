@@ -1,10 +1,9 @@
 """netsrvd.house, on parts that are none; tests/wire and tests/process have real ones"""
 
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from time import monotonic
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,6 +16,8 @@ from netsrvd.events.life import ThreadFailed, VisitImpossible
 from netsrvd.events.sockets import ListeningEnded
 from netsrvd.house import House
 from netsrvd.listeners.connection import Connection
+from netsrvd.listeners.inherited import Inherited
+from netsrvd.listeners.proxies.lobby import Guest
 from netsrvd.services.base import Present
 from netsrvd.services.echo import Stream
 from netsrvd.settings import Endpoint, ListenerSettings, LogSettings, Settings
@@ -57,7 +58,8 @@ class FakeMover:
         self.counters = Counters(accepted=1)
         self.settings: ListenerSettings
         self.answers: list[bool | None] = []
-        self.lobby: SimpleNamespace | None = None
+        self.guests = 0
+        self.waiting: list[Guest] = []
         self._steps = steps
 
     def open(self, sock: object) -> None:
@@ -66,14 +68,19 @@ class FakeMover:
     def close(self, sock: object) -> None:
         self._steps.append(f"close {self.duty.name}")
 
-    def stop(self) -> None:
+    def stop(self, left: list[Guest] | None = None) -> None:
         self._steps.append(f"stop {self.duty.name}")
+        if left is not None:
+            left += self.waiting
 
     def pause(self, *, paused: bool) -> None:
         self._steps.append(f"{'pause' if paused else 'resume'} {self.duty.name}")
 
     def adopt(self, connection: Connection) -> None:
         self._steps.append(f"adopt {connection.identity} {self.duty.name}")
+
+    def adopt_guest(self, guest: Guest) -> None:
+        self._steps.append(f"adopt guest {guest.peer[0]} {self.duty.name}")
 
     def is_answering(self) -> bool | None:
         self._steps.append(f"visit {self.duty.name}")
@@ -283,11 +290,16 @@ def clients() -> Iterator[Clients]:
         far.close()
 
 
+def inherited(connections: Iterable[Connection], guests: Sequence[Guest] = ()) -> Inherited:
+    """Return what a process left that had these."""
+    return Inherited([*connections], [*guests], 0, 0.5, [])
+
+
 def test_a_listener_adopts_its_own(site: Site, clients: Clients) -> None:
     """Each connection goes to the acceptor whose listener has let it in."""
     site.steps.clear()
     connections = [clients.connection(name) for name in ("two", "one")]
-    site.house.adopt(connections)
+    site.house.adopt(inherited(connections))
     assert site.steps == ["adopt b-1 two", "adopt b-2 one"]
     for connection in connections:
         connection.sock.close()
@@ -296,7 +308,7 @@ def test_a_listener_adopts_its_own(site: Site, clients: Clients) -> None:
 def test_whose_listener_is_gone_goes_on(site: Site, clients: Clients) -> None:
     """The workers have them in turn; each takes a place, there or not, and gives it back."""
     site.house._places.resize(2)
-    site.house.adopt([clients.connection("old") for _ in range(3)])
+    site.house.adopt(inherited(clients.connection("old") for _ in range(3)))
     site.house.start()
     assert clients.answered() == [True] * 3
     assert [worker.live for worker in site.house.staff.workers] == [2, 1]
@@ -308,9 +320,37 @@ def test_whose_listener_is_gone_goes_on(site: Site, clients: Clients) -> None:
     assert [site.house._places.take() for _ in range(3)] == [True, True, False]
 
 
+def test_a_guest_goes_to_its_listener(site: Site) -> None:
+    """Where that is gone nobody can judge whom its proxy would name: it is closed."""
+    site.steps.clear()
+    pairs = [socket.socketpair() for _ in range(2)]
+    here, gone = (
+        Guest(near, name, ("10.0.0.1", 443), 1.0)
+        for name, (near, _) in zip(("two", "old"), pairs, strict=True)
+    )
+    site.house.adopt(inherited((), [here, gone]))
+    assert site.steps == ["adopt guest 10.0.0.1 two"]
+    assert here.sock.fileno() >= 0
+    assert gone.sock.fileno() == -1
+    for near, far in pairs:
+        near.close()
+        far.close()
+
+
+@pytest.mark.parametrize("keeps", [True, False])
+def test_who_stops_gets_the_guests_or_has_them_turned_away(site: Site, keeps: bool) -> None:  # noqa: FBT001
+    """Those of all listeners, in the list that it gave."""
+    waiting: list[Any] = [object(), object()]
+    for mover, guest in zip(site.house._movers.values(), waiting, strict=True):
+        mover.waiting = [guest]  # type: ignore[union-attr]
+    left: list[Any] = []
+    site.house.stop_listening(0.0, left if keeps else None)
+    assert left == (waiting if keeps else [])
+
+
 def test_so_many_are_surrendered_and_no_more(site: Site, clients: Clients) -> None:
     """From all workers together; who was is served by nobody until it is readmitted."""
-    site.house.adopt([clients.connection("old") for _ in range(5)])
+    site.house.adopt(inherited(clients.connection("old") for _ in range(5)))
     site.house.start()
     assert clients.answered() == [True] * 5
     given = site.house.surrender(4)
@@ -323,7 +363,7 @@ def test_so_many_are_surrendered_and_no_more(site: Site, clients: Clients) -> No
 
 def test_who_is_readmitted_is_drained(site: Site, clients: Clients) -> None:
     """A stop whose handover failed waits for them: at once, there is no moment without them."""
-    site.house.adopt([clients.connection("old") for _ in range(3)])
+    site.house.adopt(inherited(clients.connection("old") for _ in range(3)))
     site.house.start()
     assert clients.answered() == [True] * 3
     site.house.stop_listening(0.0)
@@ -336,7 +376,7 @@ def test_who_is_readmitted_is_drained(site: Site, clients: Clients) -> None:
 
 def test_progress_is_whatever_moves(site: Site, clients: Clients) -> None:
     """A byte that comes or goes, and an end, change the number, and nothing else does."""
-    site.house.adopt([clients.connection("old") for _ in range(2)])
+    site.house.adopt(inherited(clients.connection("old") for _ in range(2)))
     site.house.start()
     seen = [site.house.progress()]
     assert clients.answered() == [True] * 2
@@ -350,10 +390,10 @@ def test_progress_is_whatever_moves(site: Site, clients: Clients) -> None:
 
 
 def test_guests_are_those_of_all_listeners(site: Site) -> None:
-    """Where there are no proxies there is no lobby, and nobody in it."""
+    """They are as many as wait in all lobbies together."""
     assert site.house.guests == 0
     for mover, guests in zip(site.house._movers.values(), (2, 3), strict=True):
-        mover.lobby = SimpleNamespace(guests=guests)  # type: ignore[union-attr, assignment]
+        mover.guests = guests  # type: ignore[union-attr, misc]
     assert site.house.guests == 5
 
 

@@ -8,8 +8,8 @@ import pytest
 
 from netsrvd.events.connections import Accepted, Closed, ListenerFull
 from netsrvd.events.refusals import Refused, RefusedAgain
-from netsrvd.listeners import lobby
 from netsrvd.listeners.contracts import Client
+from netsrvd.listeners.proxies import lobby
 from netsrvd.services import echo
 from tests.support.clients import ended
 from tests.support.patience import SECONDS, eventually

@@ -10,7 +10,7 @@ import pytest
 
 from netsrvd.events.flows import FlowBegan, FlowEnded
 from netsrvd.events.refusals import Refused, RefusedAgain
-from netsrvd.listeners import forwarded
+from netsrvd.listeners.proxies import forwarded
 from netsrvd.services import echo
 from tests.support.patience import eventually
 from tests.support.peers import datagrams, nothing_more

@@ -12,8 +12,10 @@ import pytest
 
 from netsrvd import assembly, handover
 from netsrvd.events.connections import Accepted, Closed
+from netsrvd.events.refusals import Refused
 from netsrvd.house import House
-from netsrvd.listeners.connection import Inherited
+from netsrvd.listeners.inherited import Inherited
+from netsrvd.listeners.proxies.lobby import Guest
 from netsrvd.reporting.records import Record
 from netsrvd.services import chargen
 from netsrvd.services.base import Present
@@ -24,6 +26,7 @@ from tests.support.inherited import as_systemd
 from tests.support.logs import FakeLog
 from tests.support.patience import SECONDS, eventually
 from tests.support.peers import connect, echoed, nothing_more, read_exactly
+from tests.support.proxied import CLIENT, v1
 from tests.support.serving import listener
 
 TALKERS = 24
@@ -50,7 +53,7 @@ class Life:
     def begin(self, inherited: Inherited | None = None) -> None:
         """Start as the daemon does."""
         if inherited:
-            self.house.adopt(inherited.connections)
+            self.house.adopt(inherited)
             for note in inherited.notes:
                 self.house.report(note)
         self.house.start()
@@ -90,9 +93,10 @@ class Daemon:
 
     def halt(self, most: int = 10_000) -> int:
         """Hand so many connections over and end; return how many were cut off."""
-        self.life.house.stop_listening(0.0)
+        guests: list[Guest] = []
+        self.life.house.stop_listening(0.0, guests)
         given = self.life.house.surrender(most)
-        handover.give(given, self.store)
+        handover.give(given, guests, self.store)
         return self.life.end()
 
     def go_on(self) -> Inherited:
@@ -380,7 +384,7 @@ def test_a_handover_that_fails_is_none(daemon: Daemon) -> None:
         given = house.surrender(10)
         daemon.store.fails = {"settle": TimeoutError("no answer")}
         with pytest.raises(TimeoutError):
-            handover.give(given, daemon.store)
+            handover.give(given, [], daemon.store)
         house.readmit(given)
         assert not house.drained
         assert echoed(sock)
@@ -390,3 +394,59 @@ def test_a_handover_that_fails_is_none(daemon: Daemon) -> None:
     daemon.life = Life(daemon.listeners, daemon._passed())
     daemon.life.begin()
     assert daemon.told(Closed)[0]["NETSRVD_REASON"] == "client"
+
+
+# --- behind a proxy -----------------------------------------------------------------------------
+
+
+def behind(daemon: Daemon, **more: Any) -> None:
+    """Restart the daemon with a listener whose clients come by a proxy."""
+    daemon.listeners = (tcp("echo", proxies=("127.0.0.1",), allow=("any",), **more),)
+    daemon.restart()
+
+
+def waiting(daemon: Daemon, count: int) -> None:
+    eventually(lambda: daemon.life.house.guests == count, f"{count} without their headers")
+
+
+@pytest.mark.parametrize("at", [0, 1, len(v1()) - 1])
+def test_a_header_may_be_split_by_restarts(daemon: Daemon, at: int) -> None:
+    """One part goes to each process; the client that it names is let in by the last one."""
+    behind(daemon)
+    with connect(daemon.address()) as sock:
+        sock.sendall(v1()[:at])
+        waiting(daemon, 1)
+        daemon.restart()
+        waiting(daemon, 1)
+        daemon.restart()
+        sock.sendall(v1()[at:] + b"hello")
+        assert read_exactly(sock, 5) == b"hello"
+    [end] = daemon.told(Closed)
+    assert (end["NETSRVD_PEER_ADDRESS"], end["NETSRVD_PROXY_ADDRESS"]) == (CLIENT[0], "127.0.0.1")
+    assert len(daemon.records(Accepted)) == 1
+
+
+def test_who_waits_across_a_restart_has_no_more_time_by_that(daemon: Daemon) -> None:
+    """The wait is counted from its beginning; its end is told by the process that sees it."""
+    behind(daemon, proxy_seconds=0.3)
+    with connect(daemon.address()) as sock:
+        waiting(daemon, 1)
+        daemon.restart()
+        assert sock.recv(1) == b""
+    [refused] = daemon.told(Refused)
+    assert refused["NETSRVD_REASON"] == "proxy-late"
+    assert daemon.records(Accepted) == []
+
+
+def test_the_next_process_may_know_other_proxies(daemon: Daemon) -> None:
+    """Whoever waited for a header is turned away where it is no longer to send one."""
+    behind(daemon)
+    with connect(daemon.address()) as sock:
+        waiting(daemon, 1)
+        daemon.listeners = (tcp("echo"),)
+        daemon.restart()
+        assert sock.recv(1) == b""
+    with connect(daemon.address()) as sock:
+        assert echoed(sock)
+    daemon.told(Closed)
+    assert len(daemon.records(Accepted)) == 1

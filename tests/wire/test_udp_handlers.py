@@ -9,8 +9,9 @@ from netsrvd.events.connections import ServiceFailed
 from netsrvd.events.flows import FlowEnded
 from netsrvd.events.handlers import HandlerStuck
 from netsrvd.events.refusals import Refused
-from netsrvd.listeners import answerer, datagram
-from netsrvd.listeners.answerer import FAILURES_TOLD, WAITING_PER_THREAD, Datagram
+from netsrvd.listeners import datagram
+from netsrvd.listeners.handlers import answerer
+from netsrvd.listeners.handlers.answerer import FAILURES_TOLD, WAITING_PER_THREAD, Datagram
 from netsrvd.services import base
 from tests.support.patience import SECONDS, eventually
 from tests.support.peers import datagrams, nothing_more

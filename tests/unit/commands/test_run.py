@@ -12,7 +12,7 @@ from netsrvd import assembly, detach, handover
 from netsrvd.commands import inetd, run
 from netsrvd.daemon import Start
 from netsrvd.errors import ConfigError, NetsrvdError, SocketError, UsageError
-from netsrvd.listeners.connection import Inherited
+from netsrvd.listeners.inherited import Inherited
 from netsrvd.settings import Endpoint, ListenerSettings, Settings
 from netsrvd.sockets import activation
 from netsrvd.sockets.activation import Passed
@@ -96,7 +96,7 @@ def test_what_the_process_before_left_is_taken_up(
     """What comes from the descriptor store is made connections of, by the new settings."""
     scene.run()
     assert scene.start.inherited is None
-    left = Inherited([], 1, 2.5, [])
+    left = Inherited([], [], 1, 2.5, [])
     scene.stored = [(9, "handover/state")]
 
     def take_up(stored: object, settings: Settings, present: object) -> Inherited:
@@ -125,7 +125,7 @@ def test_what_was_taken_up_leaves_the_terminal_too(
 ) -> None:
     """The connections of the process before are kept open on the way, as the sockets are."""
     one: Any = SimpleNamespace(sock=FakeSocket())
-    monkeypatch.setattr(handover, "take_up", lambda *_: Inherited([one], 0, 2.5, []))
+    monkeypatch.setattr(handover, "take_up", lambda *_: Inherited([one], [], 0, 2.5, []))
     scene.stored, scene.taken_up = [(9, "handover/state")], [one.sock]
     assert scene.run(detach=True) == 7
     assert one.sock.closed

@@ -23,6 +23,7 @@ from netsrvd.listeners import visitor as visitor_module
 from netsrvd.listeners.acceptor import CAPACITY_ERRORS, PEER_ERRORS, Acceptor
 from netsrvd.listeners.connection import Connection
 from netsrvd.listeners.places import Places
+from netsrvd.listeners.proxies.lobby import Guest
 from netsrvd.services.echo import Stream
 from netsrvd.settings import ListenerSettings
 from tests.support.listening import FakeListener, Outcome, accepted, failure
@@ -75,6 +76,7 @@ class Stage:
         self.workers = [Worker(), Worker()]
         self.far_ends: list[socket.socket] = []
         self.expected_failures: list[tuple[str, BaseException]] = []
+        self.gone: list[Connection] = []
         self.places = Places(1000)
         self.gate = Gate()
         self.acceptor: Acceptor
@@ -106,6 +108,12 @@ class Stage:
     def taken(self) -> list[Connection]:
         """The connections that were handed over, in turn."""
         return sorted((each for worker in self.workers for each in worker.taken), key=identity)
+
+    def departed(self, host: str) -> None:
+        """Have one client of a host leave, as its worker would tell it."""
+        inside = [each for each in self.taken if each.peer[0] == host and each not in self.gone]
+        self.gone.append(inside[0])
+        inside[0].departed()
 
     def end(self) -> None:
         """Stop the acceptor and close all that it left open."""
@@ -210,7 +218,7 @@ def test_a_full_listener_leaves_the_others_waiting(stage: Stage) -> None:
     assert isinstance(full, ListenerFull)
     assert full.connections == 2
     assert stage.listener.accepts == 2
-    stage.acceptor.departed(PEER[0])
+    stage.departed(PEER[0])
     stage.reports.wait_for(Accepted, 3)
     assert stage.reports.kinds.count("ListenerFull") == 1
 
@@ -220,7 +228,7 @@ def test_a_listener_with_room_again_says_so(stage: Stage) -> None:
     stage.start([stage.client() for _ in range(2)], max_connections=2)
     stage.reports.wait_for(ListenerFull)
     for _ in range(2):
-        stage.acceptor.departed(PEER[0])
+        stage.departed(PEER[0])
     [relieved] = stage.reports.wait_for(ListenerRelieved)
     assert isinstance(relieved, ListenerRelieved)
     assert relieved.connections < 2
@@ -272,10 +280,24 @@ def test_departures_are_counted(stage: Stage) -> None:
     stage.reports.wait_for(Accepted, 2)
     assert not stage.places.take()
     assert stage.gate.inside == ["192.0.2.1", "192.0.2.2"]
-    stage.acceptor.departed("192.0.2.1")
+    stage.departed("192.0.2.1")
     stage.acceptor.duty.settle(SECONDS)
     assert stage.gate.inside == ["192.0.2.2"]
     assert stage.places.take()
+
+
+def test_a_guest_whose_proxy_is_none_any_more_is_turned_away(stage: Stage) -> None:
+    """Nobody is told, as nobody has come in; its place is free again."""
+    stage.places.resize(1)
+    near, far = socket.socketpair()
+    stage.start([])
+    with far:
+        stage.acceptor.adopt_guest(Guest(near, "lab", PEER, 1.0))
+        stage.acceptor.duty.settle(SECONDS)
+        assert far.recv(1) == b""
+    assert stage.places.take()
+    assert not stage.places.take()
+    assert stage.reports.events == []
 
 
 def test_all_listeners_share_the_places(stage: Stage) -> None:

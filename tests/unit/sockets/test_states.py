@@ -7,7 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from netsrvd.sockets.states import VERSION, ConnectionState, Handover, decode, encode
+from netsrvd.sockets.states import (
+    VERSION,
+    ConnectionState,
+    GuestState,
+    Handover,
+    decode,
+    encode,
+)
 
 ADDRESSES = st.tuples(st.text(max_size=50), st.integers(0, 65535))
 COUNTS, TIMES = st.integers(0, 1 << 62), st.floats(0, 1e9)
@@ -27,6 +34,15 @@ STATES = st.builds(
     proxy=st.none() | ADDRESSES,
     memory=st.none() | st.integers() | st.lists(st.text(max_size=5), max_size=3),
 )
+GUESTS = st.builds(
+    GuestState,
+    listener=st.text(max_size=20),
+    peer=ADDRESSES,
+    since=TIMES,
+    header=st.binary(max_size=100),
+    has_header=st.booleans(),
+)
+COOKIES = st.integers(0, (1 << 64) - 1)
 STATE = ConnectionState(
     *("a-1", "echo", "echo", ("192.0.2.1", 40_000), ("192.0.2.9", 7)), 1.5, 2.5, 3, 4, b"\0x", True
 )
@@ -40,10 +56,16 @@ def changed(**changes: Any) -> bytes:
     return json.dumps(found).encode()
 
 
-@given(TIMES, st.dictionaries(st.integers(0, (1 << 64) - 1), STATES, max_size=5))
-def test_what_is_written_is_read(at: float, states: dict[int, ConnectionState]) -> None:
+@given(
+    TIMES,
+    st.dictionaries(COOKIES, STATES, max_size=5),
+    st.dictionaries(COOKIES, GUESTS, max_size=5),
+)
+def test_what_is_written_is_read(
+    at: float, states: dict[int, ConnectionState], guests: dict[int, GuestState]
+) -> None:
     """Nothing changes on the way, whatever a connection has seen."""
-    handover = Handover(at, states)
+    handover = Handover(at, states, guests)
     assert decode(encode(handover)) == handover
 
 
@@ -51,6 +73,9 @@ def test_it_is_understood_by_older_and_newer_ones() -> None:
     """What an older process did not know is filled in; what only a newer one knows is left out."""
     assert decode(changed(memory=None, proxy=None)).connections == {7: STATE}
     assert decode(changed(invented="later")).connections == {7: STATE}
+    found = json.loads(encode(Handover(1.0, {7: STATE})))
+    del found["guests"]
+    assert decode(json.dumps(found).encode()) == Handover(1.0, {7: STATE})
 
 
 @pytest.mark.parametrize(

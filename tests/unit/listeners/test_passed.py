@@ -1,11 +1,11 @@
-"""netsrvd.listeners.guest; tests/process has it with real inetds"""
+"""netsrvd.listeners.passed; tests/process has it with real inetds"""
 
 from typing import Any
 
 from netsrvd.admission.connections import ConnectionGate
 from netsrvd.events.connections import Accepted
 from netsrvd.events.refusals import Refused
-from netsrvd.listeners import guest
+from netsrvd.listeners import passed
 from netsrvd.services.base import Stream
 from netsrvd.settings import ListenerSettings
 from tests.support.reports import Reports
@@ -32,7 +32,7 @@ def visit(**given: Any) -> tuple[Any, list[Any], Reports]:
     taken: list[Any] = []
     reports, settings = Reports(), ListenerSettings("lab", **given)
     gate = ConnectionGate(settings)
-    guest.admit(sock, "c-1", settings, gate, Stream, taken.append, reports)
+    passed.admit(sock, "c-1", settings, gate, Stream, taken.append, reports)
     return sock, taken, reports
 
 

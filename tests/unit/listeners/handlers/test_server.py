@@ -1,4 +1,4 @@
-"""netsrvd.listeners.handlers, over socket pairs; tests/wire has it over TCP"""
+"""netsrvd.listeners.handlers.server, over socket pairs; tests/wire has it over TCP"""
 
 import socket
 import threading
@@ -10,10 +10,11 @@ import pytest
 
 from netsrvd.events.connections import Closed, ServiceFailed
 from netsrvd.events.handlers import HandlersBusy, HandlersFree, HandlerStuck
-from netsrvd.listeners import connection, handlers
+from netsrvd.listeners import connection
 from netsrvd.listeners.connection import Connection
-from netsrvd.listeners.handled import Conversation
-from netsrvd.listeners.handlers import Handlers
+from netsrvd.listeners.handlers import server
+from netsrvd.listeners.handlers.handled import Conversation
+from netsrvd.listeners.handlers.server import Handlers
 from netsrvd.services.base import Stream
 from netsrvd.settings import ListenerSettings
 from tests.support.patience import SECONDS, eventually
@@ -48,7 +49,7 @@ class Desk:
         made = Connection(
             *(mine, name, PEER, LOCAL, settings, Stream),
             lambda: self.departures.append(name),
-            handlers.monotonic(),
+            server.monotonic(),
         )
         self.handlers.take(handler, made)
         return client
@@ -80,9 +81,9 @@ class Desk:
 @pytest.fixture
 def desk(monkeypatch: pytest.MonkeyPatch) -> Iterator[Desk]:
     """Return a desk that looks for overdue connections often, and waits for nobody for long."""
-    monkeypatch.setattr(handlers, "LONGEST_SWEEP_SECONDS", 0.01)
-    monkeypatch.setattr(handlers, "STUCK_SECONDS", 0.05)
-    monkeypatch.setattr(handlers, "LAST_SECONDS", 0.05)
+    monkeypatch.setattr(server, "LONGEST_SWEEP_SECONDS", 0.01)
+    monkeypatch.setattr(server, "STUCK_SECONDS", 0.05)
+    monkeypatch.setattr(server, "LAST_SECONDS", 0.05)
     monkeypatch.setattr(connection, "LINGER_SECONDS", 0.05)
     made = Desk()
     made.handlers.duty.start()
@@ -226,11 +227,11 @@ def test_a_slow_client_is_not_ended(desk: Desk) -> None:
     """The write time-out counts from when the client last took something."""
     big = bytes(3_000_000)
     client = desk.connect(lambda it: it.send(big), write_seconds=0.3)
-    received, began = 0, handlers.monotonic()
+    received, began = 0, server.monotonic()
     while received < len(big):
         received += len(client.recv(1 << 18))
         threading.Event().wait(0.05)  # this client's own pace
-    assert handlers.monotonic() - began > 0.5
+    assert server.monotonic() - began > 0.5
     client.close()
     assert desk.closed().reason == "finished"
 
@@ -270,7 +271,7 @@ def test_a_handler_sees_who_and_where(desk: Desk) -> None:
 
     def serve(it: Conversation) -> None:
         seen.extend((it.peer, it.local, it.listener, it.protocol))
-        seen.append(it.deadline - handlers.monotonic())
+        seen.append(it.deadline - server.monotonic())
 
     desk.connect(serve, idle_seconds=100).recv(1)
     desk.connect(lambda it: seen.append(it.deadline), idle_seconds=0).recv(1)
@@ -353,11 +354,11 @@ def test_a_drain_waits_for_handlers(desk: Desk) -> None:
 
     def serve(conversation: Conversation) -> None:
         wait_event(gate, "the drain")
-        seen.append(conversation.deadline - handlers.monotonic())
+        seen.append(conversation.deadline - server.monotonic())
         echo(conversation)
 
     client = desk.connect(serve)
-    desk.handlers.drain(handlers.monotonic() + 30.0)
+    desk.handlers.drain(server.monotonic() + 30.0)
     desk.handlers.duty.settle(SECONDS)
     assert not desk.handlers.drained
     gate.set()

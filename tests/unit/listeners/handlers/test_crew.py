@@ -1,4 +1,4 @@
-"""netsrvd.listeners.crew"""
+"""netsrvd.listeners.handlers.crew"""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from netsrvd.linux.mailbox import Mailbox
-from netsrvd.listeners.crew import Crew, Job
+from netsrvd.listeners.handlers.crew import Crew, Job
 from tests.support.patience import wait_readable
 from tests.support.reports import Failures
 from tests.support.waiting import wait_event

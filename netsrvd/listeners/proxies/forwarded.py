@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 from netsrvd.counters import Counters
 from netsrvd.linux.mmsg import Batch
-from netsrvd.listeners.proxy import LONG, LONGEST, HeaderError, read_datagram
+from netsrvd.listeners.proxies.header import LONG, LONGEST, HeaderError, read_datagram
 from netsrvd.listeners.refusals import Peer
 
 SENDERS_KEPT = 4096

@@ -10,9 +10,9 @@ from netsrvd.counters import Counters
 from netsrvd.events.handlers import HandlerStuck
 from netsrvd.linux import letter
 from netsrvd.listeners.contracts import Handler, Report
-from netsrvd.listeners.crew import Crew, Job
 from netsrvd.listeners.flow import Flow
-from netsrvd.listeners.handled import describable
+from netsrvd.listeners.handlers.crew import Crew, Job
+from netsrvd.listeners.handlers.handled import describable
 from netsrvd.listeners.trouble import named
 
 WAITING_PER_THREAD = 8

@@ -1,4 +1,4 @@
-"""netsrvd.listeners.lobby: what depends on time and on errors; tests/wire has the rest"""
+"""netsrvd.listeners.proxies.lobby: what depends on time and on errors; tests/wire has the rest"""
 
 import socket
 from collections.abc import Iterator
@@ -7,7 +7,7 @@ import pytest
 
 from netsrvd.counters import Counters
 from netsrvd.listeners.contracts import Refusal
-from netsrvd.listeners.lobby import OWN_SECONDS, Lobby
+from netsrvd.listeners.proxies.lobby import OWN_SECONDS, Guest, Lobby
 from netsrvd.listeners.refusals import Peer
 from netsrvd.settings import ListenerSettings
 from tests.support.proxied import CLIENT, LOCAL, v1, v2
@@ -132,3 +132,42 @@ def test_guests_are_counted_until_they_leave(hall: Hall) -> None:
         far.close()
     hall.lobby.serve(100.2)
     assert hall.lobby.guests == 0
+
+
+def test_who_leaves_for_another_process_is_not_ours(hall: Hall) -> None:
+    """All guests go, are not dismissed, and nothing is looked at any more."""
+    far, own = hall.admit(100.0), hall.admit(101.0)
+    far.send(v1()[:9])
+    own.send(LOCAL)
+    hall.lobby.serve(102.0)
+    one, two = hall.lobby.leave()
+    assert (one.listener, one.since, one.data, one.has_header) == ("lab", 100.0, v1()[:9], False)
+    assert (two.since, two.has_header) == (102.0, True)
+    assert hall.lobby.guests == 0
+    assert hall.lobby.next_look_ms(103.0) is None
+    hall.lobby.close(103.0)
+    assert (hall.dismissed, hall.entered) == ([], [])
+    assert [guest.sock.fileno() >= 0 for guest in (one, two)] == [True, True]
+    hall.lobby = Hall().lobby
+
+
+def test_who_comes_from_another_process_goes_on_waiting(hall: Hall) -> None:
+    """The rest of the header lets it in; a proxy of its own, and one that is late, have the time
+    that they would have had.
+    """
+    ends = {}
+    for since, data, has_header in ((96.0, v1()[:9], False), (98.0, b"", False), (99.8, b"", True)):
+        near, far = socket.socketpair()
+        hall.socks += [near, far]
+        hall.lobby.readmit(Guest(near, "lab", PROXY, since, data, has_header=has_header))
+        ends[since] = far
+    ends[96.0].send(v1()[9:])
+    hall.lobby.serve(100.0)
+    assert hall.entered == [(CLIENT, PROXY)]
+    hall.lobby.serve(100.31)
+    assert hall.entered == [(CLIENT, PROXY), (PROXY, None)]
+    hall.lobby.serve(102.9)
+    assert hall.dismissed == []
+    hall.lobby.serve(103.0)
+    assert hall.counters.proxy_late == 1
+    assert not hall.socks[0].getblocking()

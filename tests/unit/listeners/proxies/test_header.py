@@ -1,4 +1,4 @@
-"""netsrvd.listeners.proxy"""
+"""netsrvd.listeners.proxies.header"""
 
 from collections.abc import Iterator
 
@@ -6,8 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from netsrvd.listeners import proxy
-from netsrvd.listeners.proxy import Header, HeaderError, crc32c, read_datagram, read_stream
+from netsrvd.listeners.proxies.header import (
+    FIXED,
+    LONGEST,
+    Header,
+    HeaderError,
+    crc32c,
+    read_datagram,
+    read_stream,
+)
 from tests.support.effort import in_proportion
 from tests.support.proxied import BY_HAPROXY, SIGNATURE, addresses, checked, tlv, v1, v2
 
@@ -85,9 +92,9 @@ def test_what_else_a_header_says_is_skipped(others: tuple[bytes, ...]) -> None:
 
 def test_the_longest_headers_are_taken() -> None:
     """As many bytes as the limit says, and not one more."""
-    room = proxy.LONGEST - proxy.FIXED - 12 - 3
+    room = LONGEST - FIXED - 12 - 3
     header = v2(block=addresses() + tlv(4, bytes(room)))
-    assert read_stream(header) == Header(proxy.LONGEST, ("192.0.2.7", 4711))
+    assert read_stream(header) == Header(LONGEST, ("192.0.2.7", 4711))
     error = wrong(v2(block=addresses() + tlv(4, bytes(room + 1))))
     assert (error.reason, str(error)) == ("proxy-long", "it has 4097 bytes; 4096 are taken")
 

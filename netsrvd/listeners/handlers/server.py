@@ -9,8 +9,8 @@ from netsrvd.duty import Duty, OnFailure
 from netsrvd.events.handlers import HandlersBusy, HandlersFree, HandlerStuck
 from netsrvd.listeners.connection import Connection, sweep_seconds
 from netsrvd.listeners.contracts import Handler, Report
-from netsrvd.listeners.crew import Crew, Job
-from netsrvd.listeners.handled import Handling
+from netsrvd.listeners.handlers.crew import Crew, Job
+from netsrvd.listeners.handlers.handled import Handling
 from netsrvd.listeners.watch import Watch, Width
 from netsrvd.listeners.worker import LONGEST_SWEEP_SECONDS, RuleAgainst
 from netsrvd.settings import ListenerSettings

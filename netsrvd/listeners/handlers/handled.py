@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from netsrvd.listeners.connection import Connection
 from netsrvd.listeners.contracts import Handler
-from netsrvd.listeners.crew import Job
+from netsrvd.listeners.handlers.crew import Job
 from netsrvd.listeners.trouble import named
 from netsrvd.listeners.worker import RECEIVE_BYTES, RESET_ERRORS
 

@@ -7,7 +7,7 @@ from itertools import takewhile
 
 from netsrvd.counters import Counters
 from netsrvd.listeners.contracts import Refusal
-from netsrvd.listeners.proxy import LATE, LONG, LONGEST, WRONG, HeaderError, read_stream
+from netsrvd.listeners.proxies.header import LATE, LONG, LONGEST, WRONG, HeaderError, read_stream
 from netsrvd.listeners.refusals import Peer
 from netsrvd.settings import ListenerSettings
 
@@ -20,14 +20,26 @@ whether we are there. Whoever looks leaves at once; a service that speaks first 
 class Guest:
     """One connection in the lobby."""
 
-    __slots__ = ("data", "peer", "since", "sock")
+    __slots__ = ("data", "has_header", "listener", "peer", "since", "sock")
 
-    def __init__(self, sock: socket.socket, peer: Peer, now: float) -> None:
+    def __init__(
+        self,
+        sock: socket.socket,
+        listener: str,
+        peer: Peer,
+        since: float,
+        data: bytes = b"",
+        *,
+        has_header: bool = False,
+    ) -> None:
         self.sock = sock
+        self.listener = listener
         self.peer = peer
-        self.since = now
-        self.data = b""
+        self.since = since
+        self.data = data
         """The part of its header that was taken off the socket."""
+        self.has_header = has_header
+        """It is known that the proxy speaks for itself."""
 
 
 Enter = Callable[[socket.socket, Peer, Peer | None, float], None]
@@ -80,20 +92,31 @@ class Lobby:
 
     def admit(self, sock: socket.socket, peer: Peer, now: float) -> None:
         """Have a connection of a proxy wait for its header, which has often come already."""
-        guest = Guest(sock, peer, now)
-        sock.setblocking(False)
-        self._arrived[sock.fileno()] = guest
-        self._epoll.register(sock, select.EPOLLIN)
+        guest = Guest(sock, self._settings.name, peer, now)
+        self.readmit(guest)
         self._hear(guest, now)
+
+    def readmit(self, guest: Guest) -> None:
+        """Have a guest wait; whoever has waited in another process comes before all others."""
+        guest.sock.setblocking(False)
+        self._table(guest)[guest.sock.fileno()] = guest
+        self._epoll.register(guest.sock, select.EPOLLIN)
+
+    def leave(self) -> list[Guest]:
+        """Return all guests, who are no longer ours."""
+        left = [*self._arrived.values(), *self._own.values()]
+        self._arrived.clear()
+        self._own.clear()
+        return left
 
     def serve(self, now: float) -> None:
         """Hear those who have something to say, and end the wait of those whose time is over."""
         for descriptor, _ in self._epoll.poll(0):
             self._hear(self._arrived.get(descriptor) or self._own[descriptor], now)
         for guest in _overdue(self._arrived, now - self._settings.proxy_seconds):
-            self._counters.proxy_late += 1
             rule = f"no whole header within proxy_timeout = {self._settings.proxy_seconds:g} s"
             self._end(guest, (LATE, rule), now)
+            self._counters.proxy_late += 1
         for guest in _overdue(self._own, now - OWN_SECONDS):
             self._let_in(guest, None, now)
 
@@ -119,7 +142,7 @@ class Lobby:
             data = b""
         if not data:
             self._gone(guest, now)
-        elif guest.sock.fileno() in self._own:
+        elif guest.has_header:
             self._let_in(guest, None, now)
         else:
             self._read(guest, data, now)
@@ -128,18 +151,18 @@ class Lobby:
         try:
             header = read_stream(guest.data + data)
         except HeaderError as error:
+            self._end(guest, (error.reason, str(error)), now)
             self._counters.proxy_long += error.reason == LONG
             self._counters.proxy_wrong += error.reason == WRONG
-            self._end(guest, (error.reason, str(error)), now)
             return
         if header is None:
             guest.data += self._taken(guest, len(data))
             return
         self._taken(guest, header.length - len(guest.data))
         if header.client in (None, guest.peer):
-            descriptor = guest.sock.fileno()
-            self._own[descriptor] = self._arrived.pop(descriptor)
-            guest.since = now
+            self._forget(guest)
+            guest.since, guest.has_header = now, True
+            self._table(guest)[guest.sock.fileno()] = guest
         else:
             self._let_in(guest, header.client, now)
 
@@ -152,12 +175,12 @@ class Lobby:
 
     def _gone(self, guest: Guest, now: float) -> None:
         """Take leave of a guest who has hung up: without a word, unless it was in the middle."""
-        if guest.data and guest.sock.fileno() in self._arrived:
-            self._counters.proxy_wrong += 1
+        if guest.data and not guest.has_header:
             self._end(guest, (WRONG, "the connection ended within it"), now)
+            self._counters.proxy_wrong += 1
         else:
-            self._counters.proxy_probes += 1
             self._end(guest, None, now)
+            self._counters.proxy_probes += 1
 
     def _end(self, guest: Guest, refusal: Refusal | None, now: float) -> None:
         self._forget(guest)
@@ -172,9 +195,10 @@ class Lobby:
             self._enter(guest.sock, client, guest.peer, now)
 
     def _forget(self, guest: Guest) -> None:
-        descriptor = guest.sock.fileno()
-        self._arrived.pop(descriptor, None)
-        self._own.pop(descriptor, None)
+        del self._table(guest)[guest.sock.fileno()]
+
+    def _table(self, guest: Guest) -> dict[int, Guest]:
+        return self._own if guest.has_header else self._arrived
 
 
 def _overdue(table: dict[int, Guest], until: float) -> list[Guest]:

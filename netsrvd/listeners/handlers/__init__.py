@@ -1,0 +1,1 @@
+"""Functions of the administrator's: they serve connections and datagrams in their own threads."""

@@ -1,0 +1,1 @@
+"""Clients that a proxy connects for: whose the connections and datagrams are (PROXY protocol)."""
