@@ -2,6 +2,7 @@
 
 import signal
 from collections.abc import Callable
+from dataclasses import astuple
 from time import monotonic
 
 from netsrvd.events.life import Stopped, Stopping
@@ -64,9 +65,14 @@ class Ending:
 
         house, began_at = self._house, monotonic()
         room = self._notifier.store_room - handover.OF_STATES
-        given = house.surrender(room)
+        given, left = handover.portable(house.surrender(room))
+        if left:
+            house.readmit(left)
         room = max(0, room - len(given))
-        reason = "they are of handlers, about to end, or more than FileDescriptorStoreMax="
+        reason = (
+            "they are of handlers, about to end, more than FileDescriptorStoreMax=, "
+            "or have too much unsent"
+        )
         if given or guests[:room]:
             try:
                 handover.give(given, guests[:room], self._notifier)
@@ -111,17 +117,7 @@ class Ending:
         self._notifier.stopping(status, seconds)
 
     def _summary(self, seconds: float, live: int, cut: int, handed: int) -> Stopped:
-        counters = self._house.counters()
+        house, drained = self._house, max(0, live - cut - handed)
         return Stopped(
-            seconds,
-            counters.accepted,
-            counters.refused,
-            max(0, live - cut - handed),
-            cut,
-            handed,
-            counters.datagrams_received,
-            counters.datagrams_sent,
-            counters.bytes_received,
-            counters.bytes_sent,
-            self._house.reporter.lost,
+            *(seconds, drained, cut, handed, house.reporter.lost), *astuple(house.counters())
         )

@@ -5,7 +5,7 @@ Neither waits for the other: in between they are in systemd's descriptor store.
 
 import os
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from time import monotonic
 
 from netsrvd.addresses import proxy_fields
@@ -25,6 +25,23 @@ from netsrvd.sockets.states import ConnectionState, GuestState
 
 OF_STATES = 1
 """The descriptor of the file with the states, beside those of the connections."""
+
+
+MOST_UNSENT_BYTES = 32 << 20
+"""What the states carry along, at most, of that which clients have not taken yet. Thousands of
+clients that read nothing would otherwise have a restart need several times what they hold already.
+"""
+
+
+def portable(connections: list[Connection]) -> tuple[list[Connection], list[Connection]]:
+    """Return those whose states can be carried along, and those that have too much unsent."""
+    found: list[Connection] = []
+    left: list[Connection] = []
+    room = MOST_UNSENT_BYTES
+    for one in sorted(connections, key=_unsent_bytes):
+        room -= _unsent_bytes(one)
+        (found if room >= 0 else left).append(one)
+    return found, left
 
 
 def give(connections: list[Connection], guests: list[Guest], notifier: Notifier) -> None:
@@ -58,20 +75,23 @@ def take_back(notifier: Notifier) -> None:
         notifier.forget(name)
 
 
-def take_up(stored: Iterable[Stored], settings: Settings, present: Present) -> Inherited:
+def take_up(
+    stored: Iterable[Stored], settings: Settings, services: Mapping[str, Service], present: Present
+) -> Inherited:
     """Return the connections that the process before gave, to go on with the new settings.
 
-    Each keeps the service that it has. One whose service cannot go on is ended, with its records.
+    `services` are those of the listeners, by their names. Each connection keeps the service that
+    it has. One whose service cannot go on is ended, with its records.
     """
     estate = store.unpack(stored)
     notes: list[Event] = [HandoverUnusable(problem) for problem in estate.problems]
     notes += [_lost(state) for state in estate.lost]
     by_name = {listener.name: listener for listener in settings.listeners}
 
-    found, services = [], Services(present)
+    found, known = [], Services(settings, services, present)
     for sock, state in estate.connections:
         listener = by_name.get(state.listener) or ListenerSettings(state.listener, state.service)
-        connection = _connection(sock, state, listener, services)
+        connection = _connection(sock, state, listener, known)
         try:
             _resume(connection, state)
         except Exception as error:  # noqa: BLE001 - whatever it is, it ends one connection
@@ -85,11 +105,18 @@ def take_up(stored: Iterable[Stored], settings: Settings, present: Present) -> I
 
 
 class Services:
-    """The services of the connections, each prepared once, when the first one needs it."""
+    """The services of the connections: those of the listeners, and those that a listener had
+    before, each prepared when the first one needs it.
+    """
 
-    def __init__(self, present: Present) -> None:
+    def __init__(
+        self, settings: Settings, by_name: Mapping[str, Service], present: Present
+    ) -> None:
         self._present = present
-        self._prepared: dict[tuple[str, str], Service] = {}
+        self._prepared = {
+            (listener.service, listener.name): by_name[listener.name]
+            for listener in settings.listeners
+        }
 
     def found(self, name: str, listener: ListenerSettings) -> Service:
         """Return a service as a listener wishes it; raises what preparing it raises."""
@@ -123,6 +150,10 @@ def _resume(connection: Connection, state: ConnectionState) -> None:
         state.backlog,
         client_done=state.client_done,
     )
+
+
+def _unsent_bytes(connection: Connection) -> int:
+    return len(connection.backlog or b"")
 
 
 def _nobody() -> None:

@@ -66,13 +66,15 @@ def _prepare(
         assembly.close_bound(sockets)
         raise
     notes = log_notes + limit_notes + notes
-    inherited = _take_up(stored, settings, present) if stored else None
+    inherited = _take_up(stored, settings, services) if stored else None
     return Start(
         settings, path, sockets, services, places, notes, log, inherited, arguments.began_at
     )
 
 
-def _take_up(stored: list[activation.Stored], settings: Settings, present: Present) -> Inherited:
+def _take_up(
+    stored: list[activation.Stored], settings: Settings, services: assembly.Services
+) -> Inherited:
     from netsrvd import handover  # noqa: PLC0415 - most starts have nothing to take up
 
-    return handover.take_up(stored, settings, present)
+    return handover.take_up(stored, settings, services.by_name, services.present)

@@ -38,7 +38,8 @@ class Closed(Event):
     `idle`: silent for `idle_timeout`. `write`: the client did not take its answer for
     `write_timeout`. `drain`: still open when the daemon stopped. `finished`: the service had said
     all. `network`: the network failed on the way. `access`: by a reload the client may no longer
-    come in. `error`: the service failed; a traceback was recorded.
+    come in. `error`: the service failed; a traceback was recorded. `lost`: it was handed over at a
+    restart, and the next process did not get it.
     """
 
     __slots__ = ()
@@ -82,6 +83,8 @@ class ServiceFailed(Event):
     error: str
     traceback: str
     connection: str = ""
+    proxy_address: str = ""
+    proxy_port: str = ""
 
     def text(self) -> str:
         peer = shown(self.peer_address, self.peer_port)

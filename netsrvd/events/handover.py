@@ -27,7 +27,7 @@ class NotHandedOver(Event):
     process; they are drained instead.
 
     The store has room for `FileDescriptorStoreMax=` of the unit. The connections of handlers are
-    never handed over.
+    never handed over, nor are those whose clients have left more than 32 MiB together unread.
     """
 
     __slots__ = ()

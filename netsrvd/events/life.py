@@ -111,23 +111,40 @@ class Stopping(Event):
 
 
 class Stopped(Event):
-    """The last record of a run, with what was done since its start."""
+    """The last record of a run, with all that was counted since its start.
+
+    What netsrvd refused, and what the kernel or the network kept from it, is among that:
+    `datagrams_dropped` came faster than they were read, `datagrams_unsent` are answers that the
+    network did not take, `proxy_…` are headers of proxies that were late, too long or wrong, and
+    connections that only looked whether netsrvd is there.
+    """
 
     __slots__ = ()
     MESSAGE_ID = "d0676d8776e0408491aabbb0e1ad3c4c"
     PRIORITY = NOTICE
     SUBJECT = "netsrvd has stopped"
     seconds: float
-    accepted: int
-    refused: int
     drained: int
     cut: int
     handed_over: int
+    records_lost: int
+    accepted: int
+    refused: int
+    closed: int
+    accept_errors: int
+    proxy_late: int
+    proxy_long: int
+    proxy_wrong: int
+    proxy_probes: int
+    flows: int
     datagrams_received: int
     datagrams_sent: int
+    datagrams_refused: int
+    datagrams_truncated: int
+    datagrams_unsent: int
+    datagrams_dropped: int
     bytes_received: int
     bytes_sent: int
-    records_lost: int
 
     def text(self) -> str:
         return (

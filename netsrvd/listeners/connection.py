@@ -181,9 +181,9 @@ class Connection:
 
     def service_failed(self, error: BaseException) -> ServiceFailed:
         """Return the record of a bug in its service."""
-        text = traceback_of(error)
         names = self.settings.name, self.settings.service
-        return ServiceFailed(*names, *self.peer, repr(error), text, self.identity)
+        what = repr(error), traceback_of(error)
+        return ServiceFailed(*names, *self.peer, *what, self.identity, *proxy_fields(self.proxy))
 
     def count_into(self, counters: Counters) -> None:
         """Count its end, and the bytes of all its life."""

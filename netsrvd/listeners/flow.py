@@ -81,7 +81,8 @@ class Flow:
     def service_failed(self, error: BaseException) -> ServiceFailed:
         """Return the record of a bug in its service."""
         names = self.settings.name, self.settings.service
-        return ServiceFailed(*names, *self.peer, repr(error), traceback_of(error))
+        what = repr(error), traceback_of(error)
+        return ServiceFailed(*names, *self.peer, *what, "", *proxy_fields(self.proxy))
 
     def ended(self, reason: str) -> FlowEnded:
         """Return the record that sums it up."""

@@ -81,7 +81,7 @@ class FakeHouse:
         self.steps.append(f"surrender {most}")
         given = min(most, self.connections)
         self.connections -= given
-        return [object()] * given
+        return [SimpleNamespace(backlog=None) for _ in range(given)]
 
     def readmit(self, connections: list[Any]) -> None:
         self.steps.append("readmit")

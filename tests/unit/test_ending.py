@@ -2,11 +2,13 @@
 
 import signal
 from collections.abc import Callable
+from dataclasses import asdict, fields
 from typing import Any
 
 import pytest
 
 from netsrvd import ending, handover
+from netsrvd.counters import Counters
 from netsrvd.ending import Ending
 from netsrvd.events.handover import HandedOver, NotHandedOver
 from netsrvd.events.life import Stopped, Stopping
@@ -124,6 +126,29 @@ def test_who_is_followed_gives_all_away(stage: Stage, monkeypatch: pytest.Monkey
     assert (len(given), stopped.handed_over, stopped.drained, stopped.cut) == (3, 3, 0, 0)
     assert stage.said(HandedOver).connections == 3
     assert stage.said(Stopping).purpose == "restart"
+
+
+def test_the_last_record_has_all_that_was_counted(stage: Stage) -> None:
+    """Whatever somebody counts somewhere is of use to whoever reads the log."""
+    counters = Counters(**{each.name: number for number, each in enumerate(fields(Counters), 100)})
+    stage.house.counters = lambda: counters  # type: ignore[method-assign]
+    stopped = stage.end()
+    assert {each.name: getattr(stopped, each.name) for each in fields(Counters)} == asdict(counters)
+    assert (stopped.seconds, stopped.records_lost) == (60.0, 5)
+
+
+def test_what_cannot_be_carried_along_is_drained(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever has too much unsent is served again, for as long as the drain lasts."""
+    given: list[Any] = []
+    monkeypatch.setattr(handover, "give", lambda connections, *_: given.extend(connections))
+    monkeypatch.setattr(handover, "portable", lambda found: (found[:2], found[2:]))
+    stage.house.connections, stage.notifier.store_room = 3, 10
+    stopped = stage.end(1.0, is_followed=True)
+    assert stage.steps.index("readmit") > stage.steps.index("surrender 9")
+    assert (len(given), stopped.handed_over, stopped.cut) == (2, 2, 1)
+    assert "have too much unsent" in stage.said(NotHandedOver).reason
 
 
 def test_what_does_not_fit_is_drained(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:

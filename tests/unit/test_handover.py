@@ -27,6 +27,7 @@ from tests.support.listening import failure
 PEER, LOCAL = ("192.0.2.1", 40_000), ("192.0.2.9", 7)
 LAB = ListenerSettings("lab", service="echo", idle_seconds=77.0)
 SETTINGS = Settings(listeners=(LAB,))
+SERVICES = {"lab": services.prepare("echo", LAB, Present())}
 STATE = ConnectionState(
     *("a-1", "lab", "echo", PEER, LOCAL, 50.0, 60.0, 5, 4, b"rest"), client_done=True
 )
@@ -123,6 +124,17 @@ def test_a_service_that_remembers_nothing_sensible_gives_nothing_away(
     assert all(sock.fileno() >= 0 for sock in clients.near)
 
 
+def test_what_is_unsent_is_carried_along_up_to_a_limit(
+    clients: Clients, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those with the least of it first, so that as many as possible go along."""
+    monkeypatch.setattr(handover, "MOST_UNSENT_BYTES", 10)
+    most, none, some, more = (clients.come() for _ in range(4))
+    most.backlog, none.backlog = memoryview(bytes(8)), None
+    some.backlog, more.backlog = memoryview(bytes(4)), memoryview(bytes(6))
+    assert handover.portable([most, none, some, more]) == ([none, some, more], [most])
+
+
 # --- taking up --------------------------------------------------------------------------------
 
 
@@ -138,7 +150,7 @@ def left(clients: Clients, *states: ConnectionState) -> list[Stored]:
 
 def taken_up(stored: list[Stored]) -> Inherited:
     """Take up what was left; the sockets are closed, as they are not what is looked at."""
-    inherited = handover.take_up(stored, SETTINGS, Present())
+    inherited = handover.take_up(stored, SETTINGS, SERVICES, Present())
     for connection in inherited.connections:
         connection.sock.close()
     return inherited
@@ -148,7 +160,7 @@ def test_a_connection_goes_on_with_the_new_settings(clients: Clients) -> None:
     """It keeps its id, its counts, its service and its backlog, and has the limits of today."""
     stored = left(clients, STATE)
     clients.near[0].setblocking(True)
-    inherited = handover.take_up(stored, SETTINGS, Present())
+    inherited = handover.take_up(stored, SETTINGS, SERVICES, Present())
     [connection] = inherited.connections
     with connection.sock as sock:
         assert not sock.getblocking()
@@ -177,7 +189,7 @@ def test_a_guest_goes_on_waiting(systemd: Any) -> None:
     ]
     handover.give([], guests, systemd)
     assert [near.fileno() for near, _ in pairs] == [-1] * 3
-    inherited = handover.take_up(systemd.stored, SETTINGS, Present())
+    inherited = handover.take_up(systemd.stored, SETTINGS, SERVICES, Present())
     systemd.stored.clear()
     assert (inherited.connections, inherited.lost, inherited.notes) == ([], 0, [])
     found = [

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from netsrvd import handover
 from netsrvd.events.connections import Closed
 from netsrvd.listeners.connection import Connection
+from netsrvd.services import prepare
 from netsrvd.services.base import Present
 from netsrvd.services.echo import Stream
 from netsrvd.settings import ListenerSettings, Settings
@@ -39,7 +40,8 @@ def test_its_proxy_outlives_a_restart() -> None:
         given[-1].begin()
     handover.give(given, [], shelf)  # type: ignore[arg-type]
     os.close(shelf.kept.pop()[0])
-    taken = handover.take_up(shelf.kept, Settings(listeners=(listener,)), Present())
+    known = {"lab": prepare("echo", listener, Present())}
+    taken = handover.take_up(shelf.kept, Settings(listeners=(listener,)), known, Present())
     [connection], [lost] = taken.connections, taken.notes
     assert (connection.peer, connection.proxy) == (PEER, PROXY)
     assert isinstance(lost, Closed)

@@ -46,9 +46,8 @@ class Life:
         self.settings = Settings(listeners=listeners, workers=2)
         present = Present()
         self.sockets, _ = assembly.open_sockets(self.settings, passed)
-        services = assembly.prepare_services(self.settings, present)
+        self.services = services = assembly.prepare_services(self.settings, present)
         self.house = House(self.settings, self.sockets, services, 10_000, "stderr", lambda: None)
-        self.present = present
 
     def begin(self, inherited: Inherited | None = None) -> None:
         """Start as the daemon does."""
@@ -102,7 +101,12 @@ class Daemon:
     def go_on(self) -> Inherited:
         """Begin the next life with what is in the store."""
         self.life = Life(self.listeners, self._passed())
-        inherited = handover.take_up(self.store.passed_on(), self.life.settings, self.life.present)
+        inherited = handover.take_up(
+            self.store.passed_on(),
+            self.life.settings,
+            self.life.services.by_name,
+            self.life.services.present,
+        )
         self.life.begin(inherited)
         handover.take_back(self.store)
         return inherited

@@ -99,7 +99,7 @@ def test_what_the_process_before_left_is_taken_up(
     left = Inherited([], [], 1, 2.5, [])
     scene.stored = [(9, "handover/state")]
 
-    def take_up(stored: object, settings: Settings, present: object) -> Inherited:
+    def take_up(stored: object, settings: Settings, *_: object) -> Inherited:
         assert (stored, settings.log.target) == (scene.stored, "journal")
         return left
 

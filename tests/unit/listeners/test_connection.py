@@ -34,10 +34,10 @@ def test_its_two_records_belong_together(connection: Connection) -> None:
 
 
 def test_its_records_name_the_proxy(connection: Connection) -> None:
-    """If another one connected for the peer, both records say who, in fields of their own."""
+    """If another one connected for the peer, all records say who, in fields of their own."""
     connection.proxy = ("2001:db8::9", 443)
     accepted, closed = connection.accepted(), connection.closed("client", 101.0, "")
-    for record in (accepted, closed):
+    for record in (accepted, closed, connection.service_failed(ValueError())):
         assert (record.peer_address, record.peer_port) == PEER
         assert (record.proxy_address, record.proxy_port) == ("2001:db8::9", "443")
     assert accepted.text() == (

@@ -47,10 +47,10 @@ def test_a_flow_ends_with_a_summary() -> None:
 
 
 def test_its_records_name_the_proxy() -> None:
-    """If another one sent for the peer, both records say who, in fields of their own."""
+    """If another one sent for the peer, all records say who, in fields of their own."""
     made = flow()
     made.proxy = ("10.0.0.1", 443)
-    for record in (made.began(), made.ended("silent")):
+    for record in (made.began(), made.ended("silent"), made.service_failed(ValueError())):
         assert (record.peer_address, record.peer_port) == PEER
         assert (record.proxy_address, record.proxy_port) == ("10.0.0.1", "443")
     assert made.began().text().endswith(" sends to 192.0.2.9:7 via 10.0.0.1:443")
