@@ -98,9 +98,9 @@ class Entrance:
     ) -> None:
         """Close a connection that has no place; tell why."""
         local = host_and_port(sock.getsockname())
+        self._counters.refused += 1
         sock.close()
         self.refusals.add(refusal, peer, local, now, proxy)
-        self._counters.refused += 1
 
     def close(self, now: float, left: list[Guest] | None) -> None:
         """Let nobody in any more. Those who wait for their headers are put into `left`.

@@ -223,6 +223,7 @@ def test_a_health_check_leaves_no_record(serving: Serving, leave: Any, header: b
         sock.sendall(v1(sock.getsockname()) if header is None else header)
         leave(sock)
     eventually(lambda: acceptor.counters.proxy_probes == 10, "all are counted")
+    answered(acceptor.duty)
     assert serving.reports.events == []
     assert len(serving.places._free) == serving.places.count
 

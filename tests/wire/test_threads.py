@@ -42,7 +42,9 @@ def house(log: FakeLog, monkeypatch: pytest.MonkeyPatch) -> Iterator[House]:
     """A whole house on one address of each protocol, which has started and is stopped again."""
     monkeypatch.setitem(assembly.LOGS, "stderr", lambda: log)
     settings = Settings(
-        log=LogSettings(level="debug"), listeners=(listener(hosts=("127.0.0.1", "::1")),)
+        log=LogSettings(level="debug"),
+        workers=1,
+        listeners=(listener(hosts=("127.0.0.1", "::1")),),
     )
     sockets, _ = assembly.open_sockets(settings, [])
     services = assembly.prepare_services(settings, Present())

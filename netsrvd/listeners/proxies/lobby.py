@@ -115,8 +115,8 @@ class Lobby:
             self._hear(self._arrived.get(descriptor) or self._own[descriptor], now)
         for guest in _overdue(self._arrived, now - self._settings.proxy_seconds):
             rule = f"no whole header within proxy_timeout = {self._settings.proxy_seconds:g} s"
-            self._end(guest, (LATE, rule), now)
             self._counters.proxy_late += 1
+            self._end(guest, (LATE, rule), now)
         for guest in _overdue(self._own, now - OWN_SECONDS):
             self._let_in(guest, None, now)
 
@@ -151,9 +151,9 @@ class Lobby:
         try:
             header = read_stream(guest.data + data)
         except HeaderError as error:
-            self._end(guest, (error.reason, str(error)), now)
             self._counters.proxy_long += error.reason == LONG
             self._counters.proxy_wrong += error.reason == WRONG
+            self._end(guest, (error.reason, str(error)), now)
             return
         if header is None:
             guest.data += self._taken(guest, len(data))
@@ -176,11 +176,11 @@ class Lobby:
     def _gone(self, guest: Guest, now: float) -> None:
         """Take leave of a guest who has hung up: without a word, unless it was in the middle."""
         if guest.data and not guest.has_header:
-            self._end(guest, (WRONG, "the connection ended within it"), now)
             self._counters.proxy_wrong += 1
+            self._end(guest, (WRONG, "the connection ended within it"), now)
         else:
-            self._end(guest, None, now)
             self._counters.proxy_probes += 1
+            self._end(guest, None, now)
 
     def _end(self, guest: Guest, refusal: Refusal | None, now: float) -> None:
         self._forget(guest)
