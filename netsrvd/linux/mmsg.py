@@ -3,7 +3,7 @@
 All buffers are made once. A batch is received into them and sent back from them, without a copy:
 the send headers point to the same payload, name and control buffers as the receive headers, and
 only the lengths are carried over. Lengths are moved with strided memory views, one operation for
-the whole batch.
+the whole batch; the views for each number of datagrams are made once, too.
 """
 
 import ctypes
@@ -119,17 +119,10 @@ LAYOUTS = {layout.family: layout for layout in (IPV4, IPV6)}
 
 _NOTHING_YET = frozenset({errno.EAGAIN, errno.EINTR})
 
+# A call without declared argtypes takes 0.4 µs less. A number goes as a C int then, so each pointer
+# must be a c_void_p.
 _libc = ctypes.CDLL(None, use_errno=True)
-_recvmmsg = _libc.recvmmsg
-_recvmmsg.argtypes = (
-    ctypes.c_int,
-    ctypes.c_void_p,
-    ctypes.c_uint,
-    ctypes.c_int,
-    ctypes.c_void_p,  # struct timespec *timeout: never used here
-)
-_sendmmsg = _libc.sendmmsg
-_sendmmsg.argtypes = (ctypes.c_int, ctypes.c_void_p, ctypes.c_uint, ctypes.c_int)
+_recvmmsg, _sendmmsg = _libc.recvmmsg, _libc.sendmmsg
 
 
 class Batch:
@@ -140,9 +133,9 @@ class Batch:
     """
 
     __slots__ = (
-        *("_buffers", "_control_at", "_cuts", "_envelopes", "_flags", "_header_bytes"),
-        *("_interfaces", "_layout", "_no_interfaces", "_payloads", "_receive_at", "_received"),
-        *("_send_at", "_send_lengths", "_stride", "payload_bytes"),
+        *("_buffers", "_control_at", "_cuts", "_envelopes", "_flags", "_interfaces", "_layout"),
+        *("_no_interfaces", "_payloads", "_receive_at", "_received", "_send_at", "_send_lengths"),
+        *("_stride", "payload_bytes"),
     )
 
     def __init__(self, layout: Layout, payload_bytes: int = PAYLOAD_BYTES) -> None:
@@ -171,15 +164,15 @@ class Batch:
         self._payloads = memoryview(payloads)
         self._stride = stride
         self._cuts = [struct.Struct(f"{stride}s" * count) for count in range(BATCH + 1)]
-        self._receive_at, self._send_at = (ctypes.addressof(row) for row in headers)
-        self._header_bytes = ctypes.sizeof(Mmsghdr)
-        self._received = _column(headers[0], Mmsghdr, Mmsghdr.length.offset)
-        self._flags = _column(headers[0], Mmsghdr, Msghdr.flags.offset)
+        self._receive_at = ctypes.c_void_p(ctypes.addressof(headers[0]))
+        self._send_at = [ctypes.c_void_p(ctypes.addressof(each)) for each in headers[1]]
+        self._received = _column(headers[0], Mmsghdr.length.offset)
+        self._flags = _column(headers[0], Msghdr.flags.offset)
         low_half = ctypes.sizeof(ctypes.c_size_t) - 4 if sys.byteorder == "big" else 0
-        self._send_lengths = _column(iovecs[1], Iovec, Iovec.length.offset + low_half)
-        words = memoryview(envelopes).cast("B").cast("I")
-        self._interfaces = words[(name_space + layout.interface.start) // 4 :: stride // 4]
-        self._no_interfaces = memoryview(bytes(4 * BATCH)).cast("I")
+        self._send_lengths = _column(iovecs[1], Iovec.length.offset + low_half)
+        rows = memoryview(envelopes).cast("B", (BATCH, stride))
+        self._interfaces = _column(rows, name_space + layout.interface.start)
+        self._no_interfaces = _column((ctypes.c_uint32 * BATCH)(), 0)
         self._control_at = name_space
 
     def receive(self, descriptor: int) -> int:
@@ -204,11 +197,11 @@ class Batch:
 
     def lengths(self, count: int) -> list[int]:
         """Return the length of each datagram's payload as far as it fitted."""
-        return self._received[:count].tolist()
+        return self._received[count].tolist()
 
     def truncated(self, count: int) -> list[int]:
         """Return the indexes of the datagrams that did not fit their buffer."""
-        flags = self._flags[:count].tolist()
+        flags = self._flags[count].tolist()
         if not any(flags):
             return []
         return [index for index in range(count) if flags[index] & socket.MSG_TRUNC]
@@ -216,13 +209,13 @@ class Batch:
     def payload(self, index: int) -> memoryview:
         """Return the payload of one datagram, valid until the next `receive`."""
         start = index * self.payload_bytes
-        return self._payloads[start : start + self._received[index]]
+        return self._payloads[start : start + self._received[BATCH][index]]
 
     def strip(self, index: int, count: int) -> None:
         """Take the first `count` bytes off one datagram, before anything else is done with it."""
         rest, start = self.payload(index)[count:], index * self.payload_bytes
         self._payloads[start : start + len(rest)] = rest
-        self._received[index] = len(rest)
+        self._received[BATCH][index] = len(rest)
 
     def peer(self, envelope: bytes) -> tuple[str, int]:
         """Return the address and port that stand in an envelope's name."""
@@ -249,24 +242,25 @@ class Batch:
         The outgoing interface is left to the routing table, as TCP does it; `pin` names it where
         the address alone does not say enough.
         """
-        self._send_lengths[:count] = self._received[:count]
-        self._interfaces[:count] = self._no_interfaces[:count]
+        self._send_lengths[count][:] = self._received[count]
+        self._interfaces[count][:] = self._no_interfaces[count]
 
     def reply(self, index: int, answer: bytes, floor_bytes: int) -> int:
         """Make an answer of its own to one datagram; return how long it became.
 
         It is cut to the datagram's length, or to `floor_bytes` for a shorter one.
         """
-        length = min(len(answer), max(self._received[index], floor_bytes), self.payload_bytes)
+        asked = self._received[BATCH][index]
+        length = min(len(answer), max(asked, floor_bytes), self.payload_bytes)
         start = index * self.payload_bytes
         self._payloads[start : start + length] = answer[:length]
-        self._send_lengths[index] = length
+        self._send_lengths[BATCH][index] = length
         return length
 
     def pin(self, index: int, envelope: bytes) -> None:
         """Answer one datagram through the interface that it came from (link-local addresses)."""
         interface = self._part(envelope, self._layout.interface)
-        self._interfaces[index] = int.from_bytes(interface, sys.byteorder)
+        self._interfaces[BATCH][index] = int.from_bytes(interface, sys.byteorder)
 
     def answer_from_asked(self, index: int, envelope: bytes) -> None:
         """Answer one datagram from the address it was sent to where `local` does not know it."""
@@ -279,8 +273,7 @@ class Batch:
 
         Raises OSError if the very first of them cannot be sent: see sendmmsg(2) and send(2).
         """
-        at = self._send_at + start * self._header_bytes
-        count = _sendmmsg(descriptor, at, stop - start, socket.MSG_DONTWAIT)
+        count = _sendmmsg(descriptor, self._send_at[start], stop - start, socket.MSG_DONTWAIT)
         if count >= 0:
             return int(count)
         number = ctypes.get_errno()
@@ -290,6 +283,10 @@ class Batch:
         return envelope[self._control_at + part.start : self._control_at + part.stop]
 
 
-def _column(rows: ctypes.Array[Any], kind: type[ctypes.Structure], offset: int) -> memoryview:
-    """Return the 32-bit words that stand at `offset` of each structure of an array."""
-    return memoryview(rows).cast("B").cast("I")[offset // 4 :: ctypes.sizeof(kind) // 4]
+def _column(rows: ctypes.Array[Any] | memoryview, offset: int) -> list[memoryview]:
+    """Return the 32-bit words at `offset` of each row, for each number of rows: the first of them,
+    the first two, and so on.
+    """
+    table = memoryview(rows)
+    words = table.cast("B").cast("I")[offset // 4 :: table.nbytes // len(table) // 4]
+    return [words[:count] for count in range(len(table) + 1)]

@@ -2,6 +2,7 @@
 
 import socket
 from collections.abc import Callable
+from math import inf
 from time import monotonic
 
 from netsrvd.addresses import host_and_port
@@ -18,7 +19,7 @@ from netsrvd.listeners.places import Places
 from netsrvd.listeners.proxies.lobby import Guest
 from netsrvd.listeners.reserve import Reserve
 from netsrvd.listeners.trouble import Trouble, named
-from netsrvd.listeners.watch import CONGESTED_MS, Watch, Width, soonest
+from netsrvd.listeners.watch import CONGESTED_SECONDS, Watch, Width
 from netsrvd.listeners.worker import Worker
 from netsrvd.settings import ListenerSettings
 
@@ -156,8 +157,8 @@ class Acceptor:
             while not self._stopping:
                 width = self._width(now)
                 self._taking = wanted = width is Width.ALL
-                patience_ms = 0 if wanted and self._capacity.has_room else self._patience_ms(now)
-                ready = self._watch.wait(patience_ms, width)
+                patience = 0.0 if wanted and self._capacity.has_room else self._patience(now)
+                ready = self._watch.wait(patience, width)
                 now = monotonic()
                 if entrance.lobby and width is not Width.MAIL:
                     entrance.lobby.serve(now)
@@ -180,15 +181,13 @@ class Acceptor:
             return Width.MAIL
         return Width.LOBBY if full else Width.ALL
 
-    def _patience_ms(self, now: float) -> float | None:
+    def _patience(self, now: float) -> float:
+        """Return for how many seconds there is nothing to do but to wait."""
         if self._report.congested:
-            return CONGESTED_MS
+            return CONGESTED_SECONDS
         lobby, refusals = self._entrance.lobby, self._entrance.refusals
-        return soonest(
-            self._trouble.next_look_ms(now),
-            refusals.next_look_ms(now),
-            lobby.next_look_ms(now) if lobby else None,
-        )
+        due_at = lobby.due_at if lobby else inf
+        return min(self._trouble.due_at, refusals.due_at, due_at) - now
 
     def _take_waiting(self, listening: socket.socket, now: float) -> None:
         """Accept what waits in the kernel's queue, as far as there is room."""

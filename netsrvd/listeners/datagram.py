@@ -17,7 +17,7 @@ from netsrvd.listeners.flow import Answerer
 from netsrvd.listeners.inlet import Inlet
 from netsrvd.listeners.refusals import Refusals
 from netsrvd.listeners.trouble import Trouble, named
-from netsrvd.listeners.watch import CONGESTED_MS, Watch, Width, soonest
+from netsrvd.listeners.watch import CONGESTED_SECONDS, Watch, Width
 from netsrvd.settings import ListenerSettings
 
 PEER_ERRORS = frozenset(
@@ -165,15 +165,23 @@ class Receiver:
             while not self._stopping:
                 busy = self._trouble.pausing(now) or self._desk.report.congested
                 width = Width.MAIL if busy or self._paused else Width.ALL
-                ready = self._watch.wait(self._patience_ms(now), width)
+                due_at = self._due_at
+                patience = CONGESTED_SECONDS if self._desk.report.congested else due_at - now
+                ready = self._watch.wait(patience, width)
                 now = monotonic()
                 for descriptor in ready:
                     self._serve(self._inlets[descriptor], now)
-                self._look_around(now)
+                if now >= due_at:
+                    self._look_around(now)
             self._sum_up()
         finally:
             for inlet in self._inlets.values():
                 inlet.sock.close()
+
+    @property
+    def _due_at(self) -> float:
+        """When to look around at the latest, also if nobody sends anything."""
+        return min(self._sweep_at, self._trouble.due_at, self._desk.refusals.due_at)
 
     def _serve(self, inlet: Inlet, now: float) -> None:
         if self._sweep_at == inf:
@@ -190,7 +198,7 @@ class Receiver:
         """Wait for answers that handlers are still to give, but not for long."""
         deadline = monotonic() + LAST_SECONDS
         while answerer.is_busy and (left := deadline - monotonic()) > 0:
-            self._watch.wait(left * 1000, Width.MAIL)
+            self._watch.wait(left, Width.MAIL)
         answerer.dismiss()
 
     def _sum_up(self) -> None:
@@ -201,13 +209,6 @@ class Receiver:
             self._close(descriptor, "stop")
         self._desk.refusals.settle(monotonic(), all_of_them=True)
         self._tell_untold()
-
-    def _patience_ms(self, now: float) -> float | None:
-        if self._desk.report.congested:
-            return CONGESTED_MS
-        sweep = None if self._sweep_at == inf else max(0.0, (self._sweep_at - now) * 1000) + 1
-        refusals = self._desk.refusals.next_look_ms(now)
-        return soonest(self._trouble.next_look_ms(now), refusals, sweep)
 
     def _look_around(self, now: float) -> None:
         """Do what is due besides the datagrams."""

@@ -235,12 +235,14 @@ class Inlet:
 
     def _with_truncated(self, flows: list[Flow | None], unanswered: list[int]) -> list[int]:
         """Count the datagrams of which a part is missing; return their indexes with the others."""
-        found = set(self.batch.truncated(len(flows))).difference(unanswered)
-        for index in found:
+        found = self.batch.truncated(len(flows))
+        if not found:
+            return unanswered
+        for index in set(found).difference(unanswered):
             flow = flows[index]
             assert flow is not None  # or it would be unanswered already
             flow.truncated += 1
-        return sorted([*unanswered, *found]) if found else unanswered
+        return sorted({*unanswered, *found})
 
     def _answer(self, flows: list[Flow | None], lengths: list[int], unanswered: list[int]) -> None:
         """Send the answers of a batch but those that are `unanswered`, in runs without a gap."""

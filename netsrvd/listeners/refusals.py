@@ -1,6 +1,7 @@
 """Refusals: told at once for each offender, and then once a window however many there are."""
 
 from collections.abc import Callable
+from math import inf
 
 from netsrvd.addresses import proxy_fields, source
 from netsrvd.events import Event
@@ -30,7 +31,7 @@ class Offender:
 class Refusals:
     """What one listener refuses, by one protocol. Owned by the thread that refuses."""
 
-    __slots__ = ("_offenders", "_protocol", "_report", "_settings", "_settle_at")
+    __slots__ = ("_offenders", "_protocol", "_report", "_settings", "due_at")
 
     def __init__(
         self, report: Callable[[Event], None], settings: ListenerSettings, protocol: str
@@ -39,7 +40,8 @@ class Refusals:
         self._settings = settings
         self._protocol = protocol
         self._offenders: dict[tuple[str, str], Offender] = {}
-        self._settle_at = 0.0
+        self.due_at = inf
+        """When there is something to settle."""
 
     def update(self, settings: ListenerSettings) -> None:
         """Tell by new settings from now on."""
@@ -64,14 +66,14 @@ class Refusals:
             offender.times += 1
             return
         if not self._offenders:
-            self._settle_at = now + self._settings.refusal_seconds
+            self.due_at = now + self._settings.refusal_seconds
         self._offenders[key] = Offender(now)
         names = self._settings.name, self._settings.service, self._protocol
         self._report(Refused(*names, *peer, *local, *key, rule, *proxy_fields(proxy)))
 
     def settle(self, now: float, *, all_of_them: bool = False) -> None:
         """Sum up the offenders whose window is over, and forget those who have stopped."""
-        if not (all_of_them or now >= self._settle_at):
+        if not (all_of_them or now >= self.due_at):
             return
         window = self._settings.refusal_seconds
         names = self._settings.name, self._settings.service, self._protocol
@@ -84,11 +86,4 @@ class Refusals:
                 offender.since, offender.times = now, 0
             else:
                 del self._offenders[key]
-        self._settle_at = min((each.since for each in self._offenders.values()), default=now)
-        self._settle_at += window
-
-    def next_look_ms(self, now: float) -> int | None:
-        """Return when to settle next, for poll(2); None if there is nothing to wait for."""
-        if not self._offenders:
-            return None
-        return max(0, int((self._settle_at - now) * 1000)) + 1
+        self.due_at = min((each.since for each in self._offenders.values()), default=inf) + window

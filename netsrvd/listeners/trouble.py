@@ -3,6 +3,7 @@
 import errno
 import os
 from collections.abc import Callable
+from math import inf
 
 from netsrvd.events import Event
 
@@ -26,7 +27,10 @@ def named(error: OSError) -> str:
 class Trouble:
     """The errors of one system call on one socket. Owned by the socket's thread."""
 
-    __slots__ = ("_began", "_began_at", "_ended", "_errors", "_last_at", "_pause_until", "_report")
+    __slots__ = (
+        *("_began", "_began_at", "_ended", "_errors", "_last_at", "_pause_until", "_report"),
+        "due_at",
+    )
 
     def __init__(
         self,
@@ -39,11 +43,14 @@ class Trouble:
         self._ended = ended
         self._errors = 0
         self._began_at = self._last_at = self._pause_until = 0.0
+        self.due_at = inf
+        """When there is something to settle, or a pause to end."""
 
     def occurred(self, error: OSError, now: float, *, pause: bool) -> None:
         """Take an error into account; with `pause` the socket is to be left alone for a moment."""
         self._last_at = now
         self._pause_until = now + PAUSE_SECONDS if pause else 0.0
+        self.due_at = self._pause_until or now + QUIET_SECONDS
         self._errors += 1
         if self._errors == 1:
             self._began_at = now
@@ -59,13 +66,10 @@ class Trouble:
 
     def settle(self, now: float) -> None:
         """Tell the end of the trouble, if it has been quiet for long enough."""
-        if self._errors and now - self._last_at >= QUIET_SECONDS:
+        if now < self.due_at:
+            return
+        quiet_at = self._last_at + QUIET_SECONDS
+        if now >= quiet_at:
             self._report(self._ended(self._errors, self._last_at - self._began_at))
             self._errors = 0
-
-    def next_look_ms(self, now: float) -> int | None:
-        """Return when to look again, for poll(2); None if there is nothing to wait for."""
-        if not self._errors:
-            return None
-        until = self._pause_until if self.pausing(now) else self._last_at + QUIET_SECONDS
-        return max(0, int((until - now) * 1000)) + 1
+        self.due_at = quiet_at if self._errors else inf

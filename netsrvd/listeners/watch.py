@@ -3,10 +3,11 @@
 import select
 import socket
 from enum import IntEnum
+from math import inf
 
 from netsrvd.linux.mailbox import Mailbox
 
-CONGESTED_MS = 20
+CONGESTED_SECONDS = 0.02
 """How often to look whether the log has room again, with `when_full = "wait"`."""
 
 
@@ -45,16 +46,12 @@ class Watch:
         self._descriptors.remove(sock.fileno())
         self._polls[Width.ALL].unregister(sock)
 
-    def wait(self, patience_ms: float | None, width: Width) -> list[int]:
+    def wait(self, seconds: float, width: Width) -> list[int]:
         """Wait, deliver the mail, and return the sockets that have something to be taken.
 
-        What is not looked at is left alone: what comes there waits in the kernel.
+        It waits for so many seconds, which may be none or less, or infinitely many. What is not
+        looked at is left alone: what comes there waits in the kernel.
         """
-        ready = self._polls[width].poll(patience_ms)
+        ready = self._polls[width].poll(None if seconds == inf else max(0.0, seconds * 1000))
         self._mailbox.deliver()
         return [descriptor for descriptor, _ in ready if descriptor in self._descriptors]
-
-
-def soonest(*looks_ms: float | None) -> float | None:
-    """Return the shortest of several waits, of which None is the one without an end."""
-    return min((each for each in looks_ms if each is not None), default=None)

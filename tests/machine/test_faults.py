@@ -30,10 +30,10 @@ it, and one.
 DROP_IN = f"/run/systemd/system/{SERVICE}.d/planted.conf"
 PLANTED = "/usr/local/lib/planted"
 FAULTS = """\
-from netsrvd.listeners.acceptor import Acceptor
+from netsrvd.listeners.entrance import Entrance
 from netsrvd.services.echo import Stream
 
-respond, take = Stream.respond, Acceptor._take
+respond, take = Stream.respond, Entrance.admit
 
 def failing_respond(self, data):
     if data == b"fail":
@@ -45,7 +45,7 @@ def failing_take(self, sock, peer, now):
         raise RuntimeError("planted in an acceptor")
     take(self, sock, peer, now)
 
-Stream.respond, Acceptor._take = failing_respond, failing_take
+Stream.respond, Entrance.admit = failing_respond, failing_take
 """
 
 

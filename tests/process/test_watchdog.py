@@ -14,7 +14,7 @@ TICK = 0.05
 """Seconds: the daemon shows itself four times in the time that it has."""
 
 # Places that a thread comes to when a client has come.
-ACCEPTOR = "from netsrvd.listeners.acceptor import Acceptor as Owner\nname = '_take'"
+ACCEPTOR = "from netsrvd.listeners.entrance import Entrance as Owner\nname = 'admit'"
 WORKER = "from netsrvd.listeners.worker import Worker as Owner\nname = '_answer'"
 WORKER_LOOP = "from netsrvd.listeners.worker import Worker as Owner\nname = '_plan_sweeps'"
 RECEIVER = "from netsrvd.listeners.datagram import Receiver as Owner\nname = '_serve'"

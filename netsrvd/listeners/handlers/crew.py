@@ -3,6 +3,7 @@
 from collections import deque
 from collections.abc import Callable
 from functools import partial
+from math import inf
 from typing import Any
 
 from netsrvd.duty import Duty, OnFailure
@@ -44,7 +45,7 @@ class Hand:
     def _run(self) -> None:
         watch = Watch(self.duty.mailbox)
         while not self._stopping:
-            watch.wait(None, Width.MAIL)
+            watch.wait(inf, Width.MAIL)
 
 
 class Crew:

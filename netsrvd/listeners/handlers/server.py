@@ -156,15 +156,15 @@ class Handlers:
     def _run(self) -> None:
         watch = Watch(self._duty.mailbox)
         while not self._stopping:
-            watch.wait(self._patience_ms(), Width.MAIL)
+            watch.wait(self._patience(), Width.MAIL)
             self._sweep()
         self._cut_all(watch)
         for team in self._teams.values():
             team.crew.dismiss()
 
-    def _patience_ms(self) -> float | None:
+    def _patience(self) -> float:
         busy = self._live or any(team.busy_since for team in self._teams.values())
-        return self._sweep_seconds * 1000 if busy else None
+        return self._sweep_seconds if busy else inf
 
     def _plan_sweeps(self, settings: ListenerSettings) -> None:
         """Look for overdue connections often enough."""
@@ -233,6 +233,6 @@ class Handlers:
                 self._end(handling, "drain", now)
         deadline = now + LAST_SECONDS
         while self._live and (left := deadline - monotonic()) > 0:
-            watch.wait(left * 1000, Width.MAIL)
+            watch.wait(left, Width.MAIL)
         for handling in list(self._live.values()):
             self._abandon(handling, monotonic())

@@ -4,6 +4,7 @@ import select
 import socket
 from collections.abc import Callable
 from itertools import takewhile
+from math import inf
 
 from netsrvd.counters import Counters
 from netsrvd.listeners.contracts import Refusal
@@ -120,11 +121,12 @@ class Lobby:
         for guest in _overdue(self._own, now - OWN_SECONDS):
             self._let_in(guest, None, now)
 
-    def next_look_ms(self, now: float) -> int | None:
-        """Return when to serve next, for poll(2); None if there is nothing to wait for."""
+    @property
+    def due_at(self) -> float:
+        """When to serve at the latest, also if nobody says anything."""
         waits = (self._arrived, self._settings.proxy_seconds), (self._own, OWN_SECONDS)
-        ends = [next(iter(table.values())).since + seconds for table, seconds in waits if table]
-        return max(0, int((min(ends) - now) * 1000)) + 1 if ends else None
+        ends = (next(iter(table.values())).since + seconds for table, seconds in waits if table)
+        return min(ends, default=inf)
 
     def close(self, now: float) -> None:
         """Turn away all guests; nobody is told, as nobody has come in."""

@@ -135,7 +135,7 @@ def stage(monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
     monkeypatch.setattr(module, "monotonic", lambda: next(clock) * 0.0005)
     monkeypatch.setattr(trouble, "PAUSE_SECONDS", 0.001)
     monkeypatch.setattr(trouble, "QUIET_SECONDS", 0.01)
-    monkeypatch.setattr(module, "CONGESTED_MS", 1)
+    monkeypatch.setattr(module, "CONGESTED_SECONDS", 0.001)
     made = Stage()
     yield made
     made.end()

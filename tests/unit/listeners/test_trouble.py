@@ -1,6 +1,7 @@
 """netsrvd.listeners.trouble"""
 
 import errno
+from math import inf
 
 import pytest
 
@@ -76,15 +77,15 @@ def test_a_shortage_pauses(trouble: Trouble) -> None:
 
 def test_there_is_always_a_next_look(trouble: Trouble) -> None:
     """The loop neither spins nor sleeps over the end of a pause or of the trouble."""
-    assert trouble.next_look_ms(0.0) is None
+    assert trouble.due_at == inf
     trouble.occurred(FULL, 5.0, pause=True)
-    assert trouble.next_look_ms(5.0) == pytest.approx(PAUSE_SECONDS * 1000, abs=1)
-    after = 5.0 + PAUSE_SECONDS
-    assert trouble.next_look_ms(after) == pytest.approx((QUIET_SECONDS - PAUSE_SECONDS) * 1000, 0.1)
-    look = trouble.next_look_ms(5.0 + QUIET_SECONDS + 10)
-    assert look == 1
-    trouble.settle(5.0 + QUIET_SECONDS)
-    assert trouble.next_look_ms(5.0 + QUIET_SECONDS) is None
+    assert trouble.due_at == 5.0 + PAUSE_SECONDS
+    trouble.settle(5.0 + PAUSE_SECONDS)
+    assert trouble.due_at == 5.0 + QUIET_SECONDS
+    trouble.occurred(ABORTED, 5.5, pause=False)
+    assert trouble.due_at == 5.5 + QUIET_SECONDS
+    trouble.settle(5.5 + QUIET_SECONDS)
+    assert trouble.due_at == inf
 
 
 @pytest.mark.parametrize(
