@@ -158,12 +158,13 @@ class Acceptor:
                 width = self._width(now)
                 self._taking = wanted = width is Width.ALL
                 patience = 0.0 if wanted and self._capacity.has_room else self._patience(now)
-                ready = self._watch.wait(patience, width)
+                found = self._watch.wait(patience, width)
+                ready = [self._sockets[each] for each, _ in found if each in self._sockets]
                 now = monotonic()
                 if entrance.lobby and width is not Width.MAIL:
                     entrance.lobby.serve(now)
-                for descriptor in ready:
-                    self._take_waiting(self._sockets[descriptor], now)
+                for sock in ready:
+                    self._take_waiting(sock, now)
                 if wanted and not ready and self._capacity.has_room:
                     self._capacity.relieved(now)
                 self._trouble.settle(now)

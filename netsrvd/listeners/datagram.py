@@ -160,7 +160,7 @@ class Receiver:
             inlet.rejudge()
 
     def _run(self) -> None:
-        now = monotonic()
+        now, inlets = monotonic(), self._inlets
         try:
             while not self._stopping:
                 busy = self._trouble.pausing(now) or self._desk.report.congested
@@ -169,8 +169,9 @@ class Receiver:
                 patience = CONGESTED_SECONDS if self._desk.report.congested else due_at - now
                 ready = self._watch.wait(patience, width)
                 now = monotonic()
-                for descriptor in ready:
-                    self._serve(self._inlets[descriptor], now)
+                for descriptor, _ in ready:
+                    if descriptor in inlets:  # not if it is the mailbox, or was closed meanwhile
+                        self._serve(inlets[descriptor], now)
                 if now >= due_at:
                     self._look_around(now)
             self._sum_up()

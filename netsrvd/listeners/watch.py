@@ -22,10 +22,9 @@ class Width(IntEnum):
 class Watch:
     """A poll(2) of some sockets, a lobby and one mailbox. Owned by the thread they belong to."""
 
-    __slots__ = ("_descriptors", "_mailbox", "_polls")
+    __slots__ = ("_mailbox", "_polls")
 
     def __init__(self, mailbox: Mailbox) -> None:
-        self._descriptors: list[int] = []
         self._mailbox = mailbox
         self._polls = [select.poll() for _ in Width]
         for poll in self._polls:
@@ -33,25 +32,24 @@ class Watch:
 
     def add(self, sock: socket.socket) -> None:
         """Watch one more socket."""
-        self._descriptors.append(sock.fileno())
         self._polls[Width.ALL].register(sock, select.POLLIN)
 
     def add_lobby(self, descriptor: int) -> None:
-        """Watch a lobby, too: a wait ends when it has something, but does not return it."""
+        """Watch a lobby, too: a wait ends when it has something."""
         for poll in self._polls[Width.LOBBY :]:
             poll.register(descriptor, select.POLLIN)
 
     def remove(self, sock: socket.socket) -> None:
         """Watch one socket less; it must still be open."""
-        self._descriptors.remove(sock.fileno())
         self._polls[Width.ALL].unregister(sock)
 
-    def wait(self, seconds: float, width: Width) -> list[int]:
-        """Wait, deliver the mail, and return the sockets that have something to be taken.
+    def wait(self, seconds: float, width: Width) -> list[tuple[int, int]]:
+        """Wait, deliver the mail, and return what poll(2) found: descriptors that have something to
+        be taken, also those of the mailbox and the lobby, each with its events.
 
         It waits for so many seconds, which may be none or less, or infinitely many. What is not
         looked at is left alone: what comes there waits in the kernel.
         """
         ready = self._polls[width].poll(None if seconds == inf else max(0.0, seconds * 1000))
         self._mailbox.deliver()
-        return [descriptor for descriptor, _ in ready if descriptor in self._descriptors]
+        return ready
