@@ -114,6 +114,10 @@ class Source(Protocol):
     def name(self) -> str:
         """Return what `leave` is to be told."""
 
+    @property
+    def limited(self) -> bool:
+        """Whether it has any limits."""
+
     def exceeds(self, size: int, now: float) -> str:
         """Take a datagram of so many bytes into account; return the limit that it exceeds."""
 

@@ -65,7 +65,8 @@ class Inlet:
             flow.received += 1
             flow.bytes_received += length
             flow.active_at = now
-            if excess := flow.source.exceeds(length, now):
+            source = flow.source
+            if source.limited and (excess := source.exceeds(length, now)):
                 self._refuse(flow, (excess, desk.gate.rule(excess)), now)
                 unanswered.append(index)
             elif flow.special:
