@@ -13,11 +13,18 @@ from netsrvd.reporting.notify import Notifier
 LONGEST_END_SECONDS = 20.0
 """What a stop may take besides the drain, if every thread and the log have to be waited for."""
 
-LOOK_SECONDS = 1.0
-"""How often to tell systemd how the drain gets on."""
+LOOK_SECONDS = 0.05
+"""How often to look whether a drain is over; its usual end wakes it."""
+
+TELL_SECONDS = 1.0
+"""How often to tell systemd how it gets on."""
 
 STALLED_SECONDS = 30.0
 """A drain is over when no byte has moved for so long."""
+
+STAYING = (
+    "they are of handlers, about to end, more than FileDescriptorStoreMax=, or have too much unsent"
+)
 
 STOPS = {signal.SIGTERM, signal.SIGINT}
 
@@ -33,6 +40,8 @@ class Ending:
         self._notifier = notifier
         self._wait = wait
         self._reason = reason
+        self._deadline = 0.0
+        """When to wait for connections no longer."""
 
     def end(self, drain_seconds: float, run_seconds: float, *, is_followed: bool) -> None:
         """Stop, after a run of so long; all threads have ended and all is closed then.
@@ -42,13 +51,15 @@ class Ending:
         """
         house, notifier = self._house, self._notifier
         began_at, live = monotonic(), house.connections
+        self._deadline = began_at + drain_seconds
         self._tell(f"Stopping on {self._reason}", drain_seconds)
         purpose = "restart" if is_followed else "stop"
         house.report(Stopping(self._reason, live, drain_seconds, purpose))
         guests: list[Guest] | None = [] if is_followed else None
         house.stop_listening(drain_seconds, guests)
         handed = 0 if guests is None else self._hand_over(guests)
-        self._drain(drain_seconds)
+        if not handed:
+            self._drain(lambda: house.drained)
         cut = house.stop_workers()
         house.report(self._summary(run_seconds + monotonic() - began_at, live, cut, handed))
         house.stop_reporting()
@@ -57,59 +68,67 @@ class Ending:
     def _hand_over(self, guests: list[Guest]) -> int:
         """Give the live connections to the next process; return how many.
 
-        What cannot be given stays, to be drained; a record says why. Of the guests nobody has
-        heard yet: as many as there is room for go along, the others are turned away.
+        Those that cannot be given are drained first, while the others are still served; a record
+        says why. Of the guests nobody has heard yet: as many as there is room for go along.
         """
         from netsrvd import handover  # noqa: PLC0415 - most stops have nobody to follow
         from netsrvd.events.handover import HandedOver, NotHandedOver  # noqa: PLC0415 - so here
 
-        house, began_at = self._house, monotonic()
-        room = self._notifier.store_room - handover.OF_STATES
-        given, left = handover.portable(house.surrender(room))
+        house = self._house
+        room = max(0, self._notifier.store_room - handover.OF_STATES)
+
+        def staying() -> int:
+            fit, _ = handover.portable(house.movable(), room)
+            return max(0, house.connections - len(fit))
+
+        if count := staying():
+            house.report(NotHandedOver(count, STAYING))
+            self._drain(lambda: not staying())
+        began_at = monotonic()
+        given, left = handover.portable(house.surrender(), room)
         if left:
             house.readmit(left)
-        room = max(0, room - len(given))
-        reason = (
-            "they are of handlers, about to end, more than FileDescriptorStoreMax=, "
-            "or have too much unsent"
-        )
-        if given or guests[:room]:
+        fit = guests[: room - len(given)]
+        if given or fit:
             try:
-                handover.give(given, guests[:room], self._notifier)
+                handover.give(given, fit, self._notifier)
                 if given:
                     house.report(HandedOver(len(given), monotonic() - began_at))
             except Exception as error:  # noqa: BLE001 - of systemd or of a service: they live on
                 house.readmit(given)
-                given, reason = [], f"that fails: {error!r}"
+                house.report(NotHandedOver(house.connections, f"that fails: {error!r}"))
+                given = []
         for guest in guests:
             guest.sock.close()
-        if house.connections:
-            house.report(NotHandedOver(house.connections, reason))
         return len(given)
 
-    def _drain(self, seconds: float) -> None:
-        """Wait until the last connection has ended.
+    def _drain(self, is_over: Callable[[], bool]) -> None:
+        """Wait until it is over.
 
-        That is over when the time is up, a second signal comes, or nothing moves any more.
+        That it is, too, when the time is up, a second signal comes, or nothing moves any more;
+        nobody is waited for then from now on.
         """
         house = self._house
-        moved_at, deadline = monotonic(), monotonic() + seconds
-        progress = house.progress()
-        while not house.drained:
+        told_at, moved_at, progress = 0.0, monotonic(), house.progress()
+        while not is_over():
             now = monotonic()
-            left = deadline - now
-            if house.progress() != progress:
-                progress, moved_at = house.progress(), now
-                self._tell(self._countdown(left), left)
-            elif house.connections:
-                self._notifier.status(self._countdown(left))
-            left = min(left, moved_at + STALLED_SECONDS - now)
+            left = min(self._deadline, moved_at + STALLED_SECONDS) - now
+            if now - told_at >= TELL_SECONDS:
+                moves = house.progress() != progress
+                progress, moved_at = house.progress(), now if moves else moved_at
+                self._tell_drain(moves=moves)
+                told_at = now
             if left <= 0 or self._wait(min(left, LOOK_SECONDS)) in STOPS:
+                self._deadline = 0.0
                 return
 
-    def _countdown(self, left: float) -> str:
-        count = self._house.connections
-        return f"Stopping on {self._reason}: {count} connections left, {max(0.0, left):.0f} s"
+    def _tell_drain(self, *, moves: bool) -> None:
+        left, count = max(0.0, self._deadline - monotonic()), self._house.connections
+        status = f"Stopping on {self._reason}: {count} connections left, {left:.0f} s"
+        if moves:
+            self._tell(status, left)
+        elif count:
+            self._notifier.status(status)
 
     def _tell(self, status: str, drain_seconds: float) -> None:
         """Tell systemd what goes on, and that this needs no more time than so."""

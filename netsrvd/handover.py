@@ -6,6 +6,7 @@ Neither waits for the other: in between they are in systemd's descriptor store.
 import os
 import socket
 from collections.abc import Iterable, Mapping
+from itertools import accumulate
 from time import monotonic
 
 from netsrvd.addresses import proxy_fields
@@ -33,15 +34,15 @@ clients that read nothing would otherwise have a restart need several times what
 """
 
 
-def portable(connections: list[Connection]) -> tuple[list[Connection], list[Connection]]:
-    """Return those whose states can be carried along, and those that have too much unsent."""
-    found: list[Connection] = []
-    left: list[Connection] = []
-    room = MOST_UNSENT_BYTES
-    for one in sorted(connections, key=_unsent_bytes):
-        room -= _unsent_bytes(one)
-        (found if room >= 0 else left).append(one)
-    return found, left
+def portable(connections: list[Connection], room: int) -> tuple[list[Connection], list[Connection]]:
+    """Return those that can be given where the store has so much room, and the others.
+
+    The others are more than that, or have too much unsent.
+    """
+    by_size = sorted(connections, key=_unsent_bytes)
+    sums = accumulate(map(_unsent_bytes, by_size))
+    fit = min(room, sum(each <= MOST_UNSENT_BYTES for each in sums))
+    return by_size[:fit], by_size[fit:]
 
 
 def give(connections: list[Connection], guests: list[Guest], notifier: Notifier) -> None:
@@ -78,7 +79,7 @@ def take_back(notifier: Notifier) -> None:
 def take_up(
     stored: Iterable[Stored], settings: Settings, services: Mapping[str, Service], present: Present
 ) -> Inherited:
-    """Return the connections that the process before gave, to go on with the new settings.
+    """Return what the process before gave, to go on with the new settings.
 
     `services` are those of the listeners, by their names. Each connection keeps the service that
     it has. One whose service cannot go on is ended, with its records.
@@ -92,6 +93,7 @@ def take_up(
     for sock, state in estate.connections:
         listener = by_name.get(state.listener) or ListenerSettings(state.listener, state.service)
         connection = _connection(sock, state, listener, known)
+        connection.service_name = state.service
         try:
             _resume(connection, state)
         except Exception as error:  # noqa: BLE001 - whatever it is, it ends one connection
@@ -164,7 +166,7 @@ def _state(connection: Connection) -> ConnectionState:
     return ConnectionState(
         connection.identity,
         connection.settings.name,
-        connection.settings.service,
+        connection.service_name,
         connection.peer,
         connection.local,
         connection.opened_at,

@@ -204,9 +204,13 @@ class House:
         for part in (*self._movers.values(), *self.staff.all):
             part.duty.settle(JOIN_SECONDS)
 
-    def surrender(self, most: int) -> list[Connection]:
-        """Take up to so many live connections, which nobody serves any more, out of the house."""
-        return self.staff.surrender(most)
+    def movable(self) -> list[Connection]:
+        """Return the live connections that another process could go on with."""
+        return self.staff.movable()
+
+    def surrender(self) -> list[Connection]:
+        """Take them, which nobody serves any more, out of the house."""
+        return self.staff.surrender()
 
     def readmit(self, connections: Iterable[Connection]) -> None:
         """Serve connections again that were taken out; returns when they are served."""

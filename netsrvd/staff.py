@@ -18,7 +18,7 @@ JOIN_SECONDS = 5.0
 
 
 class Server(Protocol):
-    """What serves connections: a worker, or `listeners/handlers.py`."""
+    """What serves connections: a worker, or `listeners/handlers/server.py`."""
 
     @property
     def duty(self) -> Duty:
@@ -127,14 +127,19 @@ class Staff:
         for connection in connections:
             next(self._in_turn).take(connection)
 
-    def surrender(self, most: int) -> list[Connection]:
-        """Take up to so many live connections, which nobody serves any more, out of here.
+    def movable(self) -> list[Connection]:
+        """Return the live connections that another process could go on with.
 
-        Those that have a handler stay: they live in code that runs in this process.
+        Those that have a handler are none of them: they live in code that runs in this process.
         """
+        live = [one for worker in self.workers for one in worker.connections()]
+        return [one for one in live if one.is_movable]
+
+    def surrender(self) -> list[Connection]:
+        """Take them, which nobody serves any more, out of here."""
         given: list[Connection] = []
         for worker in self.workers:
-            worker.surrender(most, given)
+            worker.surrender(given)
             worker.duty.settle(JOIN_SECONDS)
         return given
 

@@ -63,8 +63,9 @@ class TookOver(Event):
 
 
 class HandoverUnusable(Event):
-    """Something in systemd's descriptor store could not be used, and was closed. If connections
-    ended by that, this is a bug in netsrvd: please report it.
+    """Something in systemd's descriptor store could not be used, and was closed. An older version
+    that follows a newer one closes connections that still wait for the header of their proxy. If
+    others ended by that, this is a bug in netsrvd: please report it.
     """
 
     __slots__ = ()

@@ -37,9 +37,9 @@ class Acceptor:
     """
 
     __slots__ = (
-        *("_capacity", "_duty", "_entrance", "_left", "_paused", "_report", "_reserve"),
-        *("_settings", "_sockets", "_stopping", "_taking", "_trouble", "_troubled", "_watch"),
-        "counters",
+        *("_capacity", "_congested", "_duty", "_entrance", "_left", "_paused", "_report"),
+        *("_reserve", "_settings", "_sockets", "_stopping", "_taking", "_trouble", "_troubled"),
+        *("_watch", "counters"),
     )
 
     def __init__(
@@ -59,7 +59,7 @@ class Acceptor:
         self._report = report
         self._sockets: dict[int, socket.socket] = {}
         self._reserve = Reserve()
-        self._stopping = self._paused = False
+        self._stopping = self._paused = self._congested = False
         self._left: list[Guest] | None = None
         """Where to put those who wait for the headers of their proxies at the end."""
         self._taking = False
@@ -157,8 +157,7 @@ class Acceptor:
             while not self._stopping:
                 width = self._width(now)
                 self._taking = wanted = width is Width.ALL
-                patience = 0.0 if wanted and self._capacity.has_room else self._patience(now)
-                found = self._watch.wait(patience, width)
+                found = self._watch.wait(self._patience(now, width), width)
                 ready = [self._sockets[each] for each, _ in found if each in self._sockets]
                 now = monotonic()
                 if entrance.lobby and width is not Width.MAIL:
@@ -178,16 +177,19 @@ class Acceptor:
     def _width(self, now: float) -> Width:
         """Return where to look for connections: full means not listening."""
         full = self._capacity.is_full(now) or self._trouble.pausing(now)
-        if self._report.congested or self._paused:
+        self._congested = self._report.congested
+        if self._congested or self._paused:
             return Width.MAIL
         return Width.LOBBY if full else Width.ALL
 
-    def _patience(self, now: float) -> float:
+    def _patience(self, now: float, width: Width) -> float:
         """Return for how many seconds there is nothing to do but to wait."""
-        if self._report.congested:
+        if self._stopping or (width is Width.ALL and self._capacity.has_room):
+            return 0.0
+        if self._congested:
             return CONGESTED_SECONDS
         lobby, refusals = self._entrance.lobby, self._entrance.refusals
-        due_at = lobby.due_at if lobby else inf
+        due_at = lobby.due_at if lobby and width is not Width.MAIL else inf
         return min(self._trouble.due_at, refusals.due_at, due_at) - now
 
     def _take_waiting(self, listening: socket.socket, now: float) -> None:

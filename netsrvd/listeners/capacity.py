@@ -71,11 +71,11 @@ class Capacity:
 
     def is_full(self, now: float) -> bool:
         """Return whether those who come must wait, and report it when it begins."""
-        most = self._settings.max_connections
         # From here on a departure wakes the thread; those that came before are in the mailbox.
-        self.awaits = self.live >= most or self._full_since > 0
+        self.awaits = self.left <= 0 or self._full_since > 0
         if self.awaits:
             self._mailbox.deliver()
+        most = self._settings.max_connections
         if self._no_place:
             self._no_place = not self._places.are_left(self._mailbox.wake)
         full = self.live >= most

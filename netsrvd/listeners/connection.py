@@ -78,6 +78,7 @@ class Connection:
         "peer",
         "proxy",
         "service",
+        "service_name",
         "settings",
         "sock",
     )
@@ -101,6 +102,8 @@ class Connection:
         self.proxy = proxy
         """Who connected for the peer, if that was another one."""
         self.settings = settings
+        self.service_name = settings.service
+        """Of the service that it has, whatever its listener serves by now."""
         self._make_service: StreamFactory | None = make_service
         self.departed = departed
         self.opened_at = self.active_at = now
@@ -116,6 +119,11 @@ class Connection:
     def listener(self) -> str:
         """The name of its listener."""
         return self.settings.name
+
+    @property
+    def is_movable(self) -> bool:
+        """Whether another process could go on with it: not if it is about to end, or a visitor."""
+        return bool(self.identity) and not self.parts_at
 
     def begin(self) -> bytes:
         """Make the service and return its greeting; may raise whatever the service raises."""
@@ -157,7 +165,7 @@ class Connection:
         return Accepted(
             self.identity,
             self.settings.name,
-            self.settings.service,
+            self.service_name,
             *self.peer,
             *self.local,
             *proxy_fields(self.proxy),
@@ -168,7 +176,7 @@ class Connection:
         return Closed(
             self.identity,
             self.settings.name,
-            self.settings.service,
+            self.service_name,
             *self.peer,
             *self.local,
             reason,
@@ -181,7 +189,7 @@ class Connection:
 
     def service_failed(self, error: BaseException) -> ServiceFailed:
         """Return the record of a bug in its service."""
-        names = self.settings.name, self.settings.service
+        names = self.settings.name, self.service_name
         what = repr(error), traceback_of(error)
         return ServiceFailed(*names, *self.peer, *what, self.identity, *proxy_fields(self.proxy))
 

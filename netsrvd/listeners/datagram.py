@@ -163,10 +163,10 @@ class Receiver:
         now, inlets = monotonic(), self._inlets
         try:
             while not self._stopping:
-                busy = self._trouble.pausing(now) or self._desk.report.congested
-                width = Width.MAIL if busy or self._paused else Width.ALL
-                due_at = self._due_at
-                patience = CONGESTED_SECONDS if self._desk.report.congested else due_at - now
+                congested, due_at = self._desk.report.congested, self._due_at
+                busy = congested or self._paused or self._trouble.pausing(now)
+                width = Width.MAIL if busy else Width.ALL
+                patience = CONGESTED_SECONDS if congested else due_at - now
                 ready = self._watch.wait(patience, width)
                 now = monotonic()
                 for descriptor, _ in ready:

@@ -12,7 +12,7 @@ from netsrvd.listeners import visitor
 from netsrvd.listeners.capacity import Capacity
 from netsrvd.listeners.connection import Connection, Take
 from netsrvd.listeners.contracts import ConnectionGate, Refusal, Report, StreamFactory
-from netsrvd.listeners.proxies.lobby import Guest, Lobby
+from netsrvd.listeners.proxies.lobby import NO_PROXY, Guest, Lobby
 from netsrvd.listeners.refusals import Peer, Refusals
 from netsrvd.listeners.worker import Worker
 from netsrvd.settings import ListenerSettings
@@ -21,7 +21,7 @@ from netsrvd.settings import ListenerSettings
 class Entrance:
     """The way from accept to the workers, of one listener. Owned by its acceptor's thread.
 
-    Each connection that is given to it has a place, which it gives back when the connection ends.
+    A connection that `admit` is given has a place; whatever way one ends, its place is given back.
     `on_lobby` is given the descriptor of a lobby, to be watched, when there is a use for one.
     """
 
@@ -91,7 +91,7 @@ class Entrance:
         if self.lobby and self._gate.is_proxy(guest.peer[0]):
             self.lobby.readmit(guest)
         else:
-            self._dismiss(guest.sock, guest.peer, None, monotonic(), None)
+            self._dismiss(guest.sock, guest.peer, NO_PROXY, monotonic(), None)
 
     def refuse(
         self, sock: socket.socket, peer: Peer, refusal: Refusal, now: float, proxy: Peer | None

@@ -46,6 +46,7 @@ class Refusals:
     def update(self, settings: ListenerSettings) -> None:
         """Tell by new settings from now on."""
         self._settings = settings
+        self._plan()
 
     def add(
         self,
@@ -86,4 +87,8 @@ class Refusals:
                 offender.since, offender.times = now, 0
             else:
                 del self._offenders[key]
-        self.due_at = min((each.since for each in self._offenders.values()), default=inf) + window
+        self._plan()
+
+    def _plan(self) -> None:
+        since = min((each.since for each in self._offenders.values()), default=inf)
+        self.due_at = since + self._settings.refusal_seconds

@@ -3,6 +3,7 @@
 import errno
 import select
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from time import monotonic
 
 from netsrvd.counters import Counters
@@ -92,9 +93,9 @@ class Worker:
         """
         self._duty.mailbox.post(self._update, listeners)
 
-    def surrender(self, most: int, given: list[Connection]) -> None:
-        """Have the thread put up to so many connections into `given`, and no longer serve them."""
-        self._duty.mailbox.post(self._surrender, most, given)
+    def surrender(self, given: list[Connection]) -> None:
+        """Have the thread put those that are movable into `given`, and no longer serve them."""
+        self._duty.mailbox.post(self._surrender, given)
 
     def drain(self) -> None:
         """Ask to be told by `on_empty` when no connection is left."""
@@ -133,10 +134,9 @@ class Worker:
                 if rule := rule_against(connection.peer[0]):
                     self._close(connection, "access", rule)
 
-    def _surrender(self, most: int, given: list[Connection]) -> None:
-        """Those that are about to end anyway stay."""
+    def _surrender(self, given: list[Connection]) -> None:
         for connection in list(self._connections.values()):
-            if len(given) < most and connection.identity and not connection.parts_at:
+            if connection.is_movable:
                 self._epoll.unregister(connection.sock)
                 given.append(self._connections.pop(connection.sock.fileno()))
         if self._draining and not self._connections:
@@ -244,7 +244,11 @@ class Worker:
     def _close(self, connection: Connection, reason: str, error: str = "") -> None:
         """End a connection and write its record."""
         del self._connections[connection.sock.fileno()]
-        connection.close(reason)  # epoll(7) forgets a descriptor that is closed
+        # A close would not be enough: epoll(7) goes on telling of a socket that came from another
+        # process for as long as systemd has its descriptor, too.
+        with suppress(OSError):  # it has never been registered
+            self._epoll.unregister(connection.sock)
+        connection.close(reason)
         if connection.identity:  # a visitor has none, and no record
             connection.count_into(self.counters)
             self._report(connection.closed(reason, self._now, error))

@@ -23,7 +23,7 @@ class Roll:
     def words(self, _client: base.Client, at: float) -> bytes:
         """Return the list: a line for each connection, and what the limit left out as a number."""
         made_at, text = self._last
-        if not 0 <= at - made_at < FRESH_SECONDS:
+        if not text or not 0 <= at - made_at < FRESH_SECONDS:
             text = self._call()
             self._last = at, text
         return text

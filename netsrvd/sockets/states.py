@@ -111,13 +111,17 @@ def decode(data: bytes) -> Handover:
         found = json.loads(data)
         if found["version"] > VERSION:
             raise ValueError(f"it is of version {found['version']}, known is {VERSION}")
-        return Handover(
-            float(found["at"]),
-            _states(ConnectionState, found["connections"]),
-            _states(GuestState, found.get("guests", {})),
-        )
+        at, connections = float(found["at"]), _states(ConnectionState, found["connections"])
     except MALFORMED as error:
         raise ValueError(f"it is malformed: {error!r}") from error
+    try:
+        guests = _states(GuestState, found["guests"])
+    except (
+        *MALFORMED,
+        ValueError,
+    ):  # of another version: their sockets are told as those without states
+        guests = {}
+    return Handover(at, connections, guests)
 
 
 def _entry(state: ConnectionState | GuestState) -> dict[str, Any]:

@@ -149,6 +149,28 @@ def _is_served(sock: socket.socket) -> bool:
         return False
 
 
+def test_all_are_served_while_some_are_drained(unit: Unit, port: int) -> None:
+    """Those who do not fit have the time of a drain to end by themselves, and nobody waits for
+    that: the handover comes afterwards.
+    """
+    unit.room = 3
+    run = unit.start(configuration={"drain_timeout": 30, **echo(port)})
+    with ExitStack() as stack:
+        clients = [stack.enter_context(talking(port)) for _ in range(4)]
+        run.send(signal.SIGUSR1)
+        run.send(signal.SIGTERM)
+        run.wait_line("2 connections are not handed over: ")
+        assert all(map(echoed, clients))
+        for client in clients[:2]:
+            assert leaves_in_order(client)
+        run.wait_end()
+        assert "2 handed over, 0 cut off" in run.lines[-1]
+        successor = unit.succeed(run)
+        assert all(map(echoed, clients[2:]))
+    successor.wait_line("closed: client", 2)
+    successor.rest()
+
+
 @pytest.mark.parametrize("room", ["0", "many"])
 def test_without_a_store_a_restart_drains(unit: Unit, port: int, room: str) -> None:
     """A unit that does not say how large it is has none."""
@@ -255,7 +277,7 @@ def test_a_service_that_is_gone_ends_its_connections_alone(unit: Unit) -> None:
         successor = unit.succeed(run)
         served = [sock for sock in (one, other) if _is_served(sock)]
         assert len(served) == 1
-    successor.wait_line("service echo failed for ")
+    successor.wait_line("service gone failed for ")
     successor.wait_line("closed: error (ValueError('there is no service gone")
     successor.wait_line("closed: client")
     successor.rest()

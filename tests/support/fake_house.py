@@ -26,6 +26,8 @@ class FakeHouse:
         self.is_adopted = True
         self.visits: list[bool] = []
         self.came = 0
+        self.fixed = 0
+        """How many connections no other process could go on with."""
         self.waiting: list[Any] = []
         """Those who wait for the headers of their proxies."""
         self.moved = 0
@@ -77,11 +79,14 @@ class FakeHouse:
         self.steps.append(f"adopt {len(inherited.connections)}")
         self.connections += len(inherited.connections)
 
-    def surrender(self, most: int) -> list[Any]:
-        self.steps.append(f"surrender {most}")
-        given = min(most, self.connections)
-        self.connections -= given
-        return [SimpleNamespace(backlog=None) for _ in range(given)]
+    def movable(self) -> list[Any]:
+        return [SimpleNamespace(backlog=None) for _ in range(self.connections - self.fixed)]
+
+    def surrender(self) -> list[Any]:
+        self.steps.append("surrender")
+        given = self.movable()
+        self.connections = self.fixed
+        return given
 
     def readmit(self, connections: list[Any]) -> None:
         self.steps.append("readmit")

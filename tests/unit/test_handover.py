@@ -132,7 +132,9 @@ def test_what_is_unsent_is_carried_along_up_to_a_limit(
     most, none, some, more = (clients.come() for _ in range(4))
     most.backlog, none.backlog = memoryview(bytes(8)), None
     some.backlog, more.backlog = memoryview(bytes(4)), memoryview(bytes(6))
-    assert handover.portable([most, none, some, more]) == ([none, some, more], [most])
+    assert handover.portable([most, none, some, more], 9) == ([none, some, more], [most])
+    assert handover.portable([most, none, some, more], 2) == ([none, some], [more, most])
+    assert handover.portable([none], 0) == ([], [none])
 
 
 # --- taking up --------------------------------------------------------------------------------
@@ -220,6 +222,25 @@ def test_a_connection_keeps_its_service(clients: Clients) -> None:
     [connection] = taken_up(left(clients, replace(STATE, service="chargen"))).connections
     assert connection.service.more()
     assert connection.settings is LAB
+
+
+def test_its_service_outlives_a_reload_and_a_restart(systemd: Any, clients: Clients) -> None:
+    """A listener that serves something else by now has not changed who came before: neither that
+    nor the name of it in the records.
+    """
+    given = clients.come()
+    given.settings = replace(LAB, service="chargen")
+    assert given.closed("client", 60.0, "").service == "echo"
+    handover.give([given], [], systemd)
+    prepared = {"lab": services.prepare("chargen", given.settings, Present())}
+    inherited = handover.take_up(
+        systemd.stored, Settings(listeners=(given.settings,)), prepared, Present()
+    )
+    systemd.stored.clear()
+    [connection] = inherited.connections
+    connection.sock.close()
+    assert isinstance(connection.service, Stream)
+    assert connection.closed("client", 60.0, "").service == "echo"
 
 
 def test_what_did_not_come_along_has_its_record(clients: Clients) -> None:

@@ -348,14 +348,18 @@ def test_who_stops_gets_the_guests_or_has_them_turned_away(site: Site, keeps: bo
     assert left == (waiting if keeps else [])
 
 
-def test_so_many_are_surrendered_and_no_more(site: Site, clients: Clients) -> None:
-    """From all workers together; who was is served by nobody until it is readmitted."""
+def test_who_is_surrendered_is_served_by_nobody(site: Site, clients: Clients) -> None:
+    """Until it is readmitted; those of all workers are, but not one that is about to end."""
     site.house.adopt(inherited(clients.connection("old") for _ in range(5)))
     site.house.start()
     assert clients.answered() == [True] * 5
-    given = site.house.surrender(4)
+    ends, *_ = site.house.clients()
+    ends.parts_at = monotonic() + SECONDS
+    assert len(site.house.movable()) == 4
+    given = site.house.surrender()
     assert (len(given), site.house.connections) == (4, 1)
-    assert len({one.identity for one in given}) == 4
+    assert len({one.identity for one in given} - {ends.identity}) == 4
+    ends.parts_at = 0.0
     site.house.readmit(given)
     assert site.house.connections == 5
     assert clients.answered() == [True] * 5
@@ -367,7 +371,7 @@ def test_who_is_readmitted_is_drained(site: Site, clients: Clients) -> None:
     site.house.start()
     assert clients.answered() == [True] * 3
     site.house.stop_listening(0.0)
-    given = site.house.surrender(10)
+    given = site.house.surrender()
     assert site.house.drained
     site.house.readmit(given)
     assert not site.house.drained

@@ -219,7 +219,7 @@ class Handlers:
         """Go on without a handler that does not return; its connection has ended long ago."""
         connection, settings = handling.connection, handling.connection.settings
         seconds = now - handling.ended_at
-        names = settings.name, settings.service
+        names = settings.name, connection.service_name
         self._report(HandlerStuck(*names, *connection.peer, seconds, connection.identity))
         self._abandoned.add(handling)
         self._close(handling)

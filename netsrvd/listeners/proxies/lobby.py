@@ -17,6 +17,8 @@ OWN_SECONDS = 0.5
 whether we are there. Whoever looks leaves at once; a service that speaks first speaks then.
 """
 
+NO_PROXY = "access", "proxies no longer has it"
+
 
 class Guest:
     """One connection in the lobby."""
@@ -55,7 +57,7 @@ class Lobby:
 
     A header is only looked at (MSG_PEEK) until it is whole, so that what follows it is left for
     the worker to read. Guests leave by `enter` or by `dismiss`, and these close the sockets;
-    `close()` dismisses those who are left.
+    `close()` dismisses those who are left, unless `leave()` has given them to somebody else.
     """
 
     __slots__ = ("_arrived", "_counters", "_dismiss", "_enter", "_epoll", "_own", "_settings")
@@ -89,7 +91,7 @@ class Lobby:
         self._settings = settings
         for guest in (*self._arrived.values(), *self._own.values()):
             if not is_proxy(guest.peer[0]):
-                self._end(guest, ("access", "proxies no longer has it"), now)
+                self._end(guest, NO_PROXY, now)
 
     def admit(self, sock: socket.socket, peer: Peer, now: float) -> None:
         """Have a connection of a proxy wait for its header, which has often come already."""
@@ -112,7 +114,7 @@ class Lobby:
 
     def serve(self, now: float) -> None:
         """Hear those who have something to say, and end the wait of those whose time is over."""
-        for descriptor, _ in self._epoll.poll(0):
+        for descriptor, _ in self._epoll.poll(0, max(1, self.guests)):
             self._hear(self._arrived.get(descriptor) or self._own[descriptor], now)
         for guest in _overdue(self._arrived, now - self._settings.proxy_seconds):
             rule = f"no whole header within proxy_timeout = {self._settings.proxy_seconds:g} s"
@@ -162,9 +164,9 @@ class Lobby:
             return
         self._taken(guest, header.length - len(guest.data))
         if header.client in (None, guest.peer):
-            self._forget(guest)
+            del self._arrived[guest.sock.fileno()]
             guest.since, guest.has_header = now, True
-            self._table(guest)[guest.sock.fileno()] = guest
+            self._own[guest.sock.fileno()] = guest
         else:
             self._let_in(guest, header.client, now)
 
@@ -190,14 +192,17 @@ class Lobby:
 
     def _let_in(self, guest: Guest, client: Peer | None, now: float) -> None:
         self._forget(guest)
-        self._epoll.unregister(guest.sock)
         if client is None:
             self._enter(guest.sock, guest.peer, None, now)
         else:
             self._enter(guest.sock, client, guest.peer, now)
 
     def _forget(self, guest: Guest) -> None:
+        """Look no more at a guest. A close would not be enough: epoll(7) goes on telling of one
+        that came from another process for as long as systemd has its descriptor, too.
+        """
         del self._table(guest)[guest.sock.fileno()]
+        self._epoll.unregister(guest.sock)
 
     def _table(self, guest: Guest) -> dict[int, Guest]:
         return self._own if guest.has_header else self._arrived

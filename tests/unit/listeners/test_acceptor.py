@@ -4,6 +4,7 @@ import errno
 import socket
 from collections.abc import Callable, Iterator, Sequence
 from itertools import count
+from math import inf
 from typing import Any
 
 import pytest
@@ -21,9 +22,11 @@ from netsrvd.listeners import acceptor as module
 from netsrvd.listeners import trouble
 from netsrvd.listeners import visitor as visitor_module
 from netsrvd.listeners.acceptor import CAPACITY_ERRORS, PEER_ERRORS, Acceptor
+from netsrvd.listeners.capacity import Capacity
 from netsrvd.listeners.connection import Connection
 from netsrvd.listeners.places import Places
 from netsrvd.listeners.proxies.lobby import Guest
+from netsrvd.listeners.watch import Width
 from netsrvd.services.echo import Stream
 from netsrvd.settings import ListenerSettings
 from tests.support.listening import FakeListener, Outcome, accepted, failure
@@ -255,6 +258,60 @@ def test_a_congested_log_lets_nobody_in(stage: Stage) -> None:
     stage.reports.wait_for(Accepted)
 
 
+class Fickle(Reports):
+    """A log that is congested when it is asked for the first time, and no longer."""
+
+    asked = False
+
+    @property
+    def congested(self) -> bool:  # type: ignore[override]
+        self.asked, first = True, not self.asked
+        return first
+
+    @congested.setter
+    def congested(self, value: bool) -> None:
+        """Stay as it is."""
+
+
+def test_a_log_that_recovers_within_a_turn_keeps_nobody_waiting(stage: Stage) -> None:
+    """The turn that does not look at the sockets is a short one."""
+    stage.reports = Fickle()
+    stage.start([stage.client()])
+    stage.reports.wait_for(Accepted)
+
+
+def test_a_stop_just_before_the_wait_is_heard(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Mail is read there, too."""
+
+    def is_full(self: Capacity, now: float) -> bool:
+        stage.acceptor.stop()
+        self._mailbox.deliver()
+        return False
+
+    monkeypatch.setattr(Capacity, "is_full", is_full)
+    stage.start([])
+    wait_end(stage.acceptor.duty)
+
+
+def test_who_is_paused_does_not_wait_for_a_lobby(stage: Stage) -> None:
+    """It is not looked at then, however late its guests are."""
+    near, far = accepted()
+    acceptor = stage.acceptor = Acceptor(
+        *(ListenerSettings("lab", proxies=("192.0.2.1",)), stage.gate, Stream, [], stage.places),
+        *(stage.reports, str, stage.failures),  # type: ignore[arg-type]
+    )
+    lobby = acceptor._entrance.lobby
+    assert lobby
+    with near, far:
+        lobby.admit(near, PEER, 1.0)
+        assert acceptor._patience(100.0, Width.LOBBY) < 0.0
+        assert acceptor._patience(100.0, Width.MAIL) == inf
+        lobby.leave()
+    acceptor.duty.start()
+
+
 def test_a_refused_client_is_told_once_a_window(stage: Stage) -> None:
     """However often a source is refused it is one record at once, and one when the thread ends;
     its connections take no place.
@@ -287,9 +344,9 @@ def test_departures_are_counted(stage: Stage) -> None:
 
 
 def test_a_guest_whose_proxy_is_none_any_more_is_turned_away(stage: Stage) -> None:
-    """Nobody is told, as nobody has come in; its place is free again."""
+    """That is told as a reload would tell it; its place is free again."""
     stage.places.resize(1)
-    near, far = socket.socketpair()
+    near, far = accepted()
     stage.start([])
     with far:
         stage.acceptor.adopt_guest(Guest(near, "lab", PEER, 1.0))
@@ -297,7 +354,9 @@ def test_a_guest_whose_proxy_is_none_any_more_is_turned_away(stage: Stage) -> No
         assert far.recv(1) == b""
     assert stage.places.take()
     assert not stage.places.take()
-    assert stage.reports.events == []
+    [refused] = stage.reports.events
+    assert isinstance(refused, Refused)
+    assert refused.rule == "proxies no longer has it"
 
 
 def test_all_listeners_share_the_places(stage: Stage) -> None:

@@ -105,6 +105,16 @@ def test_the_end_of_a_window_is_looked_for(refusals: Refusals) -> None:
     assert refusals.due_at == inf
 
 
+def test_a_shorter_window_holds_at_once(refusals: Refusals, reports: Reports) -> None:
+    """What was counted in the longer one is told when the shorter one is over."""
+    for _ in range(3):
+        refusals.add(ACCESS, ("192.0.2.1", 1), LOCAL, 100.0)
+    refusals.update(replace(SETTINGS, refusal_seconds=1.0))
+    assert refusals.due_at == 101.0
+    refusals.settle(101.0)
+    assert again(reports) == [("192.0.2.1", "access", 2)]
+
+
 def test_new_settings_hold_at_once(refusals: Refusals, reports: Reports) -> None:
     """Name and window are those of the latest configuration."""
     refusals.update(replace(SETTINGS, name="new", refusal_seconds=1.0))

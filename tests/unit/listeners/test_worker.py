@@ -6,6 +6,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from time import monotonic
 from typing import Any
 
 import pytest
@@ -69,10 +70,10 @@ class Desk:
         )
         return made, client
 
-    def surrendered(self, most: int = 100) -> list[Connection]:
-        """Have the worker give up to so many away; return them."""
+    def surrendered(self) -> list[Connection]:
+        """Have the worker give all away; return them."""
         given: list[Connection] = []
-        self.worker.surrender(most, given)
+        self.worker.surrender(given)
         assert self.worker.duty.settle(SECONDS)
         return given
 
@@ -354,41 +355,22 @@ def answers(client: socket.socket) -> bool:
     return client.recv(1) == b"x"
 
 
-def test_so_many_are_given_away_and_no_more(desk: Desk) -> None:
-    """Nobody serves those that are; they are not closed, and have no record. The rest goes on."""
-    clients = [desk.connect() for _ in range(3)]
+def test_connections_are_given_away(desk: Desk) -> None:
+    """Nobody serves them any more; they are not closed, and have no record."""
+    clients = [desk.connect() for _ in range(2)]
     assert all(map(answers, clients))
-    given = desk.surrendered(2)
+    given = desk.surrendered()
     assert [each.identity for each in given] == ["c-1", "c-2"]
-    assert desk.worker.live == 1
+    assert desk.worker.live == 0
     for client in clients:
         client.sendall(b"y")
-    assert clients[2].recv(1) == b"y"
-    assert desk.surrendered(0) == []
+    assert desk.surrendered() == []
     assert [each.bytes_received for each in given] == [1, 1]
     assert desk.reports.events == []
     assert desk.departures == []
     for each in given:
         assert each.sock.recv(1) == b"y"
         desk.worker.take(each)
-
-
-@pytest.mark.parametrize("most", [-1, 0])
-def test_without_room_nobody_is_given_away(desk: Desk, most: int) -> None:
-    """A store that systemd does not have takes nobody."""
-    client = desk.connect()
-    assert desk.surrendered(most) == []
-    assert answers(client)
-
-
-def test_the_room_is_shared_by_all_workers(desk: Desk) -> None:
-    """What another worker has given away counts."""
-    desk.connect()
-    given: list[Connection] = [desk.connection()[0]]
-    desk.worker.surrender(1, given)
-    desk.worker.duty.settle(SECONDS)
-    assert len(given) == 1
-    given[0].sock.close()
 
 
 def test_who_is_taken_back_is_served_as_before(desk: Desk) -> None:
@@ -443,17 +425,35 @@ def test_a_visitor_leaves_no_trace(desk: Desk) -> None:
 
 def test_a_drain_ends_with_the_last_one_given_away(desk: Desk) -> None:
     """Who waits for the drain is told, as if it had ended; with others left, not yet."""
-    desk.connect()
+    made, _ = desk.connection()
+    made.parts_at = monotonic() + SECONDS
+    desk.worker.take(made)
     client = desk.connect()
     assert answers(client)
     desk.worker.drain()
-    given = desk.surrendered(1)
+    given = desk.surrendered()
     assert not desk.emptied.is_set()
+    made.parts_at = 0.0
     given += desk.surrendered()
     assert desk.emptied.is_set()
     assert desk.worker.drained
     for each in given:
         each.sock.close()
+
+
+def test_a_closed_connection_is_not_heard_of(desk: Desk) -> None:
+    """Also if somebody else has its descriptor, as systemd has it at a restart: epoll(7) would go
+    on telling of it, and the loop would never sleep.
+    """
+    made, client = desk.connection()
+    other = os.dup(made.sock.fileno())
+    desk.worker.take(made)
+    assert answers(client)
+    client.close()
+    desk.reports.wait_for(Closed)
+    desk.worker.duty.settle(SECONDS)
+    assert desk.worker._epoll.poll(0) == []
+    os.close(other)
 
 
 def resumed(

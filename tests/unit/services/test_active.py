@@ -40,6 +40,14 @@ def test_nobody_is_an_empty_list() -> None:
     assert answered(service, bytes(200)) == b""
 
 
+def test_nobody_is_not_remembered() -> None:
+    """At a start nobody knows yet who is there; whoever asks a moment later sees it."""
+    roll, present = crowd()
+    assert roll.words(ASKER, 100.0) == b""
+    present.clients.append(ASKER)
+    assert roll.words(ASKER, 100.001) == b"lab 192.0.2.1:40000\r\n"
+
+
 def test_other_listeners_are_not_told() -> None:
     """Only the connections of those that the configuration names are shown."""
     clients = ASKER, Asker(("192.0.2.2", 2), listener="secret"), Asker(listener="web")

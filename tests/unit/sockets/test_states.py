@@ -76,6 +76,9 @@ def test_it_is_understood_by_older_and_newer_ones() -> None:
     found = json.loads(encode(Handover(1.0, {7: STATE})))
     del found["guests"]
     assert decode(json.dumps(found).encode()) == Handover(1.0, {7: STATE})
+    for guests in (None, [], {"x": {}}, {"8": {"listener": 5}}):
+        data = json.dumps(found | {"guests": guests}).encode()
+        assert decode(data) == Handover(1.0, {7: STATE})
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """netsrvd.listeners.proxies.lobby: what depends on time and on errors; tests/wire has the rest"""
 
+import os
 import socket
 from collections.abc import Iterator
 from math import inf
@@ -171,3 +172,32 @@ def test_who_comes_from_another_process_goes_on_waiting(hall: Hall) -> None:
     hall.lobby.serve(103.0)
     assert hall.counters.proxy_late == 1
     assert not hall.socks[0].getblocking()
+
+
+@pytest.mark.parametrize("data", [b"", LOCAL, b"nonsense\r\n", v1() + b"x"])
+def test_who_has_left_is_not_heard_of(hall: Hall, data: bytes) -> None:
+    """Also if somebody else has the descriptor, as systemd has it at a restart: epoll(7) would go
+    on telling of it.
+    """
+    near, far = socket.socketpair()
+    other = os.dup(near.fileno())
+    hall.socks += [near, far]
+    hall.lobby.readmit(Guest(near, "lab", PROXY, 100.0))
+    far.send(data)
+    far.close()
+    for now in (100.1, 100.2, 100.3):
+        hall.lobby.serve(now)
+    assert hall.lobby.guests == 0
+    assert hall.lobby._epoll.poll(0) == []
+    os.close(other)
+
+
+def test_all_are_heard_before_any_is_late(hall: Hall) -> None:
+    """However many they are: those of the process before may all have waited for too long."""
+    for _ in range(1100):
+        near, far = socket.socketpair()
+        hall.socks += [near, far]
+        hall.lobby.readmit(Guest(near, "lab", PROXY, 90.0))
+        far.send(v1())
+    hall.lobby.serve(100.0)
+    assert (len(hall.entered), hall.dismissed) == (1100, [])
