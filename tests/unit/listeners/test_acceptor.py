@@ -259,14 +259,14 @@ def test_a_congested_log_lets_nobody_in(stage: Stage) -> None:
 
 
 class Fickle(Reports):
-    """A log that is congested when it is asked for the first time, and no longer."""
+    """A log that is congested when it is asked for the third time, and at no other."""
 
-    asked = False
+    asked = 0
 
     @property
     def congested(self) -> bool:  # type: ignore[override]
-        self.asked, first = True, not self.asked
-        return first
+        self.asked += 1
+        return self.asked == 3
 
     @congested.setter
     def congested(self, value: bool) -> None:
