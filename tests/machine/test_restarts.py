@@ -13,7 +13,7 @@ import pytest
 
 from netsrvd.events.connections import Accepted, Closed
 from netsrvd.events.handover import HandedOver, NotHandedOver, TookOver
-from netsrvd.events.life import ReloadFailed, Stopping
+from netsrvd.events.life import ReloadFailed, Stopping, ThreadFailed
 from tests.support.installed import (
     CLIENT,
     SERVICE,
@@ -131,6 +131,48 @@ def assert_whole(machine: Machine, talkers: Load) -> None:
     for name in ("NETSRVD_BYTES_RECEIVED", "NETSRVD_BYTES_SENT"):
         assert {port: int(ends[port][name]) for port in talkers.sent_bytes} == talkers.sent_bytes
     assert len(talkers.sent_bytes) == TALKERS
+
+
+GUESTS = """\
+import socket, subprocess
+HEADER = b"PROXY TCP4 192.0.2.7 192.0.2.9 4711 7\\r\\n"
+
+def come(said):
+    sock = socket.create_connection(("127.0.0.1", 51423), timeout=20)
+    sock.sendall(said)
+    return sock
+
+for number in range(5):
+    stay = [come(HEADER[:each]) for each in range(10)]
+    leave = [come(HEADER[:each]) for each in range(30)]
+    restart = subprocess.Popen(["systemctl", "restart", "netsrvd.service"])
+    while restart.poll() is None:
+        if leave:
+            leave.pop().close()
+        try:
+            restart.wait(0.01)
+        except subprocess.TimeoutExpired:
+            pass
+    assert restart.returncode == 0
+    for each, sock in enumerate(stay):
+        sock.sendall(HEADER[each:] + b"hello")
+        assert sock.recv(5, socket.MSG_WAITALL) == b"hello"
+        sock.close()
+print("all were served")
+"""
+
+
+def test_who_waits_for_a_proxy_outlives_restarts(quiet: Machine) -> None:
+    """The rest of a header reaches the next process; whoever hangs up meanwhile harms nobody."""
+    configure(quiet, '[listener.echo]\nproxies = "loopback"\nallow = "any"\n')
+    quiet.run("systemctl", "start", SERVICE)
+    assert quiet.run("python3", "-c", GUESTS).stdout == "all were served\n"
+    assert shown(quiet, "NRestarts") == "0"
+    assert told(quiet, ThreadFailed) == []
+    quiet.run("systemctl", "stop", SERVICE)
+    named = [each for each in told(quiet, Closed) if each["NETSRVD_PEER_ADDRESS"] == "192.0.2.7"]
+    assert len(named) == 50
+    assert {each["NETSRVD_REASON"] for each in named} == {"client"}
 
 
 def test_a_stop_drains_and_leaves_nothing_behind(quiet: Machine) -> None:
