@@ -105,8 +105,8 @@ class Ending:
     def _drain(self, is_over: Callable[[], bool]) -> None:
         """Wait until it is over.
 
-        That it is, too, when the time is up, a second signal comes, or nothing moves any more;
-        nobody is waited for then from now on.
+        It is, too, when the time is up, a second signal comes, or nothing moves any more; then
+        nobody is waited for from now on.
         """
         house = self._house
         told_at, moved_at, progress = 0.0, monotonic(), house.progress()

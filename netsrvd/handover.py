@@ -46,7 +46,7 @@ def portable(connections: list[Connection], room: int) -> tuple[list[Connection]
 
 
 def give(connections: list[Connection], guests: list[Guest], notifier: Notifier) -> None:
-    """Put connections into the descriptor store, all of them or none; so with those of the lobby.
+    """Put connections, and those that are still in a lobby, into the descriptor store: all or none.
 
     Their sockets are closed here then. Raises OSError if systemd did not listen, and whatever a
     service raises that cannot say what it remembers; the sockets stay open then.

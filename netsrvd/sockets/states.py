@@ -116,11 +116,8 @@ def decode(data: bytes) -> Handover:
         raise ValueError(f"it is malformed: {error!r}") from error
     try:
         guests = _states(GuestState, found["guests"])
-    except (
-        *MALFORMED,
-        ValueError,
-    ):  # of another version: their sockets are told as those without states
-        guests = {}
+    except (*MALFORMED, ValueError):
+        guests = {}  # of another version: their sockets are told as those without states
     return Handover(at, connections, guests)
 
 
