@@ -21,7 +21,8 @@ def three_listeners(port: int, **others: int) -> dict[str, object]:
 @pytest.fixture
 def other_ports(port: int) -> tuple[int, int]:
     """Two more ports that are free."""
-    return free_port(port + 1), free_port(port + 2)
+    first = free_port(port + 1)
+    return first, free_port(first + 1)
 
 
 def test_listeners_come_stay_and_go(start: Start, port: int, other_ports: tuple[int, int]) -> None:
