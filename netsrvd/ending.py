@@ -2,7 +2,7 @@
 
 import signal
 from collections.abc import Callable
-from dataclasses import astuple
+from dataclasses import asdict
 from time import monotonic
 
 from netsrvd.events.life import Stopped, Stopping
@@ -114,10 +114,10 @@ class Ending:
             now = monotonic()
             left = min(self._deadline, moved_at + STALLED_SECONDS) - now
             if now - told_at >= TELL_SECONDS:
-                moves = house.progress() != progress
-                progress, moved_at = house.progress(), now if moves else moved_at
+                before, progress, told_at = progress, house.progress(), now
+                if moves := progress != before:
+                    moved_at = now
                 self._tell_drain(moves=moves)
-                told_at = now
             if left <= 0 or self._wait(min(left, LOOK_SECONDS)) in STOPS:
                 self._deadline = 0.0
                 return
@@ -138,5 +138,5 @@ class Ending:
     def _summary(self, seconds: float, live: int, cut: int, handed: int) -> Stopped:
         house, drained = self._house, max(0, live - cut - handed)
         return Stopped(
-            *(seconds, drained, cut, handed, house.reporter.lost), *astuple(house.counters())
+            *(seconds, drained, cut, handed, house.reporter.lost), **asdict(house.counters())
         )

@@ -93,7 +93,6 @@ def take_up(
     for sock, state in estate.connections:
         listener = by_name.get(state.listener) or ListenerSettings(state.listener, state.service)
         connection = _connection(sock, state, listener, known)
-        connection.service_name = state.service
         try:
             _resume(connection, state)
         except Exception as error:  # noqa: BLE001 - whatever it is, it ends one connection
@@ -136,11 +135,13 @@ def _connection(
     def made(client: Client, at: float) -> Stream:
         return services.found(state.service, listener).stream(client, at)
 
-    return Connection(
+    connection = Connection(
         *(sock, state.identity, state.peer, state.local, listener, made, _nobody),
         state.opened_at,
         state.proxy,
     )
+    connection.service_name = state.service
+    return connection
 
 
 def _resume(connection: Connection, state: ConnectionState) -> None:

@@ -89,7 +89,7 @@ class Lobby:
     ) -> None:
         """Wait by new settings; whoever is no longer to send a header is turned away."""
         self._settings = settings
-        for guest in (*self._arrived.values(), *self._own.values()):
+        for guest in self._all():
             if not is_proxy(guest.peer[0]):
                 self._end(guest, NO_PROXY, now)
 
@@ -107,7 +107,7 @@ class Lobby:
 
     def leave(self) -> list[Guest]:
         """Return all guests, who are no longer ours."""
-        left = [*self._arrived.values(), *self._own.values()]
+        left = self._all()
         self._arrived.clear()
         self._own.clear()
         return left
@@ -132,7 +132,7 @@ class Lobby:
 
     def close(self, now: float) -> None:
         """Turn away all guests; nobody is told, as nobody has come in."""
-        for guest in (*self._arrived.values(), *self._own.values()):
+        for guest in self._all():
             self._end(guest, None, now)
         self._epoll.close()
 
@@ -203,6 +203,9 @@ class Lobby:
         """
         del self._table(guest)[guest.sock.fileno()]
         self._epoll.unregister(guest.sock)
+
+    def _all(self) -> list[Guest]:
+        return [*self._arrived.values(), *self._own.values()]
 
     def _table(self, guest: Guest) -> dict[int, Guest]:
         return self._own if guest.has_header else self._arrived

@@ -45,6 +45,15 @@ class Hall:
         self.lobby.admit(self.socks[-2], PROXY, now)
         return far
 
+    def readmit(
+        self, since: float, data: bytes = b"", *, has_header: bool = False
+    ) -> socket.socket:
+        """Readmit a connection of the proxy, which came in another process; return its end."""
+        near, far = socket.socketpair()
+        self.socks += [near, far]
+        self.lobby.readmit(Guest(near, "lab", PROXY, since, data, has_header=has_header))
+        return far
+
     def _enter(self, sock: socket.socket, peer: Peer, proxy: Peer | None, now: float) -> None:
         self.entered.append((peer, proxy))
 
@@ -156,13 +165,10 @@ def test_who_comes_from_another_process_goes_on_waiting(hall: Hall) -> None:
     """The rest of the header lets it in; a proxy of its own, and one that is late, have the time
     that they would have had.
     """
-    ends = {}
-    for since, data, has_header in ((96.0, v1()[:9], False), (98.0, b"", False), (99.8, b"", True)):
-        near, far = socket.socketpair()
-        hall.socks += [near, far]
-        hall.lobby.readmit(Guest(near, "lab", PROXY, since, data, has_header=has_header))
-        ends[since] = far
-    ends[96.0].send(v1()[9:])
+    first = hall.readmit(96.0, v1()[:9])
+    hall.readmit(98.0)
+    hall.readmit(99.8, has_header=True)
+    first.send(v1()[9:])
     hall.lobby.serve(100.0)
     assert hall.entered == [(CLIENT, PROXY)]
     hall.lobby.serve(100.31)
@@ -179,10 +185,8 @@ def test_who_has_left_is_not_heard_of(hall: Hall, data: bytes) -> None:
     """Also if somebody else has the descriptor, as systemd has it at a restart: epoll(7) would go
     on telling of it.
     """
-    near, far = socket.socketpair()
-    other = os.dup(near.fileno())
-    hall.socks += [near, far]
-    hall.lobby.readmit(Guest(near, "lab", PROXY, 100.0))
+    far = hall.readmit(100.0)
+    other = os.dup(hall.socks[0].fileno())
     far.send(data)
     far.close()
     for now in (100.1, 100.2, 100.3):
@@ -195,9 +199,6 @@ def test_who_has_left_is_not_heard_of(hall: Hall, data: bytes) -> None:
 def test_all_are_heard_before_any_is_late(hall: Hall) -> None:
     """However many they are: those of the process before may all have waited for too long."""
     for _ in range(1100):
-        near, far = socket.socketpair()
-        hall.socks += [near, far]
-        hall.lobby.readmit(Guest(near, "lab", PROXY, 90.0))
-        far.send(v1())
+        hall.readmit(90.0).send(v1())
     hall.lobby.serve(100.0)
     assert (len(hall.entered), hall.dismissed) == (1100, [])
