@@ -1,6 +1,7 @@
 """Clients on another host that come and go without a pause, each from an address of its own."""
 
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -20,6 +21,7 @@ class Visitors:
         self.failed: dict[Address, str] = {}
         """What was wrong with the others; a connect that failed has port 0."""
         self._home = home
+        self._sources = sources
         self._address = address
         self._over = threading.Event()
         self._threads = [threading.Thread(target=self._come, args=(each,)) for each in sources]
@@ -37,9 +39,14 @@ class Visitors:
                 thread.join(2 * SECONDS)
 
     def more(self, count: int) -> Callable[[], bool]:
-        """Return what tells whether so many more have been served since this call."""
-        enough = len(self.served) + count
-        return lambda: len(self.served) >= enough
+        """Return what tells whether each source has been served so many more times since now."""
+        before = len(self.served)
+
+        def enough() -> bool:
+            since = Counter(source for source, _ in self.served[before:])
+            return all(since[source] >= count for source in self._sources)
+
+        return enough
 
     def _come(self, source: str) -> None:
         with self._home.entered():
