@@ -22,9 +22,7 @@ TELL_SECONDS = 1.0
 STALLED_SECONDS = 30.0
 """A drain is over when no byte has moved for so long."""
 
-STAYING = (
-    "they are of handlers, about to end, more than FileDescriptorStoreMax=, or have too much unsent"
-)
+STAYING = "they are about to end, more than FileDescriptorStoreMax=, or have too much unsent"
 
 STOPS = {signal.SIGTERM, signal.SIGINT}
 
@@ -50,42 +48,37 @@ class Ending:
         cannot be given have so long to end by themselves.
         """
         house, notifier = self._house, self._notifier
-        began_at, live = monotonic(), house.connections
+        began_at, live, came = monotonic(), house.connections, house.counters().accepted
         self._deadline = began_at + drain_seconds
         self._tell(f"Stopping on {self._reason}", drain_seconds)
         purpose = "restart" if is_followed else "stop"
         house.report(Stopping(self._reason, live, drain_seconds, purpose))
-        guests: list[Guest] | None = [] if is_followed else None
-        house.stop_listening(drain_seconds, guests)
-        handed = 0 if guests is None else self._hand_over(guests)
+        handed = 0
+        if is_followed:
+            handed = self._hand_over(drain_seconds)
+        else:
+            house.stop_listening(drain_seconds)
         if not handed:
             self._drain(lambda: house.drained)
         cut = house.stop_workers()
+        live += house.counters().accepted - came
         house.report(self._summary(run_seconds + monotonic() - began_at, live, cut, handed))
         house.stop_reporting()
         notifier.close()
 
-    def _hand_over(self, guests: list[Guest]) -> int:
-        """Give the live connections to the next process; return how many.
+    def _hand_over(self, drain_seconds: float) -> int:
+        """Take nobody new, and give the live connections to the next process; return how many.
 
-        Those that cannot be given are drained first, while the others are still served; a record
-        says why. Of the guests nobody has heard yet: as many as there is room for go along.
+        Of the guests nobody has heard yet: as many as there is room for go along.
         """
         from netsrvd import handover  # noqa: PLC0415 - most stops have nobody to follow
         from netsrvd.events.handover import HandedOver, NotHandedOver  # noqa: PLC0415 - so here
 
         house = self._house
         room = max(0, self._notifier.store_room - handover.OF_STATES)
-
-        def staying() -> int:
-            fit, _ = handover.portable(house.movable(), room)
-            return max(0, house.connections - len(fit))
-
-        if count := staying():
-            house.report(NotHandedOver(count, STAYING))
-            self._drain(lambda: not staying())
+        guests = self._drain_the_staying(drain_seconds, room)
         began_at = monotonic()
-        given, left = handover.portable(house.surrender(), room)
+        given, left = handover.portable(house.staff.surrender(), room)
         if left:
             house.readmit(left)
         fit = guests[: room - len(given)]
@@ -101,6 +94,32 @@ class Ending:
         for guest in guests:
             guest.sock.close()
         return len(given)
+
+    def _drain_the_staying(self, drain_seconds: float, room: int) -> list[Guest]:
+        """Take nobody new, and drain those that cannot be given; a record says why. All others are
+        served meanwhile and, while only handlers are in the way, taken as well.
+
+        Returns those who wait for the headers of their proxies.
+        """
+        from netsrvd.events.handover import NotHandedOver  # noqa: PLC0415 - as above
+        from netsrvd.handover import portable  # noqa: PLC0415 - as above
+
+        house, staff = self._house, self._house.staff
+        guests: list[Guest] = []
+
+        def staying() -> int:
+            fit, _ = portable(staff.movable(), room)
+            return max(0, house.connections - staff.handled - len(fit))
+
+        house.stop_handling(drain_seconds, guests)
+        if count := staff.handled:
+            house.report(NotHandedOver(count, "they are of handlers"))
+            self._drain(lambda: not staff.handled)
+        house.stop_listening(drain_seconds, guests)
+        if count := staying():
+            house.report(NotHandedOver(count, STAYING))
+            self._drain(lambda: not staying())
+        return guests
 
     def _drain(self, is_over: Callable[[], bool]) -> None:
         """Wait until it is over.

@@ -2,7 +2,7 @@
 
 import itertools
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 
 from netsrvd.assembly import (
     Mover,
@@ -204,16 +204,8 @@ class House:
         for part in (*self._movers.values(), *self.staff.all):
             part.duty.settle(JOIN_SECONDS)
 
-    def movable(self) -> list[Connection]:
-        """Return the live connections that another process could go on with."""
-        return self.staff.movable()
-
-    def surrender(self) -> list[Connection]:
-        """Take them, which nobody serves any more, out of the house."""
-        return self.staff.surrender()
-
     def readmit(self, connections: Iterable[Connection]) -> None:
-        """Serve connections again that were taken out; returns when they are served."""
+        """Serve connections again that the staff surrendered; returns when they are served."""
         self.staff.take(connections)
         for each in self.staff.all:
             each.duty.settle(JOIN_SECONDS)
@@ -224,14 +216,14 @@ class House:
         Handlers are told how long they have for that. Those who wait for the headers of their
         proxies are put into `left`, whose owner closes them; without that they are turned away.
         """
-        for mover in self._movers.values():
-            if isinstance(mover, Acceptor):
-                mover.stop(left)
-            else:
-                mover.stop()
-        for mover in self._movers.values():
-            mover.duty.join(JOIN_SECONDS)
+        self._stop(self._movers.values(), left)
         self.staff.drain(drain_seconds)
+
+    def stop_handling(self, drain_seconds: float, left: list[Guest]) -> None:
+        """Do so for handlers alone; all others are still served, and taken."""
+        handled = {name for name, service in self._services.by_name.items() if service.handler}
+        self._stop([self._movers[key] for key in self._movers if key[0] in handled], left)
+        self.staff.drain_handlers(drain_seconds)
 
     def stop_workers(self) -> int:
         """Close the connections that are left; return how many they were."""
@@ -241,6 +233,15 @@ class House:
         """Write what is still to be written, as far as the log takes it."""
         self.reporter.stop()
         self.reporter.duty.join(JOIN_SECONDS)
+
+    def _stop(self, movers: Collection[Mover], left: list[Guest] | None) -> None:
+        for mover in movers:
+            if isinstance(mover, Acceptor):
+                mover.stop(left)
+            else:
+                mover.stop()
+        for mover in movers:
+            mover.duty.join(JOIN_SECONDS)
 
     def _every_socket(self) -> Iterable[Opened]:
         return itertools.chain.from_iterable(self._sockets.values())
@@ -277,10 +278,7 @@ class House:
                     own_ports,
                     self._places,
                     self.staff.workers,
-                    self._ports[key],
-                    self.identify,
-                    self.failed,
-                    self.staff.handle,
+                    *(self._ports[key], self.identify, self.failed, self.staff.handle),
                 )
                 built.append(self._movers[key])
             self._movers[key].open(opened.sock)

@@ -101,6 +101,11 @@ class Staff:
         return sum(each.live for each in self.all)
 
     @property
+    def handled(self) -> int:
+        """How many of them belong to handlers."""
+        return self.handlers.live if self.handlers else 0
+
+    @property
     def drained(self) -> bool:
         """Whether all have ended that were live, or on their way here, at `drain()`."""
         return all(each.drained for each in self.all)
@@ -149,6 +154,12 @@ class Staff:
             worker.drain()
         if self.handlers:
             self.handlers.drain(monotonic() + seconds)
+
+    def drain_handlers(self, seconds: float) -> None:
+        """Have handlers tell when they are empty; returns when `handled` counts all of theirs."""
+        if self.handlers:
+            self.handlers.drain(monotonic() + seconds)
+            self.handlers.duty.settle(JOIN_SECONDS)
 
     def stop(self) -> int:
         """Close the connections that are left; return how many they were."""

@@ -5,18 +5,20 @@ import signal
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 
 from netsrvd.linux import memfd
 from tests.process.conftest import Start
 from tests.support.activation import opened
-from tests.support.clients import HELLO, ended, leaves_in_order, serves, talking
+from tests.support.clients import HELLO, answer, ended, leaves_in_order, refused, serves, talking
 from tests.support.peers import connect, echoed, read_exactly
 from tests.support.proxied import v1
-from tests.support.run import Run, echo
+from tests.support.run import Run, echo, free_port
 from tests.support.unit import Unit, follow
 
+ROOT = Path(__file__).parents[2]
 STATE, CONNECTION = "handover/state", "handover/connection"
 KINDS = ("tcp4", "tcp6", "udp4", "udp6")
 
@@ -167,6 +169,37 @@ def test_all_are_served_while_some_are_drained(unit: Unit, port: int) -> None:
         assert "2 handed over, 0 cut off" in run.lines[-1]
         successor = unit.succeed(run)
         assert all(map(echoed, clients[2:]))
+    successor.wait_line("closed: client", 2)
+    successor.rest()
+
+
+def test_others_are_taken_while_handlers_are_drained(unit: Unit, port: int) -> None:
+    """Connections of handlers cannot go along. Whoever has nothing to do with them notices nothing
+    of that: whatever is new is served, and goes along afterwards.
+    """
+    lab = {"service": "python:tests.support.handlers:upper", "host": "127.0.0.1"}
+    lab |= {"port": free_port(port + 1), "protocols": "tcp"}
+    configuration = echo(port)
+    configuration |= {"drain_timeout": 30, "listener": {**configuration["listener"], "lab": lab}}
+    how = {"configuration": configuration, "environment": {"PYTHONPATH": str(ROOT)}}
+    run = unit.start(**how)
+    with connect(("127.0.0.1", lab["port"])) as handled, talking(port) as old:
+        handled.sendall(b"one")
+        assert read_exactly(handled, 3) == b"ONE"
+        run.send(signal.SIGUSR1)
+        run.send(signal.SIGTERM)
+        run.wait_line("1 connections are not handed over: they are of handlers")
+        assert refused(lab["port"])
+        assert answer(port) == HELLO
+        with talking(port) as new:
+            handled.sendall(b"two")
+            assert read_exactly(handled, 3) == b"TWO"
+            assert leaves_in_order(handled)
+            run.wait_end()
+            assert "2 handed over, 0 cut off" in run.lines[-1]
+            successor = unit.succeed(run, **how)
+            assert echoed(old)
+            assert echoed(new)
     successor.wait_line("closed: client", 2)
     successor.rest()
 

@@ -17,7 +17,8 @@ class FakeHouse:
         self.report = Reports()
         self.reporter = SimpleNamespace(lost=5)
         self.failures: list[str] = []
-        self.staff = SimpleNamespace(workers=[object()], all=())
+        self.staff = self
+        self.workers, self.all = [object()], ()
         self.adopted: set[tuple[str, str]] = set()
         self.connections = self.flows = self.guests = 0
         self.all_duties = [SimpleNamespace(pulse=0, ping=self.pinged)]
@@ -26,11 +27,12 @@ class FakeHouse:
         self.is_adopted = True
         self.visits: list[bool] = []
         self.came = 0
-        self.fixed = 0
-        """How many connections no other process could go on with."""
+        self.fixed = self.handled = 0
+        """How many connections no other process could go on with, and how many are of handlers."""
         self.waiting: list[Any] = []
         """Those who wait for the headers of their proxies."""
         self.moved = 0
+        self.accepted = 9
 
     @property
     def drained(self) -> bool:
@@ -40,7 +42,7 @@ class FakeHouse:
         self.pings.append(number)
 
     def counters(self) -> Counters:
-        return Counters(accepted=9, refused=2, bytes_sent=3)
+        return Counters(accepted=self.accepted, refused=2, bytes_sent=3)
 
     def duties(self) -> list[Any]:
         return self.all_duties
@@ -80,12 +82,13 @@ class FakeHouse:
         self.connections += len(inherited.connections)
 
     def movable(self) -> list[Any]:
-        return [SimpleNamespace(backlog=None) for _ in range(self.connections - self.fixed)]
+        count = self.connections - self.fixed - self.handled
+        return [SimpleNamespace(backlog=None) for _ in range(count)]
 
     def surrender(self) -> list[Any]:
         self.steps.append("surrender")
         given = self.movable()
-        self.connections = self.fixed
+        self.connections = self.fixed + self.handled
         return given
 
     def readmit(self, connections: list[Any]) -> None:
@@ -96,6 +99,9 @@ class FakeHouse:
         self.steps.append("stop listening" if left is None else "stop listening, keep guests")
         if left is not None:
             left += self.waiting
+
+    def stop_handling(self, drain_seconds: float, left: list[Any]) -> None:
+        self.steps.append("stop handling")
 
     def stop_workers(self) -> int:
         self.steps.append("stop workers")

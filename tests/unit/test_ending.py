@@ -148,18 +148,51 @@ def test_what_does_not_fit_is_drained(stage: Stage, monkeypatch: pytest.MonkeyPa
     assert stage.now == pytest.approx(1002.0)
     steps = [step.split()[0] for step in stage.steps[2:]]
     assert [key for key, _ in groupby(steps)] == [
-        *("status", "surrender", "readmit", "give", "stop", "close"),
+        *("stop", "status", "surrender", "readmit", "give", "stop", "close"),
     ]
 
 
-@pytest.mark.parametrize("leaves", ["handled", "movable"])
+def test_while_handlers_are_drained_others_are_taken(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who comes meanwhile goes along; the last record tells who drained from who was given."""
+    given: list[Any] = []
+    monkeypatch.setattr(handover, "give", lambda connections, *_: given.extend(connections))
+    stage.house.connections, stage.house.handled, stage.notifier.store_room = 3, 2, 10
+
+    def pass_by() -> None:
+        assert "stop listening, keep guests" not in stage.steps
+        if stage.house.handled:
+            stage.house.handled -= 1
+            stage.house.accepted += 1  # one leaves, one comes
+
+    stage.meanwhile = pass_by
+    stopped = stage.end(30.0, is_followed=True)
+    assert stage.said(NotHandedOver) == NotHandedOver(2, "they are of handlers")
+    assert stage.steps[1] == "stop handling"
+    assert (len(given), stopped.handed_over, stopped.drained, stopped.cut) == (3, 3, 2, 0)
+
+
+def test_handlers_that_do_not_end_hold_nobody_up_twice(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When their time is up they are cut off; they are told once."""
+    monkeypatch.setattr(handover, "give", lambda *_: None)
+    stage.house.connections, stage.house.handled, stage.notifier.store_room = 3, 2, 10
+    stopped = stage.end(2.0, is_followed=True)
+    assert stage.said(NotHandedOver).connections == 2
+    assert (stopped.handed_over, stopped.drained, stopped.cut) == (1, 0, 2)
+    assert stage.now == pytest.approx(1002.0)
+
+
+@pytest.mark.parametrize("leaves", ["stuck", "movable"])
 def test_a_drain_before_a_handover_ends_when_the_rest_can_go(
     stage: Stage, monkeypatch: pytest.MonkeyPatch, leaves: str
 ) -> None:
     """Whether it is one that could not have gone who leaves, or one that makes room for another."""
     given: list[Any] = []
     monkeypatch.setattr(handover, "give", lambda connections, *_: given.extend(connections))
-    stage.house.connections, stage.house.fixed = 3, int(leaves == "handled")
+    stage.house.connections, stage.house.fixed = 3, int(leaves == "stuck")
     stage.notifier.store_room = 3
 
     def leave() -> None:

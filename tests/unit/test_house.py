@@ -348,6 +348,15 @@ def test_who_stops_gets_the_guests_or_has_them_turned_away(site: Site, keeps: bo
     assert left == (waiting if keeps else [])
 
 
+def test_handlers_can_be_stopped_alone(site: Site) -> None:
+    """The listeners that have one, for which nobody new is taken; the stop of all may follow."""
+    services = site.house._services.by_name
+    services["two"] = services["two"]._replace(handler=print)
+    site.steps.clear()
+    site.house.stop_handling(0.0, [])
+    assert site.steps == ["stop two", "join two"]
+
+
 def test_who_is_surrendered_is_served_by_nobody(site: Site, clients: Clients) -> None:
     """Until it is readmitted; those of all workers are, but not one that is about to end."""
     site.house.adopt(inherited(clients.connection("old") for _ in range(5)))
@@ -355,8 +364,8 @@ def test_who_is_surrendered_is_served_by_nobody(site: Site, clients: Clients) ->
     assert clients.answered() == [True] * 5
     ends, *_ = site.house.clients()
     ends.parts_at = monotonic() + SECONDS
-    assert len(site.house.movable()) == 4
-    given = site.house.surrender()
+    assert len(site.house.staff.movable()) == 4
+    given = site.house.staff.surrender()
     assert (len(given), site.house.connections) == (4, 1)
     assert len({one.identity for one in given} - {ends.identity}) == 4
     ends.parts_at = 0.0
@@ -371,7 +380,7 @@ def test_who_is_readmitted_is_drained(site: Site, clients: Clients) -> None:
     site.house.start()
     assert clients.answered() == [True] * 3
     site.house.stop_listening(0.0)
-    given = site.house.surrender()
+    given = site.house.staff.surrender()
     assert site.house.drained
     site.house.readmit(given)
     assert not site.house.drained

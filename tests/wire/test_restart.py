@@ -94,7 +94,7 @@ class Daemon:
         """Hand so many connections over and end; return how many were cut off."""
         guests: list[Guest] = []
         self.life.house.stop_listening(0.0, guests)
-        given, left = handover.portable(self.life.house.surrender(), most)
+        given, left = handover.portable(self.life.house.staff.surrender(), most)
         self.life.house.readmit(left)
         handover.give(given, guests, self.store)
         return self.life.end()
@@ -386,7 +386,7 @@ def test_a_handover_that_fails_is_none(daemon: Daemon) -> None:
         assert echoed(sock)
         house = daemon.life.house
         house.stop_listening(0.0)
-        given = house.surrender()
+        given = house.staff.surrender()
         daemon.store.fails = {"settle": TimeoutError("no answer")}
         with pytest.raises(TimeoutError):
             handover.give(given, [], daemon.store)
