@@ -18,8 +18,7 @@ class Refused(Event):
 
     The peer is one of the `proxies` where what it sent is no header of the PROXY protocol
     (`proxy-header`) or is too long for one (`proxy-long`), or none came within `proxy_timeout`
-    (`proxy-late`): does the proxy send one, or should it not be in `proxies`? `proxy`: with
-    `run --inetd` no header is read.
+    (`proxy-late`): does the proxy send one, or should it not be in `proxies`?
 
     The source is an IPv4 address or the /64 of an IPv6 one. `others` are all those beyond the
     first thousand that are told apart at a time.

@@ -4,12 +4,12 @@ import socket
 from time import monotonic
 
 from netsrvd.addresses import host_and_port
+from netsrvd.counters import Counters
 from netsrvd.listeners.connection import Connection, Take
-from netsrvd.listeners.contracts import ConnectionGate, Report, StreamFactory
-from netsrvd.listeners.refusals import Refusals
+from netsrvd.listeners.contracts import ConnectionGate, Refusal, Report, StreamFactory
+from netsrvd.listeners.proxies.lobby import Lobby
+from netsrvd.listeners.refusals import Peer, Refusals
 from netsrvd.settings import ListenerSettings
-
-NO_HEADERS = "proxy", "it is one of the proxies, but headers are read by a listening daemon only"
 
 
 def admit(
@@ -21,18 +21,37 @@ def admit(
     take: Take,
     report: Report,
 ) -> None:
-    """Hand a connection over to who serves it, or refuse and close it. Either has its records."""
-    peer, local = host_and_port(sock.getpeername()), host_and_port(sock.getsockname())
-    now = monotonic()
-    refusal = gate.refusal(peer[0], now)
-    if gate.is_proxy(peer[0]):
-        refusal = NO_HEADERS
-    if refusal:
+    """Hand a connection over to who serves it, or refuse and close it. Either has its records.
+
+    One of a proxy is waited for until its header has come, at most for the listener's
+    `proxy_seconds`.
+    """
+
+    def enter(sock: socket.socket, peer: Peer, proxy: Peer | None, now: float) -> None:
+        if refusal := gate.refusal(peer[0], now):
+            dismiss(sock, peer, refusal, now, proxy)
+            return
+        connection = Connection(
+            *(sock, identity, peer, host_and_port(sock.getsockname()), settings, service),
+            departed=lambda: None,
+            now=now,
+            proxy=proxy,
+        )
+        report(connection.accepted())
+        take(connection)
+
+    def dismiss(
+        sock: socket.socket, peer: Peer, refusal: Refusal | None, now: float, proxy: Peer | None
+    ) -> None:
+        local = host_and_port(sock.getsockname())
         sock.close()
-        Refusals(report, settings, "tcp").add(refusal, peer, local, now)
-        return
-    connection = Connection(
-        *(sock, identity, peer, local, settings, service), departed=lambda: None, now=now
-    )
-    report(connection.accepted())
-    take(connection)
+        if refusal:
+            Refusals(report, settings, "tcp").add(refusal, peer, local, now, proxy)
+
+    peer = host_and_port(sock.getpeername())
+    if gate.is_proxy(peer[0]):
+        lobby = Lobby(settings, Counters(), enter, dismiss)
+        lobby.admit(sock, peer, monotonic())
+        lobby.empty()
+    else:
+        enter(sock, peer, None, monotonic())

@@ -7,16 +7,18 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 
 import pytest
 
+from tests.support.balancers import haproxy
 from tests.support.detached import Syslog
 from tests.support.patience import SECONDS, eventually
 from tests.support.peers import connect, echoed, exchange
 from tests.support.private import private_files
+from tests.support.proxied import CLIENT, v1
 from tests.support.run import COMMAND, ENVIRONMENT, PATIENCE, free_port, toml
 
 PLACES = f"{os.environ['PATH']}:/usr/sbin:{Path(sys.prefix) / 'debian/usr/sbin'}"
@@ -130,6 +132,17 @@ def test_who_may_not_come_in_is_refused(inetd: Inetd, syslog: Syslog) -> None:
     assert client.recv(1) == b""
     assert process.wait(PATIENCE) == 0
     assert "refused: access: deny" in syslog.wait(" refused: ")
+
+
+def test_a_proxy_names_the_client(inetd: Inetd, syslog: Syslog) -> None:
+    """The service and the records see whom it names; the records say by whom it came."""
+    behind = {"service": "whoami", "proxies": "127.0.0.1", "allow": CLIENT[0]}
+    inetd.config.write_text(toml({"listener": {"echo": behind}}))
+    client, process = inetd.serve()
+    assert exchange(client, [v1()[:9], v1()[9:]]) == b"192.0.2.7:4711\n"
+    assert process.wait(PATIENCE) == 0
+    proxy = "{}:{}".format(*client.getsockname())
+    assert f" via {proxy} [" in syslog.wait(" echo: 192.0.2.7:4711 connected to ")
 
 
 def test_a_stop_drains(inetd: Inetd, syslog: Syslog) -> None:
@@ -263,21 +276,19 @@ def systemd(folder: Path, port: int, config: Path) -> list[str | Path]:
     return ["systemd-socket-activate", "--accept", "--inetd", "-l", f"127.0.0.1:{port}", *serve]
 
 
-@pytest.mark.parametrize("how", [xinetd, tcpserver, systemd])
-def test_programs_of_inetds_world(
-    how: Callable[[Path, int, Path], list[str | Path]],
-    inetd: Inetd,
-    syslog: Syslog,
-    tmp_path: Path,
-) -> None:
-    """Two clients at once get back what they sent and nothing else, and each has its records."""
+How = Callable[[Path, int, Path], list[str | Path]]
+
+
+@contextmanager
+def running(how: How, folder: Path, config: Path) -> Iterator[int]:
+    """Run one of them, and give the port on which it listens."""
     port = free_port()
-    name, *arguments = how(tmp_path, port, inetd.config)
+    name, *arguments = how(folder, port, config)
     program = shutil.which(name, path=PLACES)
     assert program, f"{name} is missing; packaging/make-venv fetches it"
     quiet = subprocess.DEVNULL
     with subprocess.Popen(
-        [*private_files(tmp_path), program, *arguments],
+        [*private_files(folder), program, *arguments],
         env=ENVIRONMENT,
         stdin=quiet,
         stdout=quiet,
@@ -285,16 +296,15 @@ def test_programs_of_inetds_world(
         start_new_session=True,
     ) as process:
         try:
-            first = eventually(lambda: _connected(port), f"{name} listens")
-            with first, connect(("127.0.0.1", port)) as second:
-                assert echoed(second)
-                assert exchange(first, [b"hello " * 1000]) == b"hello " * 1000
-                assert exchange(second, [b"world"]) == b"world"
-                for client in (first, second):
-                    syslog.wait(f" echo: 127.0.0.1:{client.getsockname()[1]} closed: client")
+            yield port
         finally:
             os.killpg(process.pid, signal.SIGTERM)
             process.wait(SECONDS)
+
+
+def arrived(port: int) -> socket.socket:
+    """Return a connection, as soon as somebody listens."""
+    return eventually(lambda: _connected(port), f"somebody listens on {port}")
 
 
 def _connected(port: int) -> socket.socket | None:
@@ -302,3 +312,45 @@ def _connected(port: int) -> socket.socket | None:
         return connect(("127.0.0.1", port))
     except ConnectionRefusedError:
         return None
+
+
+@pytest.mark.parametrize("how", [xinetd, tcpserver, systemd])
+def test_programs_of_inetds_world(how: How, inetd: Inetd, syslog: Syslog, tmp_path: Path) -> None:
+    """Two clients at once get back what they sent and nothing else, and each has its records."""
+    with (
+        running(how, tmp_path, inetd.config) as port,
+        arrived(port) as first,
+        connect(("127.0.0.1", port)) as second,
+    ):
+        assert echoed(second)
+        assert exchange(first, [b"hello " * 1000]) == b"hello " * 1000
+        assert exchange(second, [b"world"]) == b"world"
+        for client in (first, second):
+            syslog.wait(f" echo: 127.0.0.1:{client.getsockname()[1]} closed: client")
+
+
+HAPROXY = """
+defaults
+    mode tcp
+    timeout connect 5s
+    timeout client 30s
+    timeout server 30s
+listen echo
+    bind 127.0.0.1:{front}
+    server one 127.0.0.1:{back} send-proxy-v2
+"""
+
+
+def test_haproxy_before_an_inetd(inetd: Inetd, syslog: Syslog, tmp_path: Path) -> None:
+    """The records name the client, and by whom it came."""
+    inetd.config.write_text(toml({"listener": {"echo": {"proxies": "127.0.0.1"}}}))
+    with running(tcpserver, tmp_path, inetd.config) as back:
+        arrived(back).close()
+        front = free_port(back + 1)
+        with (
+            haproxy(tmp_path, HAPROXY.format(front=front, back=back)),
+            arrived(front) as client,
+        ):
+            assert exchange(client, [b"hello"]) == b"hello"
+            line = syslog.wait(f" echo: 127.0.0.1:{client.getsockname()[1]} connected to ")
+            assert f":{back} via 127.0.0.1:" in line

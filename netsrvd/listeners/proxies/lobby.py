@@ -5,6 +5,7 @@ import socket
 from collections.abc import Callable
 from itertools import takewhile
 from math import inf
+from time import monotonic
 
 from netsrvd.counters import Counters
 from netsrvd.listeners.contracts import Refusal
@@ -122,6 +123,13 @@ class Lobby:
             self._end(guest, (LATE, rule), now)
         for guest in _overdue(self._own, now - OWN_SECONDS):
             self._let_in(guest, None, now)
+
+    def empty(self) -> None:
+        """Serve until nobody is left, then close: for who has nothing else to wait for."""
+        while self.guests:
+            self._epoll.poll(max(0.0, self.due_at - monotonic()))
+            self.serve(monotonic())
+        self.close(monotonic())
 
     @property
     def due_at(self) -> float:
