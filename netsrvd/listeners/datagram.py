@@ -222,7 +222,8 @@ class Receiver:
             answerer = self._desk.answerer
             if answerer is not None:
                 answerer.look(now)
-            if self.flows or (answerer is not None and answerer.is_busy):
+            drops = any(inlet.is_dropping for inlet in self._inlets.values())
+            if self.flows or drops or (answerer is not None and answerer.is_busy):
                 self._plan_sweep(now)
         self._trouble.settle(now)
         self._desk.refusals.settle(now)

@@ -46,6 +46,11 @@ class Drops:
             self._report(DropsEnded(*self._where, lost, seconds))
         return (self._drops - before) & COUNTER_MASK
 
+    @property
+    def lasts(self) -> bool:
+        """Whether their end is still to be told."""
+        return self._began_at > 0
+
     def _counter(self) -> int:
         try:
             figures = self._sock.getsockopt(socket.SOL_SOCKET, SO_MEMINFO, MEMINFO.size)

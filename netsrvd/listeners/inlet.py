@@ -114,6 +114,11 @@ class Inlet:
         for envelope in silent:
             self.end(envelope, "silent")
 
+    @property
+    def is_dropping(self) -> bool:
+        """Whether it was told that the kernel drops, and not yet that it does so no more."""
+        return self._drops.lasts
+
     def look_for_drops(self, now: float) -> None:
         """Count what the kernel dropped since the last look."""
         self._desk.counters.datagrams_dropped += self._drops.look(now)

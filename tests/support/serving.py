@@ -150,6 +150,13 @@ class Serving:
             assert mover.duty.join(SECONDS), mover.duty.name
         self._movers.clear()
 
+    def settle(self) -> None:
+        """Return when all threads know what has been told until now: who has left, and by what
+        settings to judge who comes.
+        """
+        for duty in (self.worker.duty, *(mover.duty for mover in self._movers)):
+            answered(duty)
+
     def stop_worker(self) -> int:
         """Stop and join the worker; return how many connections it still had."""
         self.worker.stop()

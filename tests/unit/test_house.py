@@ -399,6 +399,7 @@ def test_progress_is_whatever_moves(site: Site, clients: Clients) -> None:
     assert site.house.progress() == seen[1]
     clients.far[0].close()
     eventually(lambda: site.house.counters().closed == 1, "the end of one")
+    site.house.settle()
     assert site.house.progress() > seen[1]
 
 

@@ -33,18 +33,21 @@ ERRORS = sorted(PEER_ERRORS | CAPACITY_ERRORS - {errno.EINTR})
 def test_an_error_of_accept_is_told_and_survived(
     number: int, serving: Serving, hurry: None
 ) -> None:
-    """Whatever accept(2) may return for one connection, or for want of something, is told once
-    when it begins and once when it ends; then everybody who waits is served.
+    """Whatever accept(2) may return for one connection, or for want of something, is told when it
+    begins and when it ends; then everybody who waits is served.
+
+    (Told once, unless this machine is slower than the pauses: tests/unit has a clock of its own.)
     """
     faulty = FaultySocket(opened("tcp", listener()))
     faulty.faults = [number] * 3
     acceptor = serving.tcp(faulty)
     with connect(acceptor.local) as client:
         assert echoed(client)
-        began, ended = serving.only(AcceptTrouble), serving.only(AcceptRecovered)
+        began, *_ = serving.told(AcceptTrouble)
+        eventually(lambda: sum(over.errors for over in serving.so_far(AcceptRecovered)) == 3)
         assert began.error.startswith(f"{errno.errorcode[number]}: ")
         assert began.pause_ms == (10 if number in CAPACITY_ERRORS else 0)
-        assert (ended.errors, acceptor.counters.accept_errors) == (3, 3)
+        assert acceptor.counters.accept_errors == 3
         assert echoed(client)
 
 

@@ -39,6 +39,11 @@ def is_served(sock: socket.socket) -> bool:
         return False
 
 
+def ends(sock: socket.socket) -> tuple[int, int]:
+    """Return both ports: two connections to two listeners may come from one."""
+    return sock.getsockname()[1], sock.getpeername()[1]
+
+
 # --- connections ------------------------------------------------------------------------------
 
 
@@ -74,6 +79,7 @@ def test_a_source_fills_its_own_share(
     assert (refused.reason, refused.peer_address) == ("source", same[2])
     first.close()
     serving.only(Closed)
+    serving.settle()
     assert echoed(stack.enter_context(network.caller(same[2], address)))
 
 
@@ -83,7 +89,7 @@ def test_a_source_that_comes_too_fast_waits_for_nobody_else(
     """76 quick connects of one host, which close a superserver for all, cost that host what is
     beyond its burst, and nobody else anything; they are one record and one summary.
     """
-    limits = {"connection_rate": 1, "connection_burst": 10, "refusal_seconds": 0.5}
+    limits = {"connection_rate": 1, "connection_burst": 10}
     acceptor = serving.tcp(host=SERVER, **limits, **ANYBODY)
     address, served = (SERVER, acceptor.local[1]), 0
     for number in range(76):
@@ -95,8 +101,8 @@ def test_a_source_that_comes_too_fast_waits_for_nobody_else(
     assert 10 <= served <= 10 + SECONDS
     refused = serving.only(Refused)
     assert (refused.source, refused.reason) == ("10.9.0.9", "rate")
-    serving.told(RefusedAgain)
-    told = 1 + sum(event.times for event in serving.so_far(RefusedAgain))
+    serving.stop_listening()
+    told = 1 + serving.only(RefusedAgain).times
     assert told == acceptor.counters.refused == 76 - served
 
 
@@ -133,10 +139,10 @@ def test_the_daemon_is_full_as_a_whole(serving: Serving, stack: ExitStack) -> No
     serving.told(Accepted, 5)
     eventually(lambda: serving.so_far(ListenerFull), "it is told")
     for left in range(5):
-        inside = {event.peer_port for event in serving.so_far(Accepted)}
+        inside = {(event.peer_port, event.local_port) for event in serving.so_far(Accepted)}
         assert len(inside) == 5 + left
         assert serving.worker.live <= 5
-        leaving = next(sock for sock in clients if sock.getsockname()[1] in inside)
+        leaving = next(sock for sock in clients if ends(sock) in inside)
         clients.remove(leaving)
         assert leaving.recv(1) == b"x"
         leaving.close()
@@ -153,10 +159,12 @@ def test_new_limits_count_those_inside(
     inside = [stack.enter_context(network.caller("10.9.0.9", address)) for _ in range(3)]
     assert all(echoed(sock) for sock in inside)
     acceptor.update(listener(max_connections_per_source=3, **ANYBODY), echo.Stream)
+    serving.settle()
     assert ended(stack.enter_context(network.caller("10.9.0.9", address)))
     assert all(echoed(sock) for sock in inside)
     inside[0].close()
     serving.only(Closed)
+    serving.settle()
     assert echoed(stack.enter_context(network.caller("10.9.0.9", address)))
 
 
@@ -231,7 +239,7 @@ def test_a_source_gets_so_much_at_once(
     """Of eighty datagrams those within the limit are answered, from whatever ports they come;
     the others are counted in their flow and told as one refusal.
     """
-    receiver = serving.udp(host=SERVER, flow_seconds=0.3, refusal_seconds=0.3, **limits, **ANYBODY)
+    receiver = serving.udp(host=SERVER, **limits, **ANYBODY)
     with network.asker("10.9.0.9") as one, network.asker("10.9.0.9") as two:
         for number in range(80):
             (one if number % 2 else two).sendto(bytes(size), receiver.local)
@@ -243,10 +251,11 @@ def test_a_source_gets_so_much_at_once(
             neighbour.sendto(b"x", receiver.local)
             if reason != "budget":
                 assert neighbour.recv(10) == b"x"
-    flows = [flow for flow in serving.told(FlowEnded, 2) if flow.peer_address == "10.9.0.9"]
+    serving.stop_listening()
+    flows = [flow for flow in serving.so_far(FlowEnded) if flow.peer_address == "10.9.0.9"]
     assert sum(flow.datagrams_refused for flow in flows) == 80 - sent
     assert serving.so_far(Refused)[0].reason == reason
-    assert serving.told(RefusedAgain)[0].times == 79 - sent
+    assert serving.so_far(RefusedAgain)[0].times == 79 - sent
 
 
 def test_limits_of_a_source_come_back_with_time(
@@ -263,8 +272,8 @@ def test_limits_of_a_source_come_back_with_time(
         for _ in range(100):
             asker.sendto(b"y", receiver.local)
             try:
-                assert asker.recv(10) == b"y"
-                break
+                if asker.recv(10) == b"y":  # the second x was perhaps late enough, too
+                    break
             except TimeoutError:
                 continue
         else:

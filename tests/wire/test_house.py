@@ -1,9 +1,7 @@
 """A house that runs, and gets a new configuration."""
 
-import socket
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack
 
 import pytest
 
@@ -17,6 +15,7 @@ from netsrvd.settings import ListenerSettings, Settings
 from tests.support.logs import FakeLog
 from tests.support.patience import SECONDS, eventually
 from tests.support.peers import connect, datagrams, echoed
+from tests.support.run import free_port
 from tests.support.serving import listener
 
 
@@ -54,17 +53,8 @@ def log(monkeypatch: pytest.MonkeyPatch) -> FakeLog:
 @pytest.fixture
 def ports() -> tuple[int, int]:
     """Two ports that are free on TCP and UDP."""
-    with ExitStack() as stack:
-        found = []
-        for _ in range(2):
-            tcp, udp = (
-                stack.enter_context(socket.socket(socket.AF_INET, kind))
-                for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM)
-            )
-            tcp.bind(("127.0.0.1", 0))
-            udp.bind(tcp.getsockname())
-            found.append(tcp.getsockname()[1])
-    return found[0], found[1]
+    first = free_port()
+    return first, free_port(first + 1)
 
 
 @pytest.fixture
@@ -123,7 +113,7 @@ def test_a_handler_comes_and_goes(running: Reloading, log: FakeLog, ports: tuple
             with connect(address) as third:
                 assert echoed(third)
         assert echoed(old)
-    running.house.staff.handlers.duty.settle(SECONDS)
+    eventually(lambda: not running.house.staff.handlers.live, "the handler has returned")
     running.reload(on_loopback("one", ports[0]))
     running.house.staff.handlers.duty.settle(SECONDS)
     assert not [each for each in threading.enumerate() if each.name.startswith("handler one")]

@@ -121,12 +121,11 @@ def test_a_hung_journal_slows_nobody(journal: LogDaemon, housed: Housed) -> None
     house, address = housed(queue_records=250)  # more than the usual visits make
     with journal:
         with read(journal) as before:
-            usual = visit(address, 100)
+            visit(address, 100)
             eventually(lambda: kinds(before) == {"Accepted": 100, "Closed": 100}, "all are written")
         fill(journal)
         hung = visit(address, 300)
-        assert median(hung) < 3 * median(usual) + 0.001
-        assert max(hung) < 0.2
+        assert median(hung) < reporter.PATIENCE_SECONDS / 2
         eventually(lambda: house.counters().closed == 400, "all have left")
         for duty in house.duties():
             answered(duty)  # so that what it last reported is counted, too
@@ -174,9 +173,10 @@ def test_who_must_have_every_record_waits(
         while not house.reporter.congested:
             clients.append(stack.enter_context(connect(address)))
             assert echoed(clients[-1])
+        [acceptor, *_] = house.duties()
+        answered(acceptor)  # it was perhaps still taking whoever comes
         late = stack.enter_context(connect(address))
         late.send(b"x")
-        [acceptor, *_] = house.duties()
         answered(acceptor)
         assert all(echoed(client) for client in clients)
         assert nothing_more(late)

@@ -12,6 +12,7 @@ import pytest
 from netsrvd.events.connections import Accepted, Closed
 from netsrvd.events.flows import FlowBegan, FlowEnded
 from netsrvd.events.refusals import Refused
+from netsrvd.listeners import connection
 from netsrvd.services import SERVICES, chargen
 from tests.support.askers import Asker
 from tests.support.patience import SECONDS, eventually
@@ -75,11 +76,12 @@ def test_a_client_that_sends_nothing_is_told_all(
 
 @pytest.mark.parametrize("name", SAYS)
 def test_a_client_that_sends_a_megabyte_first_is_told_all(
-    name: str, serving: Serving, needed: dict[str, Any]
+    name: str, serving: Serving, needed: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What nobody asked it to send is thrown away, and no reset for it takes the words away before
     the client reads them.
     """
+    monkeypatch.setattr(connection, "LINGER_SECONDS", SECONDS)
     with connect(serving.tcp(service=name, **needed).local) as client:
         client.sendall(bytes(MEGABYTE))
         [live] = eventually(lambda: list(serving.worker._connections.values()))
@@ -283,8 +285,8 @@ def test_a_source_has_its_limits(name: str, serving: Serving, needed: dict[str, 
     """Whatever the service, the second connection or datagram of a source that may have one is
     refused.
     """
-    rules = {"unlimited": (), "connection_rate": 1, "connection_burst": 1}
-    rules |= {"datagram_rate": 1, "datagram_burst": 1, "service": name, **needed}
+    rules = {"unlimited": (), "connection_rate": 0.01, "connection_burst": 1}
+    rules |= {"datagram_rate": 0.01, "datagram_burst": 1, "service": name, **needed}
     acceptor, receiver = serving.tcp(**rules), serving.udp(**rules)
     with connect(acceptor.local):
         serving.told(Accepted)

@@ -17,6 +17,7 @@ from netsrvd.sockets import bind
 from tests.support.namespaces import namespace
 from tests.support.patience import eventually
 from tests.support.peers import connect, echoed
+from tests.support.run import free_port
 from tests.support.serving import Serving, listener, opened
 from tests.support.strangers import TAKE_UDP_PORT, as_nobody
 from tests.wire.conftest import Network, open_descriptors
@@ -122,8 +123,7 @@ def test_nobody_else_can_take_a_udp_port(host: str) -> None:
 
 def test_both_families_have_the_same_port() -> None:
     """A listener without a host is four sockets, IPv4 and IPv6, TCP and UDP, on one port."""
-    with opened("tcp", listener(), "0.0.0.0") as sock:
-        port = sock.getsockname()[1]
+    port = free_port()
     sockets, notes = assembly.open_sockets(settings_of(port=port), [])
     try:
         found = {(end.protocol, one.address()) for end, [one] in sockets.items()}

@@ -21,7 +21,7 @@ from netsrvd.linux import mmsg
 from netsrvd.listeners.datagram import PASSING_ERRORS, PEER_ERRORS, Receiver
 from netsrvd.services import echo
 from tests.support.faulty import FaultyCall
-from tests.support.patience import eventually
+from tests.support.patience import SECONDS, eventually
 from tests.support.peers import datagrams, nothing_more
 from tests.support.serving import Serving, adopted, answered, listener
 
@@ -110,13 +110,23 @@ def test_a_flow_is_told_twice(serving: Serving) -> None:
         assert (flow.reason, flow.peer_port, flow.error) == ("silent", port, "")
         assert (flow.datagrams_received, flow.datagrams_sent) == (3, 3)
         assert flow.bytes_received == flow.bytes_sent == 8
-        assert 0 <= flow.seconds < 0.2
+        assert 0 <= flow.seconds < SECONDS
         assert receiver.flows == 0
         peer.sendto(b"again", receiver.local)
-        serving.told(FlowBegan, 2)
+        _, last = serving.told(FlowEnded, 2)
+    assert last.datagrams_received == 1
+    assert len(serving.so_far(FlowBegan)) == 2
+
+
+def test_a_stop_sums_flows_up(serving: Serving) -> None:
+    """It does not wait for their silence."""
+    receiver = serving.udp()
+    with asked(receiver, b"one", b"two"):
+        serving.told(FlowBegan)
+        answered(receiver.duty)
         serving.stop_listening()
-    last = serving.so_far(FlowEnded)[-1]
-    assert (last.reason, last.datagrams_received) == ("stop", 1)
+    flow = serving.only(FlowEnded)
+    assert (flow.reason, flow.datagrams_received) == ("stop", 2)
 
 
 def test_the_oldest_flow_makes_room(serving: Serving) -> None:
@@ -226,15 +236,18 @@ def test_an_error_of_sending_concerns_one_datagram(
 def test_an_error_of_receiving_is_told_and_survived(
     number: int, serving: Serving, hurry: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An error instead of a datagram is told when it begins and when it ends; then all is well."""
+    """An error instead of a datagram is told when it begins and when it ends; then all is well.
+
+    (Told once, unless this machine is slower than the pauses: tests/unit has a clock of its own.)
+    """
     call = FaultyCall(mmsg._recvmmsg)
     monkeypatch.setattr(mmsg, "_recvmmsg", call)
     call.faults = [number] * 3
     receiver = serving.udp()
     with asked(receiver, b"hello") as peer:
         assert peer.recv(10) == b"hello"
-    began, over = serving.only(ReceiveTrouble), serving.only(ReceiveRecovered)
-    assert over.errors == 3
+    began, *_ = serving.told(ReceiveTrouble)
+    eventually(lambda: sum(over.errors for over in serving.so_far(ReceiveRecovered)) == 3)
     pause = "trying again every 10 ms" if number in PASSING_ERRORS else "going on"
     assert began.text().endswith(f": {began.error}; {pause}")
     assert began.error.startswith(f"{errno.errorcode[number]}: ")
@@ -283,6 +296,17 @@ def test_what_the_kernel_drops_is_told_and_counted(serving: Serving) -> None:
     received = receiver.counters.datagrams_received
     assert over.datagrams_dropped == receiver.counters.datagrams_dropped == 300 - received
     assert over.datagrams_dropped > 200
+
+
+def test_the_end_of_drops_is_told_though_nobody_is_served(serving: Serving) -> None:
+    """A flood of those who may not come leaves no flow that is still to be looked at."""
+    receiver = serving.udp(options={"SO_RCVBUF": 4096}, allow=("192.0.2.0/24",), **SHORT)
+    serving.reports.congested = True
+    answered(receiver.duty)
+    with asked(receiver, *[bytes(500)] * 300):
+        serving.reports.congested = False
+        assert serving.only(DropsEnded).datagrams_dropped > 200
+    assert receiver.flows == 0
 
 
 def test_drops_are_told_by_the_end(serving: Serving) -> None:

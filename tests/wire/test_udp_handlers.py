@@ -38,13 +38,14 @@ def test_a_datagram_is_answered_by_a_handler(serving: Serving) -> None:
         seen.append(asked)
         return turned(asked)
 
-    receiver = serving.udp(handler=handler, flow_seconds=0.1)
+    receiver = serving.udp(handler=handler)
     with datagrams() as asker:
         asker.sendto(b"abc", receiver.local)
         assert asker.recv(10) == b"cba"
         peer = asker.getsockname()
     assert seen == [Datagram(b"abc", peer, receiver.local, "echo")]
     assert seen[0].protocol == "udp"
+    serving.stop_listening()
     ended = serving.only(FlowEnded)
     assert (ended.datagrams_received, ended.datagrams_sent, ended.bytes_sent) == (1, 1, 3)
     counters = receiver.counters
@@ -66,12 +67,13 @@ def test_an_answer_is_no_longer_than_it_may_be(
 
 def test_a_handler_may_be_silent(serving: Serving) -> None:
     """None is no answer, an empty one is an empty datagram."""
-    receiver = serving.udp(handler=lambda it: it.payload or None, flow_seconds=0.1)
+    receiver = serving.udp(handler=lambda it: it.payload or None)
     with datagrams() as asker:
         asker.sendto(b"", receiver.local)
         asker.sendto(b"x", receiver.local)
         assert asker.recv(10) == b"x"
         assert nothing_more(asker)
+    serving.stop_listening()
     ended = serving.only(FlowEnded)
     assert (ended.datagrams_received, ended.datagrams_sent, ended.datagrams_unsent) == (2, 1, 0)
     assert ask(serving.udp(handler=lambda _: b"").local, b"x") == b""
@@ -90,13 +92,14 @@ def test_a_failure_leaves_one_datagram_unanswered(serving: Serving, wrong: objec
             raise wrong
         return wrong
 
-    receiver = serving.udp(handler=handler, flow_seconds=0.1)
+    receiver = serving.udp(handler=handler)
     with datagrams() as asker:
         asker.sendto(b"bad", receiver.local)
         failed = serving.only(ServiceFailed)
         asker.sendto(b"x", receiver.local)
         assert asker.recv(10) == b"x"
     assert "Traceback" in failed.traceback
+    serving.stop_listening()
     ended = serving.only(FlowEnded)
     assert (ended.datagrams_sent, ended.datagrams_unsent) == (1, 1)
     assert ended.error == failed.error
@@ -125,7 +128,7 @@ def test_more_than_may_wait_are_refused(serving: Serving) -> None:
         wait_event(gate, "the end")
         return asked.payload
 
-    receiver = serving.udp(handler=handler, handler_threads=1, flow_seconds=0.1)
+    receiver = serving.udp(handler=handler, handler_threads=1)
     with datagrams() as asker:
         asker.sendto(b"x", receiver.local)
         wait_event(begun, "the handler")
@@ -140,6 +143,7 @@ def test_more_than_may_wait_are_refused(serving: Serving) -> None:
         for _ in range(WAITING_PER_THREAD + 1):
             assert asker.recv(10) == b"x"
         assert nothing_more(asker)
+    serving.stop_listening()
     ended = serving.only(FlowEnded)
     assert (ended.datagrams_sent, ended.datagrams_refused) == (WAITING_PER_THREAD + 1, 3)
 

@@ -20,7 +20,7 @@ Serve = Callable[[socket.socket], None]
 
 @pytest.fixture
 def visitor(monkeypatch: pytest.MonkeyPatch) -> Visitor:
-    monkeypatch.setattr(module, "PATIENCE_SECONDS", 0.05)
+    monkeypatch.setattr(module, "PATIENCE_SECONDS", 1.0)
     return Visitor()
 
 

@@ -147,6 +147,7 @@ def test_every_byte_comes_back_and_then_the_end(desk: Desk) -> None:
     assert read_all(client) == b"two"
     record = desk.closed()
     assert (record.reason, record.bytes_received, record.bytes_sent) == ("client", 7, 7)
+    desk.worker.duty.settle(SECONDS)
     assert desk.departures == ["c-1"]
     counters = desk.worker.counters
     assert (counters.closed, counters.bytes_received, counters.bytes_sent) == (1, 7, 7)
