@@ -70,8 +70,8 @@ class Entrance:
     def admit(self, sock: socket.socket, peer: Peer, now: float) -> None:
         """Take a connection; one of a proxy waits until its client is known."""
         if self.visitor.is_it(peer):
-            welcomed = visitor.welcomed(sock, peer, self._capacity.give_back)
-            next(self._workers).take(welcomed)
+            self._capacity.give_back()  # or it would take the last one, and be told as a crowd
+            next(self._workers).take(visitor.welcomed(sock, peer))
             return
         self._capacity.live += 1
         if self.lobby and self._gate.is_proxy(peer[0]):

@@ -2,12 +2,13 @@
 
 import os
 import socket
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from time import monotonic
 from typing import Protocol
 
 from netsrvd.addresses import host_and_port
 from netsrvd.events.life import VisitImpossible
+from netsrvd.listeners.accept_errors import DESCRIPTOR_ERRORS
 from netsrvd.listeners.connection import Connection, Silent
 from netsrvd.listeners.contracts import Client, Report
 from netsrvd.settings import ListenerSettings
@@ -37,13 +38,11 @@ def mirror(client: Client, at: float) -> Mirror:  # noqa: ARG001 - as for any se
     return Mirror()
 
 
-def welcomed(
-    sock: socket.socket, peer: tuple[str, int], departed: Callable[[], None]
-) -> Connection:
-    """Return the connection of a visitor that was accepted, for a worker."""
+def welcomed(sock: socket.socket, peer: tuple[str, int]) -> Connection:
+    """Return the connection of a visitor that was accepted, for a worker. It has no place."""
     sock.setblocking(False)
     local = host_and_port(sock.getsockname())
-    return Connection(sock, "", peer, local, SETTINGS, mirror, departed, monotonic())
+    return Connection(sock, "", peer, local, SETTINGS, mirror, lambda: None, monotonic())
 
 
 class Visitor:
@@ -63,7 +62,7 @@ class Visitor:
         return True
 
     def is_answered(self, listening: Iterable[socket.socket]) -> bool | None:
-        """Return whether one of these sockets answers; None if none can be visited."""
+        """Return whether one of these sockets answers; None if none can be visited now."""
         tried = None
         for sock in listening:
             try:
@@ -75,13 +74,16 @@ class Visitor:
             except OSError:  # a reload has just closed it
                 continue
             for host in WILDCARDS.get(address[0], (address[0],)):
-                if self._visit(host, address):
-                    return True
+                if (answered := self._visit(host, address)) is not False:
+                    return answered
                 tried = False
         return tried
 
-    def _visit(self, host: str, address: tuple[str | int, ...]) -> bool:
-        """Visit an address; from the same one, which a filter lets in."""
+    def _visit(self, host: str, address: tuple[str | int, ...]) -> bool | None:
+        """Visit an address; from the same one, which a filter lets in.
+
+        None if there is no descriptor to do so, which says nothing about the address.
+        """
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         scope = address[2:] if family == socket.AF_INET6 else ()
         try:
@@ -96,8 +98,8 @@ class Visitor:
                     self._peers.discard(me)  # it will never be taken
                     raise
                 return _is_served(sock)
-        except OSError:
-            return False
+        except OSError as error:
+            return None if error.errno in DESCRIPTOR_ERRORS else False
 
 
 def _is_served(sock: socket.socket) -> bool:

@@ -7,7 +7,9 @@ from netsrvd.errors import SocketError
 from netsrvd.settings import Settings
 
 KEPT = 32
-"""Standard streams, log, systemd, the files of a reload and of a traceback; half of it is spare."""
+"""Standard streams, log, systemd, both ends of a visit, the files of a reload and of a traceback;
+half of it is spare.
+"""
 
 KEPT_PER_SOCKET = 5
 """The socket, its thread's mailbox, the reserve, the lobby of proxies, and the socket that a reload

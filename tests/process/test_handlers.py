@@ -105,6 +105,7 @@ def test_a_stop_ends_a_handler_that_waits(example: Example, port: int) -> None:
         client.sendall(b"4")
         assert client.recv(100) == b"25.00\r\n"
         run.send(signal.SIGTERM)
+        run.wait_line("draining 1 connections")  # or both signals might be one
         client.sendall(b"5")
         assert client.recv(100) == b"20.00\r\n"
         run.send(signal.SIGTERM)

@@ -9,7 +9,7 @@ import pytest
 from tests.process.conftest import Start
 from tests.support.clients import HELLO, ended, leaves_in_order, refused, serves, talking
 from tests.support.gate import Gate
-from tests.support.patience import SECONDS
+from tests.support.patience import SECONDS, eventually
 from tests.support.peers import connect, echoed
 from tests.support.run import Run, echo
 
@@ -99,7 +99,7 @@ def test_a_new_run_binds_at_once(start: Start, port: int) -> None:
         first.send(signal.SIGTERM)
         assert ended(sock)
         first.wait_end()
-    assert f":{first.port:04X} 0100007F:" in _time_wait()
+    eventually(lambda: f":{first.port:04X} 0100007F:" in _time_wait(), "TIME_WAIT")
     assert serves(start().port)
 
 

@@ -8,10 +8,13 @@ from tests.support.run import Run
 
 
 class Gate:
-    """A FIFO that the other process reads to its end, which comes when the test closes it."""
+    """A FIFO that the other process reads to its end, which comes when the test closes it.
 
-    def __init__(self, folder: Path) -> None:
-        path = folder / "gate"
+    Each is for one wait: another reader might come before the first one has seen that end.
+    """
+
+    def __init__(self, folder: Path, name: str = "gate") -> None:
+        path = folder / name
         os.mkfifo(path)
         self._path = path
         self._writer = -1

@@ -199,11 +199,11 @@ class Handlers:
         if error:
             self._report(connection.service_failed(error))
         handling.finish(error)
+        handling.close()
         if handling in self._abandoned:
             self._abandoned.remove(handling)
         else:
             self._close(handling)
-        handling.close()
 
     def _close(self, handling: Handling) -> None:
         """Write the record of a connection, and give its place back."""

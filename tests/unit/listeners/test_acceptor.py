@@ -494,11 +494,11 @@ def visitor(monkeypatch: pytest.MonkeyPatch) -> Visitor:
 
 def test_a_visitor_trips_no_limit_and_leaves_no_trace(stage: Stage, visitor: Visitor) -> None:
     """It comes in though its address may not, is served by a service of its own with time-outs of
-    its own, and has neither a record nor a count; its place is given back.
+    its own, and has neither a record, nor a count, nor a place.
     """
     visitor.peers = [("192.0.2.66", PEER[1])]
     stage.places.resize(1)
-    stage.start([stage.client("192.0.2.66")], max_connections=1)
+    stage.start([stage.client("192.0.2.66")], max_connections=2)
     [connection] = eventually(lambda: stage.taken, "the visitor")
     stage.acceptor.duty.settle(SECONDS)
     assert connection.identity == ""
@@ -509,9 +509,9 @@ def test_a_visitor_trips_no_limit_and_leaves_no_trace(stage: Stage, visitor: Vis
     assert stage.reports.events == []
     assert stage.gate.inside == []
     assert stage.acceptor.counters == Counters()
-    assert not stage.places.take()
-    connection.departed()
     assert stage.places.take()
+    connection.departed()
+    assert not stage.places.take()
     assert stage.reports.events == []
 
 

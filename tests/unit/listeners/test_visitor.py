@@ -1,5 +1,6 @@
 """netsrvd.listeners.visitor; tests/wire has the acceptor that it visits"""
 
+import errno
 import socket
 import threading
 from collections.abc import Callable
@@ -64,6 +65,19 @@ def hangs_up(sock: socket.socket) -> None:
 def mirrors_and_stays(sock: socket.socket) -> None:
     sock.sendall(sock.recv(100))
     KEPT.append(sock.dup())
+
+
+def test_a_visit_that_has_no_descriptor_says_nothing(
+    visitor: Visitor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The daemon may serve well all the same."""
+
+    def none_left(*_: object) -> socket.socket:
+        raise OSError(errno.EMFILE, "planted")
+
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        monkeypatch.setattr(socket, "socket", none_left)
+        assert visitor.is_answered([sock]) is None
 
 
 KEPT: list[socket.socket] = []
