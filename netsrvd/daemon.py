@@ -76,6 +76,8 @@ class Daemon:
         self._ping = 0
         self._followed_until = 0.0
         self._seen, self._busy_at = 0, monotonic()
+        self._fault = ""
+        """What begins the status line while the files are not what is in force."""
         self._house = House(
             start.settings, start.sockets, start.services, start.places, start.log, wake_main
         )
@@ -186,11 +188,12 @@ class Daemon:
             sockets, notes = bind_all(plan.open)
         except NetsrvdError as error:
             self._house.report(ReloadFailed(str(error)))
-            self._notifier.ready(f"Reload failed, the old configuration is in force: {error}")
+            self._fault = f"Reload failed, the old configuration is in force: {error}; "
+            self._notifier.ready(self._status())
             answer(asked, str(error))
             return
         self._house.apply(plan, sockets, services, places, settings)
-        self._settings = settings
+        self._settings, self._fault = settings, ""
         for note in limit_notes + notes:
             self._house.report(note)
         self._house.report(Reloaded(", ".join(plan.changed), ", ".join(plan.needs_restart)))
@@ -228,7 +231,7 @@ class Daemon:
     def _status(self) -> str:
         house, counters = self._house, self._house.counters()
         return (
-            f"Serving {house.connections} connections and {house.flows} flows; "
+            f"{self._fault}Serving {house.connections} connections and {house.flows} flows; "
             f"{counters.accepted} connections accepted, {counters.refused} refused, "
             f"{counters.datagrams_received} datagrams, {house.reporter.lost} records lost"
         )

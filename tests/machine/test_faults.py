@@ -52,13 +52,13 @@ Stream.respond, Entrance.admit = failing_respond, failing_take
 def assert_as_quick(before: list[dict[str, float]], meanwhile: list[dict[str, float]]) -> None:
     """Assert that a fault cost nobody time: usually, for the slowest of a hundred, or for anybody.
 
-    A host that has other work adds some hundredths of a second to a few; whoever had to wait for
-    the log would wait for a quarter of a second at least.
+    A host that has other work adds a tenth of a second to a few; whoever had to wait for the log
+    would wait for a quarter of a second at least.
     """
     for usual, then in zip(before, meanwhile, strict=True):
         assert then["count"] > 100
-        assert then["median"] < 5 * usual["median"] + 0.0005 * SECONDS, (usual, then)
-        assert then["most"] < 5 * usual["most"] + 0.01 * SECONDS, (usual, then)
+        assert then["median"] < 5 * usual["median"] + 0.005 * SECONDS, (usual, then)
+        assert then["most"] < 5 * usual["most"] + 0.02 * SECONDS, (usual, then)
         assert then["longest"] < 0.05 * SECONDS, (usual, then)
 
 
@@ -92,7 +92,7 @@ def test_stopped_journald_costs_no_record_that_the_queue_holds(quiet: Machine) -
     with crowd.comes():
         before = go_on(crowd.loads, 1)
         with stopped(quiet, JOURNALD):
-            meanwhile = go_on(crowd.loads, 3)
+            meanwhile = go_on(crowd.loads, 5)
         go_on(crowd.loads, 1)
     assert 2 * meanwhile[-1]["count"] > KERNEL_RECORDS + 100, "the queue was needed"
     assert_as_quick(before, meanwhile)

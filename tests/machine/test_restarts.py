@@ -164,7 +164,7 @@ print("all were served")
 
 def test_who_waits_for_a_proxy_outlives_restarts(quiet: Machine) -> None:
     """The rest of a header reaches the next process; whoever hangs up meanwhile harms nobody."""
-    configure(quiet, '[listener.echo]\nproxies = "loopback"\nallow = "any"\n')
+    configure(quiet, '[listener.echo]\nproxies = "loopback"\nproxy_timeout = 60\nallow = "any"\n')
     quiet.run("systemctl", "start", SERVICE)
     assert quiet.run("python3", "-c", GUESTS).stdout == "all were served\n"
     assert shown(quiet, "NRestarts") == "0"
@@ -240,7 +240,8 @@ def test_the_result_of_a_reload_reaches_its_caller(quiet: Machine, how: str) -> 
         assert is_active(quiet, SERVICE)
         assert main_pid(quiet) == pid
         assert "nonsense = 1: unknown key" in shown(quiet, "StatusText")
-        [failed] = run_records(quiet, pid, f"MESSAGE_ID={ReloadFailed.MESSAGE_ID}")
+        kind = f"MESSAGE_ID={ReloadFailed.MESSAGE_ID}"
+        [failed] = eventually(lambda: run_records(quiet, pid, kind), "its record")
         assert "nonsense = 1: unknown key" in failed["NETSRVD_REASON"]
         assert quiet.run("python3", CLIENT, "tcp", "51424", input="two").stdout == "two"
 
@@ -250,9 +251,9 @@ def test_an_idle_daemon_ends_and_the_next_client_starts_it(quiet: Machine) -> No
     configure(quiet, 'idle_exit = "500ms"\n[listener.echo]\nflow_timeout = "100ms"\n')
     for protocol in ("tcp", "udp", "tcp"):
         assert talk(quiet, protocol, "hello") == "hello"
-        pid = main_pid(quiet)
         eventually(lambda: shown(quiet, "SubState") == "dead", "its end")
         assert shown(quiet, "Result") == "success"
+        pid = shown(quiet, "ExecMainPID")
         [stopping] = run_records(quiet, pid, f"MESSAGE_ID={Stopping.MESSAGE_ID}")
         assert stopping["NETSRVD_SIGNAL"] == "idle"
 
@@ -276,7 +277,7 @@ def test_a_thread_that_hangs_is_ended_by_the_watchdog(quiet: Machine) -> None:
     """A daemon whose worker hangs is no longer fed for, so systemd kills it and starts it again."""
     planted = "/usr/local/lib/planted"
     quiet.run("sh", "-c", f"mkdir {planted} && cat >{planted}/sitecustomize.py", input=HANGING)
-    with drop_in(quiet, f"[Service]\nEnvironment=PYTHONPATH={planted}\nWatchdogSec=2\n"):
+    with drop_in(quiet, f"[Service]\nEnvironment=PYTHONPATH={planted}\nWatchdogSec=4\n"):
         quiet.run("systemctl", "start", SERVICE)
         pid = main_pid(quiet)
         assert talk(quiet, "tcp", "hang") == ""

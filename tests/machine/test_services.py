@@ -5,6 +5,7 @@ import pytest
 from tests.support import real_clients
 from tests.support.installed import is_active
 from tests.support.machine import Machine
+from tests.support.patience import eventually
 from tests.support.real_clients import MORE, Row, generic, nmap
 
 EXAMPLES = "/usr/share/doc/netsrvd/examples"
@@ -35,10 +36,14 @@ def test_a_low_port_starts_the_daemon(small: Machine) -> None:
     """systemd binds all six ports, and the first client of one of them starts the daemon."""
     assert not is_active(small, "netsrvd.service")
     assert real_clients.faults([real_clients.SPECIAL[0]], small.command) == []
-    assert is_active(small, "netsrvd.service")
-    low = small.journal("_SYSTEMD_UNIT=netsrvd.service", "NETSRVD_ORIGIN=systemd")
-    ports = {record["NETSRVD_LOCAL_PORT"] for record in low}
-    assert ports == {"7", "9", "13", "17", "19", "37", "51423"}
+    eventually(lambda: is_active(small, "netsrvd.service"), "it runs")
+
+    def ports() -> set[str]:
+        low = small.journal("_SYSTEMD_UNIT=netsrvd.service", "NETSRVD_ORIGIN=systemd")
+        return {record["NETSRVD_LOCAL_PORT"] for record in low}
+
+    wanted = {"7", "9", "13", "17", "19", "37", "51423"}
+    eventually(lambda: ports() == wanted, "the records of the sockets")
 
 
 @pytest.mark.parametrize(

@@ -122,6 +122,22 @@ def test_a_broken_file_changes_nothing(start: Start, configuration: str, words: 
     assert serves(run.port)
 
 
+def test_the_status_tells_until_a_reload_succeeds(start: Start) -> None:
+    """However much happens meanwhile: the files are not what is in force."""
+    run = start(environment={"WATCHDOG_USEC": "200000"})
+    good = run.config.read_text()
+    run.reload("nonsense = 1")
+    assert serves(run.port)
+
+    def later() -> list[str]:
+        said = (each["STATUS"] for each in run.notices_with("STATUS"))
+        return [each for each in said if "2 connections accepted" in each]
+
+    status = run.wait(later, "a later status")[0]
+    assert status.startswith("Reload failed, the old configuration is in force: ")
+    assert run.reload(good)["STATUS"].startswith("Serving ")
+
+
 def test_a_port_that_is_taken_changes_nothing(start: Start, other_ports: tuple[int, int]) -> None:
     """If the second of two new listeners cannot be had the first is closed again."""
     free, taken = other_ports

@@ -15,7 +15,7 @@ EXAMPLE = ROOT / "packaging/examples/well-known-ports.toml"
 QUOTES = ROOT / "packaging/examples/quotes"
 
 HOST = "127.0.0.1"
-SECONDS = 30
+SECONDS = 60
 """How long a client may take. The slowest, nmap, takes 6 s on an idle machine."""
 
 TIMED_OUT = 124
@@ -80,7 +80,7 @@ TCP = {
     "nc that sends nothing": "nc.openbsd -d {host} {port} | head -c 2000",
     "ncat": "echo hello | ncat {host} {port} | head -c 2000",
     "ncat that sends nothing": "ncat --recv-only {host} {port} | head -c 2000",
-    "socat": "echo hello | socat - TCP:{host}:{port} | head -c 2000",
+    "socat": "echo hello | socat -t 10 - TCP:{host}:{port} | head -c 2000",
     "socat that sends nothing": "socat -u TCP:{host}:{port} - | head -c 2000",
     "curl": "echo hello | curl -sSN -m 5 telnet://{host}:{port} | head -c 2000",
     "telnet": HELD
