@@ -125,8 +125,9 @@ class Daemon:
 
     def _watch(self) -> str:
         """Wait for work until there is a reason to end; return its name."""
+        due_at = monotonic() + self._patience()
         while True:
-            received = wait_signal(self._patience())
+            received = wait_signal(due_at - monotonic())
             if self._house.failures:
                 return FAILURE
             if received in STOPS:
@@ -135,7 +136,8 @@ class Daemon:
                 self._reload()
             elif received == FOLLOWED:
                 self._followed_until = monotonic() + FOLLOWED_SECONDS
-            elif received is None:
+            if received is None or monotonic() >= due_at:  # signals must not starve the watchdog
+                due_at = monotonic() + self._patience()
                 self._tick()
                 if self._is_idle():
                     return IDLE
@@ -184,7 +186,8 @@ class Daemon:
             settings = read_configuration(self._start.config_path).settings
             services = prepare_services(settings, self._start.services.present)
             plan = changes.plan(self._settings, settings, self._house.adopted)
-            places, limit_notes = count_places(settings, len(plan.keep) + len(plan.open))
+            count = self._house.count_sockets(plan.keep) + len(plan.open)
+            places, limit_notes = count_places(settings, count)
             sockets, notes = bind_all(plan.open)
         except NetsrvdError as error:
             self._house.report(ReloadFailed(str(error)))

@@ -1,7 +1,6 @@
 """The house as it runs: all parts and their threads, from start to stop."""
 
 import itertools
-import time
 from collections.abc import Callable, Collection, Iterable
 
 from netsrvd.assembly import (
@@ -20,7 +19,7 @@ from netsrvd.events import LEVELS
 from netsrvd.events.life import ThreadFailed
 from netsrvd.events.sockets import ListeningEnded
 from netsrvd.listeners.acceptor import Acceptor
-from netsrvd.listeners.connection import Connection
+from netsrvd.listeners.connection import Connection, identities
 from netsrvd.listeners.datagram import Receiver
 from netsrvd.listeners.inherited import Inherited
 from netsrvd.listeners.places import Places
@@ -60,7 +59,7 @@ class House:
         self.report = self.reporter.port()
         self.staff = Staff(settings, self.reporter, wake, self.failed)
         self.staff.hire(services)
-        self.identify = _identities()
+        self.identify = identities()
         self._places = Places(places)
         self._sockets: Sockets = {}
         self._movers: dict[MoverKey, Mover] = {}
@@ -78,6 +77,10 @@ class House:
     def is_adopted(self) -> bool:
         """Whether systemd has all sockets, and so starts a daemon whenever somebody comes."""
         return bool(self._sockets) and not any(end.port for end in self._sockets)
+
+    def count_sockets(self, endpoints: Iterable[Endpoint]) -> int:
+        """Return how many sockets these have: systemd may pass several for one."""
+        return sum(len(self._sockets.get(each, ())) for each in endpoints)
 
     @property
     def connections(self) -> int:
@@ -248,9 +251,11 @@ class House:
 
     def _close(self, endpoint: Endpoint) -> None:
         """Close the sockets of an endpoint, and end the thread that has no other."""
+        if endpoint not in self._sockets:  # the kernel lacks its address family
+            return
         key = endpoint.listener, endpoint.protocol
         mover = self._movers[key]
-        for opened in self._sockets.pop(endpoint, ()):
+        for opened in self._sockets.pop(endpoint):
             where = opened.address()
             mover.close(opened.sock)
             mover.duty.settle(JOIN_SECONDS)
@@ -290,9 +295,3 @@ class House:
         self.failures.append(f"thread {name} failed: {error!r}\n{text}")
         self.reporter.put(ThreadFailed(name, repr(error), text))
         self._wake()
-
-
-def _identities() -> Callable[[], str]:
-    """Return what draws the ids of connections: unique on this host, also across restarts."""
-    prefix, numbers = f"{time.time_ns() // 1_000_000:x}", itertools.count(1)
-    return lambda: f"{prefix}-{next(numbers)}"

@@ -34,7 +34,7 @@ class ConnectionGate:
     def update(self, settings: ListenerSettings) -> None:
         """Judge by new settings from now on; who is in is still counted."""
         self._access = Access(settings.allow, settings.deny, settings.proxies)
-        self._proxies = Access(settings.proxies)
+        self._proxies = Access(settings.proxies, settings.deny)
         self._unlimited = Access(settings.unlimited)
         self._limits = Limits(settings.connection_rate, settings.connection_burst)
         self._most = settings.max_connections_per_source

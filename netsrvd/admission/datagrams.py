@@ -33,7 +33,7 @@ class DatagramGate:
     def update(self, settings: ListenerSettings, own_ports: Collection[int]) -> None:
         """Judge by new settings from now on; who is known is still known."""
         self._access = Access(settings.allow, settings.deny, settings.proxies)
-        self._proxies = Access(settings.proxies)
+        self._proxies = Access(settings.proxies, settings.deny)
         self._ports = Ports(settings.refused_ports, own_ports)
         self._unlimited = Access(settings.unlimited)
         self._limits = Limits(

@@ -94,6 +94,11 @@ class Source:
         budget.tokens -= size
         return ""
 
+    def owe(self, size: int) -> None:
+        """Take into account that an answer is so much longer than its question, if it is."""
+        if size > 0 and self.limited:
+            self._budget.tokens -= size
+
 
 def share(host: str, unlimited: Access, limits: Limits) -> tuple[str, Limits | None]:
     """Return the source of an address and its limits; one without any is a source by itself."""

@@ -7,8 +7,11 @@ from netsrvd.config.overlaps import Taken
 from netsrvd.errors import ConfigError
 from netsrvd.settings import Endpoint, ListenerSettings, Settings
 
-SOCKET_FIELDS = ("backlog", "options")
+SOCKET_KEYS = ("backlog", "options")
 """Settings of a listener that its sockets are given when they are opened."""
+
+ADDRESS_KEYS = ("host", "port", "interface")
+"""Settings of a listener that sockets which systemd passed have from their unit."""
 
 KEYS = {
     "drain_seconds": "drain_timeout",
@@ -76,18 +79,19 @@ def plan(old: Settings, new: Settings, adopted: Adopted) -> Plan:
         keep={end: listener for end, listener in after.items() if end in before},
         close=tuple(end for end in before if end not in after),
         changed=tuple(_changed(old, new)),
-        needs_restart=tuple(_needs_restart(old, new)),
+        needs_restart=tuple(_needs_restart(old, new, {name for name, _ in adopted})),
     )
 
 
-def _needs_restart(old: Settings, new: Settings) -> list[str]:
+def _needs_restart(old: Settings, new: Settings, adopted: Collection[str]) -> list[str]:
     found = [] if old.workers == new.workers else ["workers"]
     found += [f"log.{name}" for name in _differing(old.log, new.log) if name != "level"]
     before = {listener.name: listener for listener in old.listeners}
     for listener in new.listeners:
         if listener.name in before:
             names = _differing(before[listener.name], listener)
-            found += [f"listener.{listener.name}.{name}" for name in names if name in SOCKET_FIELDS]
+            fixed = SOCKET_KEYS + (ADDRESS_KEYS if listener.name in adopted else ())
+            found += [f"listener.{listener.name}.{name}" for name in names if name in fixed]
     return found
 
 

@@ -168,13 +168,22 @@ def several(read_one: Callable[[object], str], *, may_be_empty: bool, what: str)
 
 
 def address(value: object) -> str:
-    """Return an IP address in its canonical form. Names are not resolved: they may change."""
+    """Return the IP address of one host in its canonical form.
+
+    Names are not resolved: they may change.
+    """
+    known = 'IP addresses such as "192.0.2.1" or "::1" (names are not resolved)'
+    if not isinstance(value, str) or not _may_be_interface(value.partition("%")[2]):
+        raise ValueError(known)
     try:
-        if isinstance(value, str) and _may_be_interface(value.partition("%")[2]):
-            return str(ipaddress.ip_address(value))
+        found = ipaddress.ip_address(value)
     except ValueError:
-        pass
-    raise ValueError('IP addresses such as "192.0.2.1" or "::1" (names are not resolved)')
+        raise ValueError(known) from None
+    if found.is_multicast:
+        raise ValueError("addresses of hosts; a multicast address is none")
+    if mapped := getattr(found, "ipv4_mapped", None):
+        raise ValueError(f'IPv4 in its own form, such as "{mapped}"')
+    return str(found)
 
 
 def written(value: object) -> str:

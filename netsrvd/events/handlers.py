@@ -9,7 +9,8 @@ class HandlersBusy(Event):
     accepted and wait for one, within `idle_timeout`.
 
     Raise `handler_threads`, or shorten `idle_timeout` if clients keep connections that they do not
-    use; `max_connections_per_source` bounds what one of them may have.
+    use; `max_connections_per_source` bounds what one of them may have. If it has fewer threads than
+    `handler_threads`, no more could be started: raise `TasksMax=` of the unit.
     """
 
     __slots__ = ()

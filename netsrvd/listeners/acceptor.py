@@ -195,7 +195,7 @@ class Acceptor:
     def _take_waiting(self, listening: socket.socket, now: float) -> None:
         """Accept what waits in the kernel's queue, as far as there is room."""
         for _ in range(min(ACCEPTS_A_TURN, self._capacity.left)):
-            if not self._capacity.take():
+            if listening.fileno() < 0 or not self._capacity.take():
                 return
             try:
                 sock, address = listening.accept()
@@ -204,6 +204,7 @@ class Acceptor:
                 if not isinstance(error, BlockingIOError):
                     self._failed(listening, error, now)
                 return
+            self._duty.mailbox.deliver()  # who left before this one came is counted out
             self._entrance.admit(sock, host_and_port(address), now)
 
     def _failed(self, listening: socket.socket, error: OSError, now: float) -> None:

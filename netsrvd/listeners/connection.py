@@ -3,7 +3,8 @@
 import socket
 import struct
 from collections.abc import Callable
-from time import time
+from itertools import count
+from time import time, time_ns
 
 from netsrvd.addresses import proxy_fields
 from netsrvd.counters import Counters
@@ -81,6 +82,7 @@ class Connection:
         "service_name",
         "settings",
         "sock",
+        "taken",
     )
 
     def __init__(
@@ -108,6 +110,8 @@ class Connection:
         self.departed = departed
         self.opened_at = self.active_at = now
         self.bytes_received = self.bytes_sent = 0
+        self.taken = -1
+        """Of the bytes that were sent, those that the client had when it was last looked at."""
         self.backlog: memoryview | None = None
         """What the peer has not taken yet. While it stands, nothing more is read."""
         self.client_done = False
@@ -213,11 +217,30 @@ class Connection:
             limit, reason = self.settings.idle_seconds, "idle"
         else:
             limit, reason = self.settings.write_seconds, "write"
+            self._look_at_client(now)
         return reason if limit and now - self.active_at >= limit else ""
+
+    def _look_at_client(self, now: float) -> None:
+        """Take note whether the client has taken anything since the last look.
+
+        The kernel has room for more only when a third of its buffer is free, and that may be
+        megabytes: a client can read all the time without us being able to send.
+        """
+        from netsrvd.linux.outgoing import unacknowledged_bytes  # noqa: PLC0415 - few are so slow
+
+        before, self.taken = self.taken, self.bytes_sent - unacknowledged_bytes(self.sock)
+        if 0 <= before < self.taken:
+            self.active_at = now
 
 
 Take = Callable[[Connection], None]
 """Takes a connection over from an acceptor, in any thread."""
+
+
+def identities() -> Callable[[], str]:
+    """Return what draws the ids of connections: unique on this host, also across restarts."""
+    prefix, numbers = f"{time_ns() // 1_000_000:x}", count(1)
+    return lambda: f"{prefix}-{next(numbers)}"
 
 
 def sweep_seconds(settings: ListenerSettings, so_far: float, longest: float) -> float:

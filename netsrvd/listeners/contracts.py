@@ -121,6 +121,9 @@ class Source(Protocol):
     def exceeds(self, size: int, now: float) -> str:
         """Take a datagram of so many bytes into account; return the limit that it exceeds."""
 
+    def owe(self, size: int) -> None:
+        """Take into account that an answer is so much longer than its question, if it is."""
+
 
 class DatagramGate(Protocol):
     """Which datagrams are answered: one gate a listener, owned by its datagram thread."""

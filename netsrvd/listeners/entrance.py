@@ -53,7 +53,7 @@ class Entrance:
         self._counters = counters
         self._on_lobby = on_lobby
         self.refusals = Refusals(report, settings, "tcp")
-        self.visitor = visitor.Visitor()
+        self.visitor = visitor.Visitor(counters)
         self.lobby: Lobby | None = None
         self._furnish()
 

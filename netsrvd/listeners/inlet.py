@@ -93,6 +93,10 @@ class Inlet:
             stranded = flow.proxy and not gate.is_proxy(flow.proxy[0])
             if stranded or gate.refusal(flow.peer, asked, local):
                 self.end(envelope, "reload")
+            else:  # its source may have gained or lost its limits
+                source = gate.enter(flow.peer[0])
+                gate.leave(flow.source.name)
+                flow.source = source
 
     def end(self, envelope: bytes, reason: str) -> None:
         """Sum up a flow and forget it."""
@@ -224,6 +228,7 @@ class Inlet:
                 without.add(index)
             else:
                 sent = self.batch.reply(index, answer, floor)
+                flow.source.owe(sent - lengths[index])
                 flow.bytes_unanswered += lengths[index] - sent
                 lengths[index] = sent
         if failed:

@@ -7,6 +7,7 @@ from time import monotonic
 from typing import Protocol
 
 from netsrvd.addresses import host_and_port
+from netsrvd.counters import Counters
 from netsrvd.events.life import VisitImpossible
 from netsrvd.listeners.accept_errors import DESCRIPTOR_ERRORS
 from netsrvd.listeners.connection import Connection, Silent
@@ -48,9 +49,11 @@ def welcomed(sock: socket.socket, peer: tuple[str, int]) -> Connection:
 class Visitor:
     """Owned by the main thread, but for `is_it`, which the acceptor asks."""
 
-    __slots__ = ("_peers",)
+    __slots__ = ("_counters", "_peers")
 
-    def __init__(self) -> None:
+    def __init__(self, counters: Counters) -> None:
+        self._counters = counters
+        """Of the acceptor."""
         self._peers: set[tuple[str, int]] = set()
         """Who it is while it is on its way, and until it is taken, however late that is."""
 
@@ -63,8 +66,10 @@ class Visitor:
 
     def is_answered(self, listening: Iterable[socket.socket]) -> bool | None:
         """Return whether one of these sockets answers; None if none can be visited now."""
-        tried = None
+        tried, until = None, monotonic() + PATIENCE_SECONDS
         for sock in listening:
+            if tried is False and monotonic() >= until:  # the watchdog waits for this
+                break
             try:
                 if sock.getsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, 16).strip(b"\0"):
                     continue  # what goes to an own address never comes by that interface
@@ -90,16 +95,26 @@ class Visitor:
             with socket.socket(family, socket.SOCK_STREAM) as sock:
                 sock.settimeout(PATIENCE_SECONDS)
                 sock.bind((host, 0, *scope))
-                me = host_and_port(sock.getsockname())
-                self._peers.add(me)
-                try:
-                    sock.connect((host, address[1], *scope))
-                except OSError:
-                    self._peers.discard(me)  # it will never be taken
-                    raise
-                return _is_served(sock)
+                return self._call(sock, (host, address[1], *scope))
         except OSError as error:
             return None if error.errno in DESCRIPTOR_ERRORS else False
+
+    def _call(self, sock: socket.socket, address: tuple[str | int, ...]) -> bool | None:
+        """Connect and be served. None if the kernel's queue had no room, as so many others come."""
+        me, came, connected = host_and_port(sock.getsockname()), self._came(), False
+        self._peers.add(me)
+        try:
+            sock.connect(address)
+            connected = True
+            return _is_served(sock)
+        except OSError:
+            waits = me in self._peers
+            if not connected:
+                self._peers.discard(me)  # it will never be taken
+            return None if waits and self._came() != came else False
+
+    def _came(self) -> int:
+        return self._counters.accepted + self._counters.refused
 
 
 def _is_served(sock: socket.socket) -> bool:

@@ -248,11 +248,11 @@ class Worker:
         # process for as long as systemd has its descriptor, too.
         with suppress(OSError):  # it has never been registered
             self._epoll.unregister(connection.sock)
+        connection.departed()  # before its client can see the end, and come again
         connection.close(reason)
         if connection.identity:  # a visitor has none, and no record
             connection.count_into(self.counters)
             self._report(connection.closed(reason, self._now, error))
-        connection.departed()
         if self._draining and not self._connections:
             self._on_empty()
 

@@ -1,5 +1,7 @@
 """The Active Users Protocol (RFC 866): who is connected to this daemon, a connection a line."""
 
+from collections.abc import Sequence
+
 from netsrvd.services import base
 
 MOST_LINES = 500
@@ -23,13 +25,15 @@ class Roll:
     def words(self, _client: base.Client, at: float) -> bytes:
         """Return the list: a line for each connection, and what the limit left out as a number."""
         made_at, text = self._last
-        if not text or not 0 <= at - made_at < FRESH_SECONDS:
-            text = self._call()
-            self._last = at, text
+        if not 0 <= at - made_at < FRESH_SECONDS:
+            everybody = self._present.look()
+            text = self._list(everybody)
+            if everybody:  # or at a start, when those who are there are yet to be known
+                self._last = at, text
         return text
 
-    def _call(self) -> bytes:
-        here = [each for each in self._present.look() if each.listener in self._listeners]
+    def _list(self, everybody: Sequence[base.Client]) -> bytes:
+        here = [each for each in everybody if each.listener in self._listeners]
         lines = [f"{each.listener} {base.shown(*each.peer)}\r\n" for each in here[:MOST_LINES]]
         if len(here) > MOST_LINES:
             lines.append(f"and {len(here) - MOST_LINES} more\r\n")

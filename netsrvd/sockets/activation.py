@@ -10,6 +10,9 @@ from netsrvd.errors import ActivationError
 from netsrvd.settings import ListenerSettings
 from netsrvd.sockets.bind import Opened, set_options
 
+SO_TIMESTAMP, SO_TIMESTAMPNS = 29, 35
+"""Which Timestamping= of a socket unit sets (socket(7))."""
+
 PROTOCOLS = {socket.SOCK_STREAM: "tcp", socket.SOCK_DGRAM: "udp"}
 NUMBERS = {"tcp": socket.IPPROTO_TCP, "udp": socket.IPPROTO_UDP}
 
@@ -132,6 +135,9 @@ def _prepared(sock: socket.socket, listener: ListenerSettings) -> Opened:
         # systemd sets it on its UDP sockets, too; while it stands, any user may bind the same
         # port and take the datagrams. Cleared, later binds by others fail.
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
+        # With each datagram there is room for one control message: that which says whom it asked.
+        for number in (SO_TIMESTAMP, SO_TIMESTAMPNS):
+            sock.setsockopt(socket.SOL_SOCKET, number, 0)
     try:
         adjustments = set_options(sock, protocol, listener)
     except OSError as error:

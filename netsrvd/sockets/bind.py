@@ -46,6 +46,8 @@ def open_endpoint(endpoint: Endpoint, listener: ListenerSettings) -> Opened:
     try:
         sock = make(endpoint)
     except OSError as error:
+        if error.errno == errno.EAFNOSUPPORT and endpoint.host in EVERYWHERE and not listener.hosts:
+            raise FamilyMissingError("IPv6" if ":" in endpoint.host else "IPv4") from error
         raise _explained(error, endpoint) from error
     try:
         adjustments = set_options(sock, endpoint.protocol, listener)
@@ -128,8 +130,6 @@ _REMEDIES = {
 
 def _explained(error: OSError, endpoint: Endpoint) -> Exception:
     number = error.errno or 0
-    if number == errno.EAFNOSUPPORT and endpoint.host in EVERYWHERE:
-        return FamilyMissingError("IPv6" if ":" in endpoint.host else "IPv4")
     interface = f" on interface {endpoint.interface}" if endpoint.interface else ""
     where = f"{endpoint.protocol} {endpoint.host} port {endpoint.port}{interface}"
     remedy = _REMEDIES.get(number, "cannot be opened: {}").format(error.strerror or error)

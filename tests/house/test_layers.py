@@ -43,7 +43,7 @@ USERS = {
         *("addresses", "detach", "handover"),
         "admission.access",
         *("commands.inetd", "commands.reload", "commands.sockopts"),
-        *("linux.letter", "linux.mmsg"),
+        *("linux.letter", "linux.mmsg", "linux.outgoing"),
         *("listeners.acceptor", "listeners.connection", "listeners.datagram", "listeners.drops"),
         *("listeners.entrance", "listeners.flow", "listeners.handlers.answerer"),
         *("listeners.handlers.handled", "listeners.inherited", "listeners.inlet"),

@@ -50,6 +50,9 @@ class FakeHouse:
     def failed(self, name: str, error: BaseException) -> None:
         self.failures.append(f"thread {name} failed: {error!r}\n")
 
+    def count_sockets(self, endpoints: Any) -> int:
+        return len(endpoints)
+
     def start(self) -> None:
         self.steps.append("start")
         if self.start_error:

@@ -141,7 +141,23 @@ def test_a_tick_fits_the_watchdog(stage: Stage, watchdog: float, tick: float) ->
     """Four ticks to each of the watchdog's terms, and one every five seconds at least."""
     stage.notifier.watchdog_seconds = watchdog
     stage.run(TERM)
-    assert stage.waits == [tick]
+    assert stage.waits == [pytest.approx(tick, abs=0.1)]
+
+
+def test_signals_do_not_keep_it_from_ticking(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However often somebody sends one, the watchdog is fed when it is due."""
+    now = 1000.0
+
+    def wait(seconds: float) -> int:
+        nonlocal now
+        assert seconds <= daemon.TICK_SECONDS
+        now += 0.5
+        return WAKE if now < 1020 else TERM
+
+    monkeypatch.setattr(daemon, "wait_signal", wait)
+    monkeypatch.setattr(daemon, "monotonic", lambda: now)
+    stage.daemon.run()
+    assert len(stage.house.pings) == 3
 
 
 def test_the_status_line_has_live_figures(stage: Stage) -> None:

@@ -183,6 +183,31 @@ def test_a_reload_closes_keeps_and_opens(site: Site) -> None:
     assert site.log.texts == [ListeningEnded("one", "tcp", "127.0.0.1", 51423).text()]
 
 
+def test_an_address_that_the_kernel_lacks_can_be_closed(site: Site) -> None:
+    """Without IPv6 a listener on all addresses has sockets of IPv4 alone, and goes all the same."""
+    everywhere = ListenerSettings("all", protocols=("tcp",), port=4)
+    one, both = Settings(listeners=(ONE,)), Settings(listeners=(ONE, everywhere))
+    opening = {
+        end: each for end, each in changes.plan(one, both, ()).open.items() if end.host != "::"
+    }
+    plan = changes.plan(both, one, ())
+    assert len(plan.close) == 2
+    site.house._services = site.services(both)
+    site.house._open(site.opened(opening))
+    site.house.apply(plan, {}, site.services(one), 100, one)
+    assert ("stop all" in site.steps, "update one" in site.steps) == (True, True)
+    assert not [end for end in site.house._sockets if end.listener == "all"]
+
+
+def test_all_sockets_of_an_endpoint_are_counted(site: Site) -> None:
+    """Systemd may have passed several for one."""
+    passed = Endpoint("one", "udp")
+    [[opened]] = site.opened({passed: ONE}).values()
+    site.house._open({passed: [opened] * 3})
+    lacked = Endpoint("one", "tcp", "::", 1)
+    assert site.house.count_sockets([passed, *changes.endpoints(SETTINGS, ()), lacked]) == 5
+
+
 def test_a_listener_of_two_sockets_is_updated_once(site: Site) -> None:
     """Its thread gets the new settings once, however many addresses it serves."""
     both = replace(TWO, hosts=("127.0.0.1", "::1"))
@@ -246,15 +271,6 @@ def test_a_failed_thread_is_told_and_wakes_the_daemon(site: Site) -> None:
     expected = ThreadFailed("worker 1", "ZeroDivisionError('a bug')", "").text()
     assert site.log.texts == [expected]
     wait_end(site.house.reporter.duty)
-
-
-def test_every_connection_has_an_id_of_its_own() -> None:
-    """Ids are unique on this host, also across restarts."""
-    identify = house._identities()
-    ids = [identify() for _ in range(3)]
-    assert len({*ids}) == 3
-    [prefix] = {each.partition("-")[0] for each in ids}
-    assert int(prefix, 16) > 1_700_000_000_000
 
 
 # --- connections that come from elsewhere, and go -----------------------------------------------

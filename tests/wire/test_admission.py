@@ -1,12 +1,14 @@
 """Who is let in, how many and how fast: over real sockets, between hosts that are namespaces."""
 
 import socket
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import Any
 
 import pytest
 
+from netsrvd.events import Event
 from netsrvd.events.connections import Accepted, Closed, ListenerFull
 from netsrvd.events.flows import FlowBegan, FlowEnded
 from netsrvd.events.refusals import Refused, RefusedAgain
@@ -15,8 +17,9 @@ from netsrvd.sockets.broadcast import is_broadcast
 from tests.support import forged
 from tests.support.clients import ended
 from tests.support.patience import SECONDS, eventually
-from tests.support.peers import connect, echoed, nothing_more
-from tests.support.serving import Serving, listener, opened
+from tests.support.peers import connect, echoed, exchange, nothing_more
+from tests.support.reports import Reports
+from tests.support.serving import Serving, answered, listener, opened
 from tests.wire.conftest import Network
 
 SERVER, SERVER6 = "10.9.0.1", "fd09::1"
@@ -81,6 +84,28 @@ def test_a_source_fills_its_own_share(
     serving.only(Closed)
     serving.settle()
     assert echoed(stack.enter_context(network.caller(same[2], address)))
+
+
+def test_who_comes_one_after_the_other_fills_no_share(
+    serving: Serving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever has seen the end of one connection may come again at once, also if its record takes
+    its time.
+    """
+    report = Reports.__call__
+
+    def slow(self: Reports, event: Event) -> None:
+        if isinstance(event, Closed):
+            threading.Event().wait(0.01)
+        report(self, event)
+
+    monkeypatch.setattr(Reports, "__call__", slow)
+    limits = {"max_connections_per_source": 1, "unlimited": (), "connection_rate": 0}
+    local = serving.tcp(**limits).local
+    for _ in range(20):
+        with connect(local) as sock:
+            assert exchange(sock, [b"x"]) == b"x"
+    assert serving.so_far(Refused) == []
 
 
 def test_a_source_that_comes_too_fast_waits_for_nobody_else(
@@ -256,6 +281,39 @@ def test_a_source_gets_so_much_at_once(
     assert sum(flow.datagrams_refused for flow in flows) == 80 - sent
     assert serving.so_far(Refused)[0].reason == reason
     assert serving.so_far(RefusedAgain)[0].times == 79 - sent
+
+
+def test_long_answers_count(network: Network, entered: None, serving: Serving) -> None:
+    """The budget is of what is sent, however little was asked for it."""
+    limits = {"reply_rate": 1, "reply_floor_bytes": 512, "service": "chargen"}
+    receiver = serving.udp(host=SERVER, **limits, **ANYBODY)
+    with network.asker("10.9.0.9") as asker:
+        for number in range(1000):
+            asker.sendto(b"", receiver.local)
+            eventually(lambda n=number: receiver.counters.datagrams_received > n)
+    assert 65_536 <= receiver.counters.bytes_sent < 65_536 + 512 + SECONDS
+    assert serving.only(Refused).reason == "budget"
+
+
+def test_a_reload_reaches_the_sources_of_live_peers(
+    network: Network, entered: None, serving: Serving
+) -> None:
+    """Whoever is taken out of `unlimited` has limits from then on, though it never was silent."""
+    limits = {"datagram_rate": 0.01, "datagram_burst": 1, "allow": ("any",)}
+    receiver = serving.udp(host=SERVER, unlimited=("10.9.0.9",), **limits)
+    with network.asker("10.9.0.9") as asker:
+        for unlimited, answers in ((("10.9.0.9",), 3), ((), 1), (("10.9.0.0/24",), 3)):
+            settings = listener(unlimited=unlimited, **limits)
+            receiver.update(settings, echo.Datagrams(), frozenset())
+            for _ in range(3):
+                asker.sendto(b"x", receiver.local)
+            for _ in range(answers):
+                assert asker.recv(10) == b"x"
+            answered(receiver.duty)
+            assert nothing_more(asker)
+            asker.settimeout(SECONDS)
+    serving.stop_listening()
+    assert serving.only(FlowEnded).datagrams_refused == 2
 
 
 def test_limits_of_a_source_come_back_with_time(

@@ -71,6 +71,18 @@ def test_sockets_without_a_listeners_name_are_matched_by_address(stack: ExitStac
     assert [one.listener.name for one in opened] == list(sockets)
 
 
+@pytest.mark.parametrize("number", [29, 35], ids=["SO_TIMESTAMP", "SO_TIMESTAMPNS"])
+def test_timestamps_of_a_unit_harm_nobody(serving: Serving, number: int) -> None:
+    """With `Timestamping=` each datagram would come with one, in the place of whom it asked."""
+    sock = as_systemd(DATAGRAM, "127.0.0.1")
+    sock.setsockopt(socket.SOL_SOCKET, number, 1)
+    [opened] = activation.adopt([Passed(sock, "echo")], (listener(),))
+    receiver = serving.udp(opened.sock)
+    with datagrams() as asker:
+        asker.sendto(b"hello", receiver.local)
+        assert asker.recvfrom(10) == (b"hello", receiver.local)
+
+
 def test_a_mapped_address_is_the_ipv4_address(stack: ExitStack) -> None:
     """An IPv6 socket on ::ffff:127.0.0.1 is for the listener on 127.0.0.1."""
     sock = stack.enter_context(as_systemd(STREAM, "::ffff:127.0.0.1"))

@@ -119,6 +119,7 @@ class Answerer:
 
     def look(self, now: float) -> None:
         """Tell which datagrams a handler has worked on for long."""
+        self.crew.assign()
         for question in self._open:
             seconds = now - question.begun_at
             if seconds >= STUCK_SECONDS and not question.told:
@@ -148,6 +149,7 @@ class Answerer:
         except OSError as error:  # also EBADF: the socket was closed by a reload
             self._unsent(flow, named(error))
             return
+        flow.source.owe(len(answer) - len(question.datagram.payload))
         flow.silent -= 1
         flow.bytes_unanswered -= len(answer)
         self._counters.datagrams_sent += 1

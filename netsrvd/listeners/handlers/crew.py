@@ -85,7 +85,7 @@ class Crew:
     def give(self, job: Job) -> None:
         """Have a job done by the next thread that is free."""
         self.waiting.append(job)
-        self._assign()
+        self.assign()
 
     def withdraw(self, job: Job) -> bool:
         """Take back a job that still waits; False if somebody has it."""
@@ -98,7 +98,7 @@ class Crew:
     def resize(self, most: int) -> None:
         """Have so many threads from now on; those that are too many end when they are free."""
         self.most = most
-        self._assign()
+        self.assign()
         while self._idle and len(self._idle) + self.busy > most:
             self._dismiss(self._idle.pop())
 
@@ -111,16 +111,24 @@ class Crew:
         while self._idle:
             self._dismiss(self._idle.pop())
 
-    def _assign(self) -> None:
+    def assign(self) -> None:
+        """Have as many jobs done as there are threads for, or can be started."""
         while self.waiting and (self._idle or self.busy < self.most):
             hand = self._idle.pop() if self._idle else self._hire()
+            if hand is None:
+                return
             self._busy.add(hand)
             hand.duty.mailbox.post(self._do, hand, self.waiting.popleft())
 
-    def _hire(self) -> Hand:
+    def _hire(self) -> Hand | None:
+        """Return one more hand; None if the host has no thread to spare now (TasksMax=)."""
         self._started += 1
         hand = Hand(f"{self._name} {self._started}", self._on_failure)
-        hand.duty.start()
+        try:
+            hand.duty.start()
+        except RuntimeError:
+            hand.duty.mailbox.close()
+            return None
         return hand
 
     def _do(self, hand: Hand, job: Job) -> None:
@@ -133,7 +141,7 @@ class Crew:
             self._idle.append(hand)
         else:
             self._dismiss(hand)
-        self._assign()
+        self.assign()
         tell()
 
     def _dismiss(self, hand: Hand) -> None:

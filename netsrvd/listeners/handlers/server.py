@@ -23,14 +23,15 @@ LAST_SECONDS = 2.0
 
 
 class Team:
-    """The crew of one listener, and whether somebody waits for it."""
+    """The crew of one listener, and whether somebody waits for it: since when, and for what."""
 
-    __slots__ = ("busy_since", "crew", "settings")
+    __slots__ = ("awaited", "busy_since", "crew", "settings")
 
     def __init__(self, settings: ListenerSettings, crew: Crew) -> None:
         self.settings = settings
         self.crew = crew
         self.busy_since = 0.0
+        self.awaited = ""
 
 
 class Handlers:
@@ -113,9 +114,8 @@ class Handlers:
         handling.job = Job(handling.work, lambda error: self._returned(handling, error))
         team.crew.give(handling.job)
         if team.crew.waiting and not team.busy_since:
-            team.busy_since = monotonic()
-            settings = connection.settings
-            self._report(HandlersBusy(settings.name, settings.service, team.crew.most))
+            team.busy_since, team.awaited = monotonic(), connection.service_name
+            self._report(HandlersBusy(team.settings.name, team.awaited, team.crew.busy))
 
     def _team(self, settings: ListenerSettings) -> Team:
         """Return the team of a listener; it is made when its first connection comes."""
@@ -182,8 +182,9 @@ class Handlers:
             elif not handling.reason and (reason := connection.overdue(now)):
                 self._end(handling, reason, now)
         for team in self._teams.values():
+            team.crew.assign()
             if team.busy_since and not team.crew.waiting:
-                names = team.settings.name, team.settings.service
+                names = team.settings.name, team.awaited
                 self._report(HandlersFree(*names, now - team.busy_since))
                 team.busy_since = 0.0
 
@@ -199,11 +200,11 @@ class Handlers:
         if error:
             self._report(connection.service_failed(error))
         handling.finish(error)
-        handling.close()
         if handling in self._abandoned:
             self._abandoned.remove(handling)
         else:
             self._close(handling)
+        handling.close()
 
     def _close(self, handling: Handling) -> None:
         """Write the record of a connection, and give its place back."""

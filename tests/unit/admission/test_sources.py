@@ -162,3 +162,17 @@ def test_new_limits_hold_for_all() -> None:
     assert not table.find("free", None).limited
     assert table.find("free", stricter).exceeds(0, inf) == ""
     assert table.find("free", stricter).limited
+
+
+def test_a_long_answer_is_owed() -> None:
+    """What was sent beyond what was asked is taken from all who come, until it has flowed in."""
+    limits = Limits(0, 0, budget=Bucket(100, 1000))
+    one, other = Source("192.0.2.1", limits), Source("192.0.2.2", limits)
+    assert one.exceeds(0, 1.0) == ""
+    one.owe(-500)
+    one.owe(1200)
+    assert other.exceeds(1, 2.0) == "budget"
+    assert other.exceeds(1, 3.5) == ""
+    free = Source("127.0.0.1", None)
+    free.owe(1 << 40)
+    assert free.exceeds(1 << 40, 4.0) == ""

@@ -138,6 +138,16 @@ def test_what_only_a_restart_changes_is_named(new: Settings, names: tuple[str, .
     assert plan.changed == names
 
 
+def test_what_sockets_of_systemd_have_from_their_unit_is_named() -> None:
+    """Another address or interface is for those that are bound, and the unit's are not."""
+    new = changed(replace(ONE, port=1004, hosts=("127.0.0.2",), interface="eth0"))
+    names = tuple(f"listener.one.{key}" for key in ("host", "port", "interface"))
+    plan = changes.plan(BOTH, new, {("one", "tcp")})
+    assert (plan.open, plan.close) == ({}, ())
+    assert {*plan.needs_restart} == {*names}
+    assert changes.plan(BOTH, new, {("two", "udp")}).needs_restart == ()
+
+
 @pytest.mark.parametrize(
     ("new", "names"),
     [

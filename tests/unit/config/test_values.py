@@ -145,6 +145,19 @@ def test_what_is_no_address_is_refused(wrong: object) -> None:
         values.address(wrong)
 
 
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        *[(each, "a multicast address is none") for each in ("224.0.0.1", "ff02::1%eth0")],
+        ("::ffff:192.0.2.1", 'IPv4 in its own form, such as "192.0.2.1"'),
+    ],
+)
+def test_what_nobody_can_listen_on_is_refused(wrong: str, words: str) -> None:
+    """Or it would be found out at the start, or never."""
+    with pytest.raises(ValueError, match=words):
+        values.address(wrong)
+
+
 @given(st.text() | st.lists(st.text() | st.booleans() | st.integers()) | st.floats(-1e9, 1e9))
 def test_what_is_written_is_toml(value: object) -> None:
     """A value is written in one printable line that TOML reads as the same value."""

@@ -158,6 +158,24 @@ def test_connections_are_handed_to_the_workers_in_turn(stage: Stage) -> None:
     assert stage.listener.closed
 
 
+def test_who_has_left_is_counted_out_before_the_next_one(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many are taken in one turn: a source's limit is of those who are there."""
+    there: list[int] = []
+
+    def take(self: Worker, connection: Connection) -> None:
+        there.append(len(stage.gate.inside))
+        self.taken.append(connection)
+        connection.departed()
+
+    monkeypatch.setattr(Worker, "take", take)
+    stage.start([stage.client() for _ in range(3)])
+    stage.reports.wait_for(Accepted, 3)
+    stage.acceptor.duty.settle(SECONDS)
+    assert (there, stage.gate.inside) == ([1, 1, 1], [])
+
+
 def test_strangers_are_turned_away_at_once(stage: Stage) -> None:
     """A client that the gate refuses is closed, told with the reason, and counted."""
     stage.start([stage.client("192.0.2.66"), stage.client()])
@@ -488,7 +506,7 @@ class Visitor:
 def visitor(monkeypatch: pytest.MonkeyPatch) -> Visitor:
     """Return the visitor of the stage's acceptor."""
     made = Visitor()
-    monkeypatch.setattr(visitor_module, "Visitor", lambda: made)
+    monkeypatch.setattr(visitor_module, "Visitor", lambda _: made)
     return made
 
 

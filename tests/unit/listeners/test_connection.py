@@ -2,15 +2,18 @@
 
 import socket
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from netsrvd.events.connections import Accepted, Closed
-from netsrvd.listeners.connection import Connection
+from netsrvd.linux.outgoing import unacknowledged_bytes
+from netsrvd.listeners.connection import Connection, identities
 from netsrvd.services.echo import Stream
 from netsrvd.settings import ListenerSettings
+from tests.support.patience import eventually
 
 PEER, LOCAL = ("192.0.2.1", 40_000), ("192.0.2.9", 7)
 SETTINGS = ListenerSettings("lab", idle_seconds=10.0, write_seconds=3.0)
@@ -86,6 +89,28 @@ def test_it_makes_its_service_when_it_begins(connection: Connection) -> None:
     assert connection.service.respond(b"x") == b"x"
 
 
+def test_a_client_that_reads_slowly_takes_something(connection: Connection) -> None:
+    """The kernel may have no room for more all the while: what counts is that the client reads."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        far = socket.create_connection(listening.getsockname())
+        near, _ = listening.accept()
+    with near, far:
+        near.setblocking(False)
+        connection.sock, connection.backlog = near, memoryview(b"x")
+        with suppress(BlockingIOError):
+            while True:
+                connection.bytes_sent += near.send(bytes(65536))
+        assert connection.overdue(102.9) == ""
+        assert connection.overdue(103.0) == "write"
+        taken = 0
+        while taken < 1 << 20:
+            taken += len(far.recv(65536))
+        eventually(lambda: unacknowledged_bytes(near) < connection.bytes_sent - (1 << 18))
+        assert connection.overdue(103.0) == ""
+        assert connection.overdue(105.9) == ""
+        assert connection.overdue(106.0) == "write"
+
+
 class Counting(Stream):
     """A service that greets with what it counts, and remembers it."""
 
@@ -131,3 +156,12 @@ def test_a_service_that_cannot_go_on_raises(connection: Connection) -> None:
     with pytest.raises(ValueError, match="invalid literal"):
         connection.resume("seven", 50.0, 60.0, (5, 4), b"", client_done=False)
     assert connection.closed("error", 52.0, "").bytes_received == 5
+
+
+def test_every_connection_has_an_id_of_its_own() -> None:
+    """Ids are unique on this host, also across restarts."""
+    identify = identities()
+    ids = [identify() for _ in range(3)]
+    assert len({*ids}) == 3
+    [prefix] = {each.partition("-")[0] for each in ids}
+    assert int(prefix, 16) > 1_700_000_000_000

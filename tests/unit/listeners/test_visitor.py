@@ -4,10 +4,14 @@ import errno
 import socket
 import threading
 from collections.abc import Callable
+from contextlib import ExitStack
+from time import monotonic
+from typing import Any
 
 import pytest
 
 from netsrvd.addresses import host_and_port
+from netsrvd.counters import Counters
 from netsrvd.events.life import VisitImpossible
 from netsrvd.listeners import visitor as module
 from netsrvd.listeners.visitor import Rounds, Visitor, mirror
@@ -22,7 +26,7 @@ Serve = Callable[[socket.socket], None]
 @pytest.fixture
 def visitor(monkeypatch: pytest.MonkeyPatch) -> Visitor:
     monkeypatch.setattr(module, "PATIENCE_SECONDS", 1.0)
-    return Visitor()
+    return Visitor(Counters())
 
 
 class Server:
@@ -127,6 +131,48 @@ def test_who_is_taken_late_is_still_known(visitor: Visitor) -> None:
         sock, address = listening.accept()
         sock.close()
         assert visitor.is_it(address)
+
+
+@pytest.mark.parametrize("connects", [True, False])
+def test_a_crowd_before_us_says_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+    connects: bool,  # noqa: FBT001
+) -> None:
+    """Clients who come so fast that the queue has no room for a visit are no fault of the daemon;
+    a visit that was taken, and not answered, is.
+    """
+    monkeypatch.setattr(module, "PATIENCE_SECONDS", 0.2)
+    counters = Counters()
+    visitor = Visitor(counters)
+
+    class Crowded(socket.socket):
+        def connect(self, address: Any) -> None:
+            counters.accepted += 1
+            if connects:
+                super().connect(address)
+            else:
+                raise TimeoutError
+
+    monkeypatch.setattr(module.socket, "socket", Crowded)
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        assert visitor.is_answered([listening]) is None
+        assert bool(visitor._peers) is connects
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        monkeypatch.setattr(Visitor, "_came", lambda _: 0)
+        assert visitor.is_answered([listening]) is False
+
+
+def test_who_cannot_be_reached_is_not_waited_for_again_and_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The watchdog waits for a visit: a filter may be against any number of addresses."""
+    monkeypatch.setattr(module, "PATIENCE_SECONDS", 0.2)
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(9)]
+        visitor, began_at = Visitor(Counters()), monotonic()
+        assert visitor.is_answered(sockets) is False
+        assert 0.2 <= monotonic() - began_at < 9 * 0.2
+        assert len(visitor._peers) < 9
 
 
 def test_who_was_refused_is_forgotten(visitor: Visitor) -> None:

@@ -48,6 +48,15 @@ def test_nobody_is_not_remembered() -> None:
     assert roll.words(ASKER, 100.001) == b"lab 192.0.2.1:40000\r\n"
 
 
+def test_an_empty_list_is_remembered_where_others_are() -> None:
+    """To look at thousands of connections of other listeners for each datagram would cost as much
+    as a list of them.
+    """
+    roll, present = crowd(Asker(listener="other"))
+    assert {roll.words(ASKER, at) for at in (100.0, 100.001, 100.002)} == {b""}
+    assert present.looks == [1]
+
+
 def test_other_listeners_are_not_told() -> None:
     """Only the connections of those that the configuration names are shown."""
     clients = ASKER, Asker(("192.0.2.2", 2), listener="secret"), Asker(listener="web")

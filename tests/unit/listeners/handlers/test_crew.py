@@ -95,6 +95,29 @@ def test_who_finds_no_thread_waits(owner: Owner) -> None:
     assert owner.hear(4)[3] == "handler lab 2"
 
 
+def test_a_host_without_threads_to_spare_has_jobs_wait(
+    owner: Owner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Until somebody is free, or looks again."""
+    begin = threading.Thread.start
+
+    def none_left(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", none_left)
+    owner.job(lambda: "first")
+    assert (owner.crew.busy, len(owner.crew.waiting)) == (0, 1)
+    monkeypatch.setattr(threading.Thread, "start", begin)
+    owner.crew.assign()
+    assert owner.hear(1) == ["first"]
+    gate = owner.held()
+    monkeypatch.setattr(threading.Thread, "start", none_left)
+    owner.job(lambda: "third")
+    assert (owner.crew.busy, len(owner.crew.waiting)) == (1, 1)
+    gate.set()
+    assert owner.hear(3)[2] == "third"
+
+
 def test_a_job_that_waits_can_be_taken_back(owner: Owner) -> None:
     """One that somebody has cannot."""
     gates = owner.held(), owner.held()
