@@ -29,11 +29,17 @@ Tree = Mapping[str, Any]
 
 
 class Rule(NamedTuple):
-    """One key: the field of the settings that it fills, and the kind of its value."""
+    """One key: the kind of its value, and the field of the settings that it fills."""
 
     key: str
-    field: str
     kind: Kind
+    other: str = ""
+    """The name of the field if it is not that of the key, mostly for its unit."""
+
+    @property
+    def field(self) -> str:
+        """Return the name of the field."""
+        return self.other or self.key
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,24 +66,24 @@ class Problem:
 
 
 GLOBAL_RULES = (
-    Rule("workers", "workers", values.integer(0, 64)),
-    Rule("max_connections", "max_connections", values.integer(0, 1_000_000)),
-    Rule("drain_timeout", "drain_seconds", values.duration(0, 86400.0)),
-    Rule("idle_exit", "idle_exit_seconds", values.duration(0, YEAR)),
+    Rule("workers", values.integer(0, 64)),
+    Rule("max_connections", values.integer(0, 1_000_000)),
+    Rule("drain_timeout", values.duration(0, 86400.0), "drain_seconds"),
+    Rule("idle_exit", values.duration(0, YEAR), "idle_exit_seconds"),
 )
 LOG_RULES = (
-    Rule("target", "target", values.word(("auto", "journal", "syslog", "stderr"))),
-    Rule("level", "level", values.word(tuple(LEVELS))),
-    Rule("queue", "queue_records", values.integer(100, 1_000_000)),
-    Rule("when_full", "when_full", values.word(("drop", "wait"))),
+    Rule("target", values.word(("auto", "journal", "syslog", "stderr"))),
+    Rule("level", values.word(tuple(LEVELS))),
+    Rule("queue", values.integer(100, 1_000_000), "queue_records"),
+    Rule("when_full", values.word(("drop", "wait"))),
 )
 NAMES = values.several(
     values.matching(NAME, "names of listeners").read, may_be_empty=True, what="a list of names"
 )
 SERVICE_RULES = (
-    Rule("daytime_format", "daytime_format", values.word(("iso", "weekday", "smtp"))),
-    Rule("quotes", "quotes", values.path()),
-    Rule("active_listeners", "active_listeners", NAMES),
+    Rule("daytime_format", values.word(("iso", "weekday", "smtp"))),
+    Rule("quotes", values.path()),
+    Rule("active_listeners", NAMES),
 )
 """What single services need, in the table of a listener."""
 
@@ -88,9 +94,8 @@ def listener_rules(words: Vocabulary) -> tuple[Rule, ...]:
         words.read_access, may_be_empty=True, what="a list of addresses, networks and words"
     )
     return (
-        Rule("service", "service", Kind(words.service_reader(), values.same)),
+        Rule("service", Kind(words.service_reader(), values.same)),
         Rule(
-            "protocols",
             "protocols",
             values.several(
                 values.word(("tcp", "udp")).read, may_be_empty=False, what='"tcp", "udp" or both'
@@ -98,42 +103,37 @@ def listener_rules(words: Vocabulary) -> tuple[Rule, ...]:
         ),
         Rule(
             "host",
-            "hosts",
             values.several(values.address, may_be_empty=True, what="a list of IP addresses"),
+            "hosts",
         ),
-        Rule("port", "port", values.integer(1, 65535, "a port")),
-        Rule("interface", "interface", values.interface()),
-        Rule("backlog", "backlog", values.integer(1, 65535)),
-        Rule("allow", "allow", access),
-        Rule("deny", "deny", access),
-        Rule("unlimited", "unlimited", access),
-        Rule("proxies", "proxies", access),
-        Rule("proxy_timeout", "proxy_seconds", values.duration(0.1, 3600.0)),
-        Rule("max_connections", "max_connections", values.integer(1, 1_000_000)),
+        Rule("port", values.integer(1, 65535, "a port")),
+        Rule("interface", values.interface()),
+        Rule("backlog", values.integer(1, 65535)),
+        Rule("allow", access),
+        Rule("deny", access),
+        Rule("unlimited", access),
+        Rule("proxies", access),
+        Rule("proxy_timeout", values.duration(0.1, 3600.0), "proxy_seconds"),
+        Rule("max_connections", values.integer(1, 1_000_000)),
+        Rule("max_connections_per_source", values.integer(1, 1_000_000)),
+        Rule("connection_rate", values.integer(0, 1_000_000)),
+        Rule("connection_burst", values.integer(1, 1_000_000)),
         Rule(
-            "max_connections_per_source",
-            "max_connections_per_source",
-            values.integer(1, 1_000_000),
-        ),
-        Rule("connection_rate", "connection_rate", values.integer(0, 1_000_000)),
-        Rule("connection_burst", "connection_burst", values.integer(1, 1_000_000)),
-        Rule(
-            "refused_ports",
             "refused_ports",
             values.several(words.read_ports, may_be_empty=True, what="a list of ports and words"),
         ),
-        Rule("datagram_rate", "datagram_rate", values.integer(0, 10_000_000)),
-        Rule("datagram_burst", "datagram_burst", values.integer(1, 10_000_000)),
-        Rule("byte_rate", "byte_rate", values.size(0, TERABYTE)),
-        Rule("byte_burst", "byte_burst", values.size(LARGEST_DATAGRAM, TERABYTE)),
-        Rule("reply_rate", "reply_rate", values.size(0, TERABYTE)),
-        Rule("reply_floor", "reply_floor_bytes", values.size(0, LARGEST_DATAGRAM)),
-        Rule("handler_threads", "handler_threads", values.integer(1, 1000)),
-        Rule("max_flows", "max_flows", values.integer(1, 1_000_000)),
-        Rule("idle_timeout", "idle_seconds", values.duration(0, YEAR)),
-        Rule("write_timeout", "write_seconds", values.duration(0, YEAR)),
-        Rule("flow_timeout", "flow_seconds", values.duration(0.001, 86400.0)),
-        Rule("refusal_window", "refusal_seconds", values.duration(0.1, 86400.0)),
+        Rule("datagram_rate", values.integer(0, 10_000_000)),
+        Rule("datagram_burst", values.integer(1, 10_000_000)),
+        Rule("byte_rate", values.size(0, TERABYTE)),
+        Rule("byte_burst", values.size(LARGEST_DATAGRAM, TERABYTE)),
+        Rule("reply_rate", values.size(0, TERABYTE)),
+        Rule("reply_floor", values.size(0, LARGEST_DATAGRAM), "reply_floor_bytes"),
+        Rule("handler_threads", values.integer(1, 1000)),
+        Rule("max_flows", values.integer(1, 1_000_000)),
+        Rule("idle_timeout", values.duration(0, YEAR), "idle_seconds"),
+        Rule("write_timeout", values.duration(0, YEAR), "write_seconds"),
+        Rule("flow_timeout", values.duration(0.001, 86400.0), "flow_seconds"),
+        Rule("refusal_window", values.duration(0.1, 86400.0), "refusal_seconds"),
         *SERVICE_RULES,
     )
 

@@ -8,7 +8,6 @@ from time import monotonic
 from netsrvd.addresses import host_and_port
 from netsrvd.counters import Counters
 from netsrvd.duty import Duty, OnFailure
-from netsrvd.events import Event
 from netsrvd.events.connections import AcceptRecovered, AcceptTrouble
 from netsrvd.listeners.accept_errors import CAPACITY_ERRORS, DESCRIPTOR_ERRORS, PEER_ERRORS
 from netsrvd.listeners.capacity import Capacity
@@ -18,7 +17,7 @@ from netsrvd.listeners.entrance import Entrance
 from netsrvd.listeners.places import Places
 from netsrvd.listeners.proxies.lobby import Guest
 from netsrvd.listeners.reserve import Reserve
-from netsrvd.listeners.trouble import Trouble, named
+from netsrvd.listeners.trouble import Trouble
 from netsrvd.listeners.watch import CONGESTED_SECONDS, Watch, Width
 from netsrvd.listeners.worker import Worker
 from netsrvd.settings import ListenerSettings
@@ -38,7 +37,7 @@ class Acceptor:
 
     __slots__ = (
         *("_capacity", "_congested", "_duty", "_entrance", "_left", "_paused", "_report"),
-        *("_reserve", "_settings", "_sockets", "_stopping", "_taking", "_trouble", "_troubled"),
+        *("_reserve", "_settings", "_sockets", "_stopping", "_taking", "_trouble"),
         *("_watch", "counters"),
     )
 
@@ -64,9 +63,7 @@ class Acceptor:
         """Where to put those who wait for the headers of their proxies at the end."""
         self._taking = False
         """Whether whoever comes is taken out of the kernel's queue."""
-        self._trouble = Trouble(report, self._trouble_began, self._trouble_ended)
-        self._troubled = ("", 0)
-        """The address of the socket that was in trouble last."""
+        self._trouble = Trouble(report, settings.name, AcceptTrouble, AcceptRecovered)
         self._duty = Duty(f"acceptor {settings.name}", self._run, on_failure)
         self._watch = Watch(self._duty.mailbox)
         self._capacity = Capacity(settings, places, report, self._duty.mailbox)
@@ -212,8 +209,8 @@ class Acceptor:
         if error.errno not in PEER_ERRORS and error.errno not in CAPACITY_ERRORS:
             raise error
         self.counters.accept_errors += 1
-        self._troubled = host_and_port(listening.getsockname())
-        self._trouble.occurred(error, now, pause=error.errno in CAPACITY_ERRORS)
+        where = host_and_port(listening.getsockname())
+        self._trouble.occurred(error, where, now, pause=error.errno in CAPACITY_ERRORS)
         if error.errno in DESCRIPTOR_ERRORS and self._trouble.lasts(now):
             self._turn_away(listening, now)
 
@@ -226,9 +223,3 @@ class Acceptor:
                 break
             self._entrance.refuse(sock, host_and_port(address), NO_DESCRIPTOR, now, None)
         self._reserve.take()
-
-    def _trouble_began(self, error: OSError, pause_ms: int) -> Event:
-        return AcceptTrouble(self._settings.name, *self._troubled, named(error), pause_ms)
-
-    def _trouble_ended(self, errors: int, seconds: float) -> Event:
-        return AcceptRecovered(self._settings.name, *self._troubled, errors, seconds)

@@ -8,7 +8,6 @@ from time import monotonic
 
 from netsrvd.counters import Counters
 from netsrvd.duty import Duty, OnFailure
-from netsrvd.events import Event
 from netsrvd.events.flows import FlowsUntold, ReceiveRecovered, ReceiveTrouble
 from netsrvd.linux.mmsg import PAYLOAD_BYTES
 from netsrvd.listeners.contracts import DatagramGate, DatagramService, Handler, Report
@@ -16,7 +15,7 @@ from netsrvd.listeners.desk import Desk
 from netsrvd.listeners.flow import Answerer
 from netsrvd.listeners.inlet import Inlet
 from netsrvd.listeners.refusals import Refusals
-from netsrvd.listeners.trouble import Trouble, named
+from netsrvd.listeners.trouble import Trouble
 from netsrvd.listeners.watch import CONGESTED_SECONDS, Watch, Width
 from netsrvd.settings import ListenerSettings
 
@@ -50,7 +49,7 @@ class Receiver:
     __slots__ = (
         *("_desk", "_duty", "_inlets", "_on_failure", "_paused", "_payload_bytes"),
         "_stopping",
-        *("_sweep_at", "_trouble", "_troubled", "_watch", "counters"),
+        *("_sweep_at", "_trouble", "_watch", "counters"),
     )
 
     def __init__(
@@ -70,9 +69,7 @@ class Receiver:
         self._inlets: dict[int, Inlet] = {}
         self._stopping = self._paused = False
         self._sweep_at = inf
-        self._trouble = Trouble(report, self._trouble_began, self._trouble_ended)
-        self._troubled = ("", 0)
-        """The address of the socket that was in trouble last."""
+        self._trouble = Trouble(report, settings.name, ReceiveTrouble, ReceiveRecovered)
         self._duty = Duty(f"datagram {settings.name}", self._run, on_failure)
         self._watch = Watch(self._duty.mailbox)
         self._on_failure = on_failure
@@ -192,8 +189,7 @@ class Receiver:
         except OSError as error:
             if error.errno not in PEER_ERRORS and error.errno not in PASSING_ERRORS:
                 raise
-            self._troubled = inlet.local
-            self._trouble.occurred(error, now, pause=error.errno in PASSING_ERRORS)
+            self._trouble.occurred(error, inlet.local, now, pause=error.errno in PASSING_ERRORS)
 
     def _finish(self, answerer: Answerer) -> None:
         """Wait for answers that handlers are still to give, but not for long."""
@@ -236,9 +232,3 @@ class Receiver:
 
     def _plan_sweep(self, now: float) -> None:
         self._sweep_at = now + min(LONGEST_SWEEP_SECONDS, self._desk.settings.flow_seconds / 4)
-
-    def _trouble_began(self, error: OSError, pause_ms: int) -> Event:
-        return ReceiveTrouble(self._desk.settings.name, *self._troubled, named(error), pause_ms)
-
-    def _trouble_ended(self, errors: int, seconds: float) -> Event:
-        return ReceiveRecovered(self._desk.settings.name, *self._troubled, errors, seconds)

@@ -25,36 +25,46 @@ def named(error: OSError) -> str:
 
 
 class Trouble:
-    """The errors of one system call on one socket. Owned by the socket's thread."""
+    """The errors of one system call on the sockets of a listener. Owned by their thread.
+
+    `began` and `ended` are the events that tell: of this listener, at the address that was in
+    trouble last.
+    """
 
     __slots__ = (
-        *("_began", "_began_at", "_ended", "_errors", "_last_at", "_pause_until", "_report"),
-        "due_at",
+        *("_began", "_began_at", "_ended", "_errors", "_last_at", "_listener", "_pause_until"),
+        *("_report", "_where", "due_at"),
     )
 
     def __init__(
         self,
         report: Callable[[Event], None],
-        began: Callable[[OSError, int], Event],
-        ended: Callable[[int, float], Event],
+        listener: str,
+        began: Callable[[str, str, int, str, int], Event],
+        ended: Callable[[str, str, int, int, float], Event],
     ) -> None:
         self._report = report
+        self._listener = listener
         self._began = began
         self._ended = ended
+        self._where = "", 0
         self._errors = 0
         self._began_at = self._last_at = self._pause_until = 0.0
         self.due_at = inf
         """When there is something to settle, or a pause to end."""
 
-    def occurred(self, error: OSError, now: float, *, pause: bool) -> None:
-        """Take an error into account; with `pause` the socket is to be left alone for a moment."""
-        self._last_at = now
+    def occurred(self, error: OSError, where: tuple[str, int], now: float, *, pause: bool) -> None:
+        """Take an error at an address into account; with `pause` its socket is to be left alone for
+        a moment.
+        """
+        self._last_at, self._where = now, where
         self._pause_until = now + PAUSE_SECONDS if pause else 0.0
         self.due_at = self._pause_until or now + QUIET_SECONDS
         self._errors += 1
         if self._errors == 1:
             self._began_at = now
-            self._report(self._began(error, int(PAUSE_SECONDS * 1000) if pause else 0))
+            pause_ms = int(PAUSE_SECONDS * 1000) if pause else 0
+            self._report(self._began(self._listener, *where, named(error), pause_ms))
 
     def pausing(self, now: float) -> bool:
         """Return whether the socket is to be left alone now."""
@@ -70,6 +80,7 @@ class Trouble:
             return
         quiet_at = self._last_at + QUIET_SECONDS
         if now >= quiet_at:
-            self._report(self._ended(self._errors, self._last_at - self._began_at))
+            seconds = self._last_at - self._began_at
+            self._report(self._ended(self._listener, *self._where, self._errors, seconds))
             self._errors = 0
         self.due_at = quiet_at if self._errors else inf

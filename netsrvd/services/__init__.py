@@ -1,23 +1,13 @@
-"""The services by name: which module has each. A module is imported when its service is used."""
+"""The services by name, which is that of its module here. One is imported when it is used."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from importlib import import_module
-from types import MappingProxyType
 
 from netsrvd.services.base import Present, Service, Wishes
 
-SERVICES: Mapping[str, str] = MappingProxyType(
-    {
-        "echo": "echo",
-        "discard": "discard",
-        "chargen": "chargen",
-        "daytime": "daytime",
-        "time": "time",
-        "qotd": "qotd",
-        "active": "active",
-        "whoami": "whoami",
-        "close": "close",
-    }
+SERVICES = (
+    *("echo", "discard", "chargen", "daytime", "time", "qotd", "active"),
+    *("whoami", "close"),
 )
 
 
@@ -56,6 +46,6 @@ def prepare(name: str, wishes: Wishes, present: Present) -> Service:
         from netsrvd.services import handler  # noqa: PLC0415 - as above
 
         return handler.prepare(name)
-    module = import_module(f"{__name__}.{SERVICES[name]}")
+    module = import_module(f"{__name__}.{name}")
     service: Service = module.prepare(wishes, present)
     return service

@@ -5,7 +5,6 @@ from math import inf
 
 import pytest
 
-from netsrvd.events import Event
 from netsrvd.events.connections import AcceptRecovered, AcceptTrouble
 from netsrvd.listeners.trouble import (
     LASTING_SECONDS,
@@ -21,14 +20,6 @@ WHERE = ("echo", "127.0.0.1", 7)
 FULL, ABORTED = failure(errno.EMFILE), failure(errno.ECONNABORTED)
 
 
-def began(error: OSError, pause_ms: int) -> Event:
-    return AcceptTrouble(*WHERE, named(error), pause_ms)
-
-
-def ended(errors: int, seconds: float) -> Event:
-    return AcceptRecovered(*WHERE, errors, seconds)
-
-
 @pytest.fixture
 def reports() -> Reports:
     return Reports()
@@ -36,7 +27,7 @@ def reports() -> Reports:
 
 @pytest.fixture
 def trouble(reports: Reports) -> Trouble:
-    return Trouble(reports, began, ended)
+    return Trouble(reports, WHERE[0], AcceptTrouble, AcceptRecovered)
 
 
 def test_it_is_told_once_when_it_begins_and_once_when_it_ends(
@@ -44,7 +35,7 @@ def test_it_is_told_once_when_it_begins_and_once_when_it_ends(
 ) -> None:
     """A thousand errors are two records, the second with their number and how long they lasted."""
     for number in range(1000):
-        trouble.occurred(FULL, 10.0 + number * 0.1, pause=True)
+        trouble.occurred(FULL, WHERE[1:], 10.0 + number * 0.1, pause=True)
         trouble.settle(10.0 + number * 0.1)
     last = 10.0 + 999 * 0.1
     trouble.settle(last + QUIET_SECONDS * 0.9)
@@ -57,7 +48,7 @@ def test_it_is_told_once_when_it_begins_and_once_when_it_ends(
 def test_the_next_trouble_is_told_again(trouble: Trouble, reports: Reports) -> None:
     """After a quiet second an error is the beginning of something new."""
     for start in (0.0, 100.0):
-        trouble.occurred(ABORTED, start, pause=False)
+        trouble.occurred(ABORTED, WHERE[1:], start, pause=False)
         trouble.settle(start + QUIET_SECONDS)
     assert reports.kinds == ["AcceptTrouble", "AcceptRecovered"] * 2
     assert reports.events[2] == AcceptTrouble(*WHERE, named(ABORTED), 0)
@@ -66,23 +57,23 @@ def test_the_next_trouble_is_told_again(trouble: Trouble, reports: Reports) -> N
 
 def test_a_shortage_pauses(trouble: Trouble) -> None:
     """What waiting may cure has the socket left alone for a moment; other errors do not."""
-    trouble.occurred(FULL, 5.0, pause=True)
+    trouble.occurred(FULL, WHERE[1:], 5.0, pause=True)
     assert trouble.pausing(5.0)
     assert trouble.pausing(5.0 + PAUSE_SECONDS * 0.9)
     assert not trouble.pausing(5.0 + PAUSE_SECONDS)
-    trouble.occurred(FULL, 6.0, pause=True)
-    trouble.occurred(ABORTED, 6.0, pause=False)
+    trouble.occurred(FULL, WHERE[1:], 6.0, pause=True)
+    trouble.occurred(ABORTED, WHERE[1:], 6.0, pause=False)
     assert not trouble.pausing(6.0)
 
 
 def test_there_is_always_a_next_look(trouble: Trouble) -> None:
     """The loop neither spins nor sleeps over the end of a pause or of the trouble."""
     assert trouble.due_at == inf
-    trouble.occurred(FULL, 5.0, pause=True)
+    trouble.occurred(FULL, WHERE[1:], 5.0, pause=True)
     assert trouble.due_at == 5.0 + PAUSE_SECONDS
     trouble.settle(5.0 + PAUSE_SECONDS)
     assert trouble.due_at == 5.0 + QUIET_SECONDS
-    trouble.occurred(ABORTED, 5.5, pause=False)
+    trouble.occurred(ABORTED, WHERE[1:], 5.5, pause=False)
     assert trouble.due_at == 5.5 + QUIET_SECONDS
     trouble.settle(5.5 + QUIET_SECONDS)
     assert trouble.due_at == inf
@@ -104,7 +95,7 @@ def test_errors_are_named(error: OSError, text: str) -> None:
 def test_it_lasts_when_it_has_an_age(trouble: Trouble) -> None:
     """A first error may be a passing one; after a second of errors it is not."""
     assert not trouble.lasts(10.0)
-    trouble.occurred(FULL, 10.0, pause=True)
+    trouble.occurred(FULL, WHERE[1:], 10.0, pause=True)
     assert not trouble.lasts(10.0 + LASTING_SECONDS - 0.001)
     assert trouble.lasts(10.0 + LASTING_SECONDS)
     trouble.settle(10.0 + QUIET_SECONDS)
