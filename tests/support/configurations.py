@@ -19,7 +19,12 @@ from netsrvd.settings import (
 YEAR = 365 * 86400.0
 
 DURATIONS = st.floats(0, YEAR) | st.integers(0, 10**9).map(lambda ms: ms * 0.001)
-ADDRESSES = st.ip_addresses().map(str).filter(lambda each: not each.startswith("::ffff:"))
+ADDRESSES = (
+    st.ip_addresses()
+    .filter(lambda each: not each.is_multicast)
+    .map(str)
+    .filter(lambda each: not each.startswith("::ffff:"))
+)
 NETWORKS = st.one_of(
     ADDRESSES,
     st.sampled_from(sorted(access.WORDS)),
