@@ -8,10 +8,9 @@ import itertools
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from netsrvd.admission.access import Access, checked_entry
 from netsrvd.admission.connections import ConnectionGate
@@ -67,8 +66,7 @@ def read_configuration(path: Path | None) -> files.Configuration:
     return files.load(path, WORDS)
 
 
-@dataclass(frozen=True, slots=True)
-class Services:
+class Services(NamedTuple):
     """The service of each listener, by its name, and what tells them who is present."""
 
     by_name: dict[str, Service]

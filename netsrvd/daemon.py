@@ -8,9 +8,9 @@ import os
 import signal
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
+from typing import NamedTuple
 
 import netsrvd
 from netsrvd.assembly import (
@@ -48,8 +48,7 @@ FOLLOWED_SECONDS = 30.0
 """How long after that a stop still is the one that was meant."""
 
 
-@dataclass(frozen=True, slots=True)
-class Start:
+class Start(NamedTuple):
     """What was made before the daemon starts; from here on nothing should fail."""
 
     settings: Settings

@@ -2,7 +2,6 @@
 
 import signal
 from collections.abc import Callable
-from dataclasses import asdict
 from time import monotonic
 
 from netsrvd.events.life import Stopped, Stopping
@@ -157,5 +156,5 @@ class Ending:
     def _summary(self, seconds: float, live: int, cut: int, handed: int) -> Stopped:
         house, drained = self._house, max(0, live - cut - handed)
         return Stopped(
-            *(seconds, drained, cut, handed, house.reporter.lost), **asdict(house.counters())
+            *(seconds, drained, cut, handed, house.reporter.lost), **vars(house.counters())
         )

@@ -5,8 +5,8 @@ seconds, sizes in bytes; the words of the configuration file ("10min", "1M") are
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from types import MappingProxyType
+from typing import NamedTuple
 
 from netsrvd.errors import UsageError
 
@@ -24,8 +24,7 @@ DEFAULT_OPTIONS: Mapping[str, OptionValue] = MappingProxyType({"TCP_NODELAY": Tr
 EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104 - a listener without `host` means all addresses
 
 
-@dataclass(frozen=True, slots=True)
-class Endpoint:
+class Endpoint(NamedTuple):
     """One address that a listener serves with one protocol: what becomes one socket.
 
     Without a host and a port it stands for the sockets that systemd passed for the two.
@@ -38,8 +37,7 @@ class Endpoint:
     interface: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class ListenerSettings:
+class ListenerSettings(NamedTuple):
     """One `[listener.NAME]` table: what to serve, where, to whom, and within which limits."""
 
     name: str
@@ -52,7 +50,7 @@ class ListenerSettings:
     """The only network interface to be reached through (SO_BINDTODEVICE); empty for any."""
     backlog: int = 4096
     """Connections the kernel keeps waiting for accept; net.core.somaxconn caps it."""
-    options: Mapping[str, OptionValue] = field(default_factory=lambda: DEFAULT_OPTIONS)
+    options: Mapping[str, OptionValue] = DEFAULT_OPTIONS
     """Socket options by their names, as in `sockets/options.py`."""
     allow: tuple[str, ...] = ("local",)
     deny: tuple[str, ...] = ()
@@ -110,8 +108,7 @@ class ListenerSettings:
         ]
 
 
-@dataclass(frozen=True, slots=True)
-class LogSettings:
+class LogSettings(NamedTuple):
     """The `[log]` table: where records go and which of them."""
 
     target: str = "auto"
@@ -122,8 +119,7 @@ class LogSettings:
     """`drop` loses records and counts them; `wait` stops taking connections until there is room."""
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
+class Settings(NamedTuple):
     """All of the configuration."""
 
     workers: int = 0
@@ -134,7 +130,7 @@ class Settings:
     """How long a stop waits for live connections to end by themselves."""
     idle_exit_seconds: float = 0.0
     """A daemon whose sockets are all systemd's ends when it was idle for so long; 0 for never."""
-    log: LogSettings = field(default_factory=LogSettings)
+    log: LogSettings = LogSettings()
     listeners: tuple[ListenerSettings, ...] = (ListenerSettings("echo"),)
 
     def listener(self, name: str) -> ListenerSettings:

@@ -3,8 +3,8 @@
 A source is an IPv4 address or the /64 of an IPv6 one (`addresses.source`).
 """
 
-from dataclasses import dataclass, field
 from math import inf
+from typing import NamedTuple
 
 from netsrvd.addresses import source
 from netsrvd.admission.access import Access
@@ -33,8 +33,11 @@ class Bucket:
         self.filled_at = now
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
+ENDLESS = Bucket(0, 0)
+"""Never used up, so it matters to nobody who else takes from it."""
+
+
+class Limits(NamedTuple):
     """What each source may do in a second: connections or datagrams, and bytes.
 
     `budget` is one bucket of bytes for all sources together.
@@ -44,7 +47,7 @@ class Limits:
     burst: float
     byte_rate: float = 0.0
     byte_burst: float = 0.0
-    budget: Bucket = field(default_factory=lambda: Bucket(0, 0))
+    budget: Bucket = ENDLESS
 
 
 class Source:

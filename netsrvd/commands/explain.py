@@ -4,7 +4,6 @@ import argparse
 import ipaddress
 import re
 from collections.abc import Iterator
-from dataclasses import replace
 
 from netsrvd import assembly
 from netsrvd.addresses import UNKNOWN, shown, source
@@ -84,7 +83,7 @@ def _refusal(
         return ConnectionGate(listener).refusal(peer[0], 0.0)
     own_ports = {each.port for each in settings.listeners if "udp" in each.protocols}
     if not peer[1]:
-        listener = replace(listener, refused_ports=())
+        listener = listener._replace(refused_ports=())
     return DatagramGate(listener, own_ports, is_broadcast).refusal(peer, UNKNOWN, UNKNOWN)
 
 

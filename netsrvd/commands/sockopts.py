@@ -6,7 +6,7 @@ import os
 import shutil
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -148,7 +148,7 @@ def _by_itself(sock: "socket", endpoint: Endpoint, listener: ListenerSettings) -
     """Yield the options that the daemon sets without being told."""
     fault = NOT_AS_ASKED
     try:
-        bind.set_options(sock, endpoint.protocol, replace(listener, options={}))
+        bind.set_options(sock, endpoint.protocol, listener._replace(options={}))
     except OSError as error:
         fault = os.strerror(error.errno or 0)
     version_6 = ":" in endpoint.host

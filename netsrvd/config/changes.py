@@ -1,11 +1,11 @@
 """What a start or a reload has to do: pure comparisons of settings."""
 
 from collections.abc import Collection
-from dataclasses import dataclass, fields
+from typing import NamedTuple, TypeVar
 
 from netsrvd.config.overlaps import Taken
 from netsrvd.errors import ConfigError
-from netsrvd.settings import Endpoint, ListenerSettings, Settings
+from netsrvd.settings import Endpoint, ListenerSettings, LogSettings, Settings
 
 SOCKET_KEYS = ("backlog", "options")
 """Settings of a listener that its sockets are given when they are opened."""
@@ -27,13 +27,13 @@ KEYS = {
 }
 """The keys of the files where a field of the settings has another name, mostly for its unit."""
 
+Table = TypeVar("Table", Settings, LogSettings, ListenerSettings)
 Endpoints = dict[Endpoint, ListenerSettings]
 Adopted = Collection[tuple[str, str]]
 """The listener and protocol of each socket that systemd passed."""
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(NamedTuple):
     """The steps from the old settings to the new ones.
 
     An endpoint in `keep` keeps its socket and the queue of it, with new settings. `needs_restart`
@@ -109,7 +109,7 @@ def _changed(old: Settings, new: Settings) -> list[str]:
     return found
 
 
-def _differing(one: object, two: object) -> list[str]:
+def _differing(one: Table, two: Table) -> list[str]:
     """Return the keys, as the files have them, of the fields that differ."""
-    names = [field.name for field in fields(one)]  # type: ignore[arg-type]
-    return [KEYS.get(name, name) for name in names if getattr(one, name) != getattr(two, name)]
+    pairs = zip(one._fields, one, two, strict=True)
+    return [KEYS.get(name, name) for name, before, after in pairs if before != after]

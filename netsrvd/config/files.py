@@ -1,9 +1,8 @@
 """Reads the configuration file with its drop-ins, and remembers where each key came from."""
 
 from collections.abc import Collection
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from netsrvd.config import toml
 from netsrvd.config.schema import Problem, Tree, Vocabulary, effective, read_settings
@@ -21,8 +20,7 @@ WIDEST = 60
 """Characters of a line behind which origins stand in a column; longer lines stand out alone."""
 
 
-@dataclass(frozen=True, slots=True)
-class Configuration:
+class Configuration(NamedTuple):
     """Settings, and the file that each key came from; a key without a file has its default."""
 
     settings: Settings

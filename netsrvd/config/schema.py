@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass, fields
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -42,8 +41,7 @@ class Rule(NamedTuple):
         return self.other or self.key
 
 
-@dataclass(frozen=True, slots=True)
-class Vocabulary:
+class Vocabulary(NamedTuple):
     """The words that other rooms own: their names and the checks of what is said with them."""
 
     service_reader: Callable[[], Callable[[object], str]]
@@ -57,8 +55,7 @@ class Vocabulary:
     read_ports: Callable[[object], str]
 
 
-@dataclass(frozen=True, slots=True)
-class Problem:
+class Problem(NamedTuple):
     """One fault, at one key; the reader of the files knows in which file that key stands."""
 
     path: tuple[str, ...]
@@ -291,4 +288,4 @@ def unruled_fields(words: Vocabulary) -> set[str]:
     every = (*GLOBAL_RULES, *LOG_RULES, *listener_rules(words))
     ruled = {rule.field for rule in every}
     kinds = (Settings, LogSettings, ListenerSettings)
-    return {field.name for kind in kinds for field in fields(kind)} - ruled
+    return {name for kind in kinds for name in kind._fields} - ruled

@@ -12,8 +12,7 @@ import os
 import socket
 import struct
 import sys
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from netsrvd.addresses import host_and_port, unmapped
 from netsrvd.linux.memory import untouched_memory
@@ -60,8 +59,7 @@ class Mmsghdr(ctypes.Structure):
     _fields_ = (("header", Msghdr), ("length", ctypes.c_uint))
 
 
-@dataclass(frozen=True, slots=True)
-class Layout:
+class Layout(NamedTuple):
     """Where the parts of a name and of a packet-info control message stand (ip(7), ipv6(7)).
 
     Offsets count from the start of the struct cmsghdr, whose 16 bytes come first.

@@ -1,7 +1,5 @@
 """What all UDP sockets of a listener share."""
 
-from dataclasses import dataclass
-
 from netsrvd.counters import Counters
 from netsrvd.listeners.contracts import DatagramGate, DatagramService, Report
 from netsrvd.listeners.flow import Answerer
@@ -12,21 +10,33 @@ FLOW_RECORDS = 1000
 """New flows of a second that have records of their own: forged senders must not fill the log."""
 
 
-@dataclass(slots=True)
 class Desk:
     """What all UDP sockets of a listener share. Owned by the listener's datagram thread."""
 
-    settings: ListenerSettings
-    service: DatagramService
-    gate: DatagramGate
-    refusals: Refusals
-    counters: Counters
-    report: Report
-    answerer: Answerer | None = None
-    """Who answers in the service's place, if the listener has a handler."""
-    flows_told: int = 0
-    flows_untold: int = 0
-    told_until: float = 0.0
+    __slots__ = (
+        *("answerer", "counters", "flows_told", "flows_untold", "gate", "refusals", "report"),
+        *("service", "settings", "told_until"),
+    )
+
+    def __init__(
+        self,
+        settings: ListenerSettings,
+        service: DatagramService,
+        gate: DatagramGate,
+        refusals: Refusals,
+        counters: Counters,
+        report: Report,
+    ) -> None:
+        self.settings = settings
+        self.service = service
+        self.gate = gate
+        self.refusals = refusals
+        self.counters = counters
+        self.report = report
+        self.answerer: Answerer | None = None
+        """Who answers in the service's place, if the listener has a handler."""
+        self.flows_told = self.flows_untold = 0
+        self.told_until = 0.0
 
     def may_tell(self, now: float) -> bool:
         """Return whether one more new flow may have records."""

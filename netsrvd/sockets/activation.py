@@ -3,7 +3,7 @@
 import os
 import socket
 from contextlib import suppress
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from netsrvd.addresses import shown, unmapped
 from netsrvd.errors import ActivationError
@@ -24,8 +24,7 @@ Stored = tuple[int, str]
 """A descriptor from the store, and its name."""
 
 
-@dataclass(frozen=True, slots=True)
-class Passed:
+class Passed(NamedTuple):
     """A descriptor as systemd passed it, with its FileDescriptorName=."""
 
     sock: socket.socket

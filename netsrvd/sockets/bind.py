@@ -2,7 +2,7 @@
 
 import errno
 import socket
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from netsrvd.errors import PrivilegeError, SocketError
 from netsrvd.linux.mmsg import LAYOUTS
@@ -15,8 +15,7 @@ Adjustment = tuple[str, str, str]
 """The name of an option, the value that was asked, the value that the kernel gave."""
 
 
-@dataclass(frozen=True, slots=True)
-class Opened:
+class Opened(NamedTuple):
     """A socket that serves: bound, and listening if it is TCP. Whoever takes it closes it."""
 
     sock: socket.socket

@@ -1,7 +1,7 @@
 """How many descriptors there are, and how many connections that leaves room for."""
 
 import resource
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from netsrvd.errors import SocketError
 from netsrvd.settings import Settings
@@ -23,8 +23,7 @@ KEPT_PER_HANDLER = 2
 """The mailbox of its thread, and a socket that is kept until the handler returns."""
 
 
-@dataclass(frozen=True, slots=True)
-class Room:
+class Room(NamedTuple):
     """How many connections are configured, and how many are taken."""
 
     configured: int

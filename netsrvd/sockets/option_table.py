@@ -1,8 +1,7 @@
 """The rows of the table of socket options."""
 
 import socket
-from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 Kind = Literal[
     "flag", "number", "size", "linger", "timeval", "text", "address", "structure", "action"
@@ -10,8 +9,7 @@ Kind = Literal[
 """How a value is written and read. A `structure` is only measured, an `action` is never read."""
 
 
-@dataclass(frozen=True, slots=True)
-class Level:
+class Level(NamedTuple):
     """Where an option lives, and the sockets that know it."""
 
     name: str
@@ -38,8 +36,7 @@ WORD = range(2**32)
 INT = range(2**31)
 
 
-@dataclass(frozen=True, slots=True)
-class Option:
+class Option(NamedTuple):
     """One socket option of Linux."""
 
     name: str

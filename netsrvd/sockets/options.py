@@ -7,14 +7,13 @@ import struct
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import replace
 
 from netsrvd import units
 from netsrvd.settings import OptionValue
 from netsrvd.sockets.option_table import ROWS, WORD, Kind, Option
 
 # Some numbers differ between architectures; where Python has the name it has the right one.
-OPTIONS = {row.name: replace(row, number=getattr(socket, row.name, row.number)) for row in ROWS}
+OPTIONS = {row.name: row._replace(number=getattr(socket, row.name, row.number)) for row in ROWS}
 """Every socket option by its name."""
 
 NOT_APPLICABLE = "-"

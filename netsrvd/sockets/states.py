@@ -7,8 +7,8 @@ import base64
 import binascii
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
-from typing import Any, TypeVar
+from types import MappingProxyType
+from typing import Any, NamedTuple, TypeVar
 
 VERSION = 1
 """Raised when an older process could no longer make sense of it. A field that is added needs a
@@ -41,8 +41,7 @@ MALFORMED = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class ConnectionState:
+class ConnectionState(NamedTuple):
     """A live connection without its socket. Times are of CLOCK_MONOTONIC, which goes on."""
 
     identity: str
@@ -64,8 +63,7 @@ class ConnectionState:
     """Who connected for the peer, if that was another one."""
 
 
-@dataclass(frozen=True, slots=True)
-class GuestState:
+class GuestState(NamedTuple):
     """A connection that waits for the header of its proxy, without its socket."""
 
     listener: str
@@ -81,14 +79,13 @@ class GuestState:
 State = TypeVar("State", ConnectionState, GuestState)
 
 
-@dataclass(frozen=True, slots=True)
-class Handover:
+class Handover(NamedTuple):
     """All that is handed over, by the cookie of each socket (SO_COOKIE in socket(7))."""
 
     at: float
     """When it was, by CLOCK_MONOTONIC."""
     connections: Mapping[int, ConnectionState]
-    guests: Mapping[int, GuestState] = field(default_factory=dict)
+    guests: Mapping[int, GuestState] = MappingProxyType({})
 
 
 def encode(handover: Handover) -> bytes:
@@ -122,7 +119,7 @@ def decode(data: bytes) -> Handover:
 
 
 def _entry(state: ConnectionState | GuestState) -> dict[str, Any]:
-    entry = {each.name: getattr(state, each.name) for each in fields(state)}
+    entry = state._asdict()
     for name in entry.keys() & BYTES:
         entry[name] = base64.b64encode(entry[name]).decode()
     return entry
@@ -133,7 +130,7 @@ def _states(kind: type[State], entries: Mapping[str, dict[str, Any]]) -> dict[in
 
 
 def _state(kind: type[State], entry: dict[str, Any]) -> State:
-    known = {each.name: entry[each.name] for each in fields(kind) if each.name in entry}
+    known = {name: entry[name] for name in kind._fields if name in entry}
     for name, value in known.items():
         if name in TYPES and type(value) not in TYPES[name]:
             raise TypeError(f"{name} = {value!r}")

@@ -9,7 +9,7 @@ import socket
 import sys
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from netsrvd.linux import memfd
 from netsrvd.sockets.activation import STORED, Stored
@@ -23,17 +23,16 @@ SO_COOKIE = 57
 COOKIE_BYTES = 8
 
 
-@dataclass(frozen=True, slots=True)
-class Estate:
+class Estate(NamedTuple):
     """What came out of the store. Whoever takes a connection closes its socket."""
 
-    connections: list[tuple[socket.socket, ConnectionState]] = field(default_factory=list)
-    guests: list[tuple[socket.socket, GuestState]] = field(default_factory=list)
-    lost: list[ConnectionState] = field(default_factory=list)
+    connections: list[tuple[socket.socket, ConnectionState]]
+    guests: list[tuple[socket.socket, GuestState]]
+    lost: list[ConnectionState]
     """Connections whose sockets did not come along."""
-    at: float = 0.0
+    at: float
     """When it was put in, by CLOCK_MONOTONIC."""
-    problems: list[str] = field(default_factory=list)
+    problems: list[str]
 
 
 def cookie(sock: socket.socket) -> int:

@@ -15,13 +15,11 @@ Ending.end = end
 """
 
 PUBLIC = {
-    *("argparse", "ast", "collections", "contextlib", "copy", "ctypes", "dataclasses"),
-    *("datetime", "dis", "enum", "errno", "fcntl", "fnmatch", "functools", "gettext", "inspect"),
-    *("importlib", "ipaddress", "itertools", "keyword", "linecache", "mmap", "netsrvd"),
-    *("ntpath", "opcode", "operator", "pathlib", "re", "reprlib", "resource", "select"),
-    "selectors",
-    *("signal", "socket", "string", "struct", "threading", "token", "tokenize", "tomllib", "types"),
-    *("typing", "urllib", "warnings", "weakref", "copyreg", "locale"),
+    *("argparse", "collections", "contextlib", "copyreg", "ctypes", "datetime", "enum", "errno"),
+    *("fcntl", "fnmatch", "functools", "gettext", "glob", "importlib", "ipaddress", "itertools"),
+    *("keyword", "locale", "mmap", "netsrvd", "ntpath", "operator", "pathlib", "re", "reprlib"),
+    *("resource", "select", "selectors", "signal", "socket", "string", "struct", "threading"),
+    *("tomllib", "types", "typing", "urllib", "warnings", "weakref"),
 }
 """Of Python's own modules, those that a daemon which serves TCP and UDP echo has imported."""
 

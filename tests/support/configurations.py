@@ -6,9 +6,11 @@ from types import MappingProxyType
 from hypothesis import strategies as st
 
 from netsrvd.admission import access, ports
+from netsrvd.services import SERVICES
 from netsrvd.settings import (
     DEFAULT_OPTIONS,
     EVERYWHERE,
+    LARGEST_DATAGRAM,
     Endpoint,
     ListenerSettings,
     LogSettings,
@@ -50,6 +52,7 @@ def listeners(name: str) -> st.SearchStrategy[ListenerSettings]:
     return st.builds(
         ListenerSettings,
         name=st.just(name),
+        service=st.sampled_from(SERVICES),
         protocols=st.sampled_from((("tcp", "udp"), ("udp", "tcp"), ("tcp",), ("udp",))),
         hosts=_distinct(ADDRESSES.filter(lambda host: host not in EVERYWHERE)),
         port=st.integers(1, 65535),
@@ -71,6 +74,7 @@ def listeners(name: str) -> st.SearchStrategy[ListenerSettings]:
         byte_rate=st.integers(0, 1 << 40),
         byte_burst=st.integers(1 << 16, 1 << 40),
         reply_rate=st.integers(0, 1 << 40),
+        reply_floor_bytes=st.integers(0, LARGEST_DATAGRAM),
         handler_threads=st.integers(1, 1000),
         max_flows=st.integers(1, 10**6),
         idle_seconds=DURATIONS,
@@ -111,6 +115,7 @@ SETTINGS = st.builds(
     workers=st.integers(0, 64),
     max_connections=st.integers(0, 10**6),
     drain_seconds=st.floats(0, 86400.0),
+    idle_exit_seconds=DURATIONS,
     log=st.builds(
         LogSettings,
         target=st.sampled_from(("auto", "journal", "syslog", "stderr")),

@@ -4,7 +4,6 @@ import os
 import resource
 import signal
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -255,7 +254,7 @@ def test_what_the_process_before_left_goes_on(
     monkeypatch.setattr(handover, "take_back", lambda _: stage.steps.append("take back"))
     stage.house.staff.update = lambda _: stage.steps.append("judge")
     left: Any = Inherited([object(), object()], [], 1, 0.5, [FamilyMissing("b", "tcp", "IPv6")])
-    stage.daemon._start = replace(stage.daemon._start, inherited=left)
+    stage.daemon._start = stage.daemon._start._replace(inherited=left)
     assert stage.run(TERM, INT) == os.EX_OK
     assert stage.steps[:5] == ["adopt 2", "take back", "start", "settle", "judge"]
     assert stage.kinds[:5] == ["Starting", "FamilyMissing", "FamilyMissing", "TookOver", "Ready"]
@@ -271,7 +270,7 @@ def test_a_store_that_tells_nothing_is_emptied(
     monkeypatch.setattr(handover, "take_back", lambda _: stage.steps.append("take back"))
     stage.house.staff.update = lambda _: None
     left: Any = Inherited([], [], 0, 0.0, [FamilyMissing("b", "tcp", "IPv6")])
-    stage.daemon._start = replace(stage.daemon._start, inherited=left)
+    stage.daemon._start = stage.daemon._start._replace(inherited=left)
     stage.run(TERM)
     assert stage.steps[:2] == ["adopt 0", "take back"]
     assert stage.kinds[:4] == ["Starting", "FamilyMissing", "FamilyMissing", "Ready"]

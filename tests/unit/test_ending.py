@@ -2,7 +2,6 @@
 
 import signal
 from collections.abc import Callable
-from dataclasses import asdict, fields
 from itertools import groupby
 from typing import Any
 
@@ -129,10 +128,11 @@ def test_who_is_followed_gives_all_away(stage: Stage, monkeypatch: pytest.Monkey
 
 def test_the_last_record_has_all_that_was_counted(stage: Stage) -> None:
     """Whatever somebody counts somewhere is of use to whoever reads the log."""
-    counters = Counters(**{each.name: number for number, each in enumerate(fields(Counters), 100)})
+    counted = {name: number for number, name in enumerate(Counters.__annotations__, 100)}
+    counters = Counters(**counted)
     stage.house.counters = lambda: counters  # type: ignore[method-assign]
     stopped = stage.end()
-    assert {each.name: getattr(stopped, each.name) for each in fields(Counters)} == asdict(counters)
+    assert {name: getattr(stopped, name) for name in counted} == counted
     assert (stopped.seconds, stopped.records_lost) == (60.0, 5)
 
 

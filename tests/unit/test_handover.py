@@ -4,7 +4,6 @@ import errno
 import os
 import socket
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -79,7 +78,7 @@ def test_what_is_given_arrives(systemd: Any, clients: Clients) -> None:
     estate = store.unpack(systemd.stored)
     systemd.stored.clear()
     states = {state.identity: state for _, state in estate.connections}
-    assert states == {"a-1": STATE, "a-2": replace(STATE, identity="a-2")}
+    assert states == {"a-1": STATE, "a-2": STATE._replace(identity="a-2")}
     assert estate.problems == estate.lost == []
     for sock, _ in estate.connections:
         sock.close()
@@ -211,7 +210,7 @@ def test_a_guest_goes_on_waiting(systemd: Any) -> None:
 def test_a_connection_outlives_its_listener(clients: Clients) -> None:
     """One whose listener is gone goes on under its name, by what holds without a setting."""
     [connection] = taken_up(
-        left(clients, replace(STATE, listener="old", service="chargen"))
+        left(clients, STATE._replace(listener="old", service="chargen"))
     ).connections
     assert connection.settings == ListenerSettings("old", "chargen")
     assert connection.service.heedless
@@ -219,7 +218,7 @@ def test_a_connection_outlives_its_listener(clients: Clients) -> None:
 
 def test_a_connection_keeps_its_service(clients: Clients) -> None:
     """A listener may serve something else by now; who came before it did goes on as before."""
-    [connection] = taken_up(left(clients, replace(STATE, service="chargen"))).connections
+    [connection] = taken_up(left(clients, STATE._replace(service="chargen"))).connections
     assert connection.service.more()
     assert connection.settings is LAB
 
@@ -229,7 +228,7 @@ def test_its_service_outlives_a_reload_and_a_restart(systemd: Any, clients: Clie
     nor the name of it in the records.
     """
     given = clients.come()
-    given.settings = replace(LAB, service="chargen")
+    given.settings = LAB._replace(service="chargen")
     assert given.closed("client", 60.0, "").service == "echo"
     handover.give([given], [], systemd)
     prepared = {"lab": services.prepare("chargen", given.settings, Present())}
@@ -245,7 +244,7 @@ def test_its_service_outlives_a_reload_and_a_restart(systemd: Any, clients: Clie
 
 def test_what_did_not_come_along_has_its_record(clients: Clients) -> None:
     """A connection whose socket is missing is told as lost, with all that was counted."""
-    stored = left(clients, STATE, replace(STATE, identity="a-2"))
+    stored = left(clients, STATE, STATE._replace(identity="a-2"))
     os.close(stored.pop()[0])
     inherited = taken_up(stored)
     assert [each.identity for each in inherited.connections] == ["a-1"]
@@ -294,7 +293,7 @@ def test_a_service_that_cannot_go_on_ends_its_connections_alone(
 
     monkeypatch.setattr(handover, "prepare", prepared)
     names = {"a-1": "amnesiac", "a-2": "echo", "a-3": "gone"}
-    states = [replace(STATE, identity=each, service=name) for each, name in names.items()]
+    states = [STATE._replace(identity=each, service=name) for each, name in names.items()]
     inherited = taken_up(left(clients, *states))
     assert [each.identity for each in inherited.connections] == ["a-2"]
     assert inherited.lost == 0

@@ -2,7 +2,6 @@
 
 import socket
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
 from time import monotonic
 from typing import Any
 
@@ -169,7 +168,7 @@ def test_a_reload_closes_keeps_and_opens(site: Site) -> None:
     site.house.start()
     site.steps.clear()
     new = ListenerSettings("new", protocols=("tcp",), hosts=("127.0.0.1",), port=3)
-    stricter = replace(TWO, allow=())
+    stricter = TWO._replace(allow=())
     settings = Settings(listeners=(stricter, new), log=LogSettings(level="debug"))
     plan = changes.plan(SETTINGS, settings, ())
     site.house.apply(plan, site.opened(plan.open), site.services(settings), 100, settings)
@@ -210,8 +209,8 @@ def test_all_sockets_of_an_endpoint_are_counted(site: Site) -> None:
 
 def test_a_listener_of_two_sockets_is_updated_once(site: Site) -> None:
     """Its thread gets the new settings once, however many addresses it serves."""
-    both = replace(TWO, hosts=("127.0.0.1", "::1"))
-    before, after = Settings(listeners=(both,)), Settings(listeners=(replace(both, allow=()),))
+    both = TWO._replace(hosts=("127.0.0.1", "::1"))
+    before, after = Settings(listeners=(both,)), Settings(listeners=(both._replace(allow=()),))
     plan = changes.plan(before, after, ())
     assert len(plan.keep) == 2
     site.steps.clear()
@@ -234,7 +233,7 @@ def test_a_listener_that_moves_keeps_its_thread(site: Site) -> None:
     """A second address goes to the thread that is there; when the first one closes, the thread
     goes on with what it has counted.
     """
-    moved = replace(ONE, hosts=("127.0.0.2",))
+    moved = ONE._replace(hosts=("127.0.0.2",))
     before, after = Settings(listeners=(ONE, TWO)), Settings(listeners=(moved, TWO))
     site.steps.clear()
     plan = changes.plan(before, after, ())

@@ -1,7 +1,5 @@
 """netsrvd.settings"""
 
-from dataclasses import FrozenInstanceError, fields
-
 import pytest
 
 from netsrvd.settings import DEFAULT_OPTIONS, Endpoint, ListenerSettings, Settings
@@ -30,7 +28,7 @@ def test_each_host_is_a_socket_a_protocol() -> None:
 def test_settings_are_replaced_and_never_changed() -> None:
     """Every thread may look at settings at any time, because nobody can change them."""
     for frozen in (Settings(), Settings().log, ListenerSettings("a"), ONE):
-        with pytest.raises(FrozenInstanceError):
-            setattr(frozen, fields(frozen)[0].name, None)
+        with pytest.raises(AttributeError):
+            setattr(frozen, frozen._fields[0], None)
     with pytest.raises(TypeError):
         DEFAULT_OPTIONS["TCP_NODELAY"] = False  # type: ignore[index]

@@ -1,7 +1,5 @@
 """netsrvd.config.changes"""
 
-from dataclasses import replace
-
 import pytest
 
 from netsrvd.assembly import WORDS
@@ -21,7 +19,7 @@ TWO_UDP_4 = Endpoint("two", "udp", "127.0.0.1", 1002)
 
 def changed(one: ListenerSettings) -> Settings:
     """Return the settings with another listener `one`."""
-    return replace(BOTH, listeners=(one, TWO))
+    return BOTH._replace(listeners=(one, TWO))
 
 
 def test_endpoints_are_what_is_to_be_served() -> None:
@@ -48,9 +46,9 @@ def test_nothing_changed() -> None:
 
 def test_a_new_port_is_opened_and_the_old_one_closed() -> None:
     """A listener that moves gets a new socket; the others keep theirs."""
-    moved = replace(ONE, port=2001)
+    moved = ONE._replace(port=2001)
     plan = changes.plan(BOTH, changed(moved), ())
-    assert plan.open == {replace(ONE_TCP, port=2001): moved}
+    assert plan.open == {ONE_TCP._replace(port=2001): moved}
     assert plan.close == (ONE_TCP,)
     assert {*plan.keep} == {TWO_UDP_6, TWO_UDP_4}
     assert plan.changed == ("listener.one.port",)
@@ -58,15 +56,15 @@ def test_a_new_port_is_opened_and_the_old_one_closed() -> None:
 
 def test_one_address_more_leaves_the_others_alone() -> None:
     """Of a list of addresses only those that came or went are touched."""
-    plan = changes.plan(BOTH, changed(replace(ONE, hosts=("127.0.0.1", "127.0.0.2"))), ())
-    assert {*plan.open} == {replace(ONE_TCP, host="127.0.0.2")}
+    plan = changes.plan(BOTH, changed(ONE._replace(hosts=("127.0.0.1", "127.0.0.2"))), ())
+    assert {*plan.open} == {ONE_TCP._replace(host="127.0.0.2")}
     assert ONE_TCP in plan.keep
     assert plan.close == ()
 
 
 def test_limits_change_under_the_same_socket() -> None:
     """What is not about the socket comes into force with new settings for the socket kept."""
-    stricter = replace(ONE, allow=("loopback",), idle_seconds=1.0)
+    stricter = ONE._replace(allow=("loopback",), idle_seconds=1.0)
     plan = changes.plan(BOTH, changed(stricter), ())
     assert plan.keep[ONE_TCP] == stricter
     assert (plan.open, plan.close, plan.needs_restart) == ({}, (), ())
@@ -75,7 +73,7 @@ def test_limits_change_under_the_same_socket() -> None:
 
 def test_listeners_come_and_go() -> None:
     """A listener that is new is opened, one that is gone is closed, and both are told."""
-    new = replace(TWO, name="new", port=1003)
+    new = TWO._replace(name="new", port=1003)
     plan = changes.plan(BOTH, Settings(listeners=(TWO, new)), ())
     assert {end.port for end in plan.open} == {1003}
     assert plan.close == (ONE_TCP,)
@@ -85,12 +83,12 @@ def test_listeners_come_and_go() -> None:
 def test_a_renamed_listener_cannot_take_its_own_port() -> None:
     """Another name at the same address would close the queue of waiting clients: a restart."""
     with pytest.raises(ConfigError, match=r"listener new: tcp \S+ port 1001 overlaps"):
-        changes.plan(BOTH, changed(replace(ONE, name="new")), ())
+        changes.plan(BOTH, changed(ONE._replace(name="new")), ())
 
 
 @pytest.mark.parametrize(
     "wider",
-    [replace(ONE, hosts=()), replace(ONE, hosts=("0.0.0.0",)), replace(ONE, interface="lo")],
+    [ONE._replace(hosts=()), ONE._replace(hosts=("0.0.0.0",)), ONE._replace(interface="lo")],
 )
 def test_what_overlaps_an_open_socket_takes_a_restart(wider: ListenerSettings) -> None:
     """To go from one address to all of them, the first socket would have to be closed before."""
@@ -103,7 +101,7 @@ def test_the_effort_is_in_proportion() -> None:
 
     def compare(count: int) -> None:
         old, new = (
-            tuple(replace(ONE, name=f"{word}{n}", port=n) for n in range(1, count))
+            tuple(ONE._replace(name=f"{word}{n}", port=n) for n in range(1, count))
             for word in ("old", "new")
         )
         with pytest.raises(ConfigError):
@@ -115,7 +113,7 @@ def test_the_effort_is_in_proportion() -> None:
 def test_a_passed_socket_is_kept_wherever_the_listener_moves() -> None:
     """systemd's socket serves its listener as long as that is there, whatever its port says."""
     adopted = {("one", "tcp")}
-    plan = changes.plan(BOTH, changed(replace(ONE, port=2001)), adopted)
+    plan = changes.plan(BOTH, changed(ONE._replace(port=2001)), adopted)
     assert (plan.open, plan.close) == ({}, ())
     assert Endpoint("one", "tcp") in plan.keep
 
@@ -123,12 +121,12 @@ def test_a_passed_socket_is_kept_wherever_the_listener_moves() -> None:
 @pytest.mark.parametrize(
     ("new", "names"),
     [
-        (replace(BOTH, workers=2), ("workers",)),
-        (replace(BOTH, log=LogSettings(target="syslog")), ("log.target",)),
-        (replace(BOTH, log=LogSettings(queue_records=100)), ("log.queue",)),
-        (replace(BOTH, log=LogSettings(when_full="wait")), ("log.when_full",)),
-        (changed(replace(ONE, backlog=1)), ("listener.one.backlog",)),
-        (changed(replace(ONE, options={"SO_KEEPALIVE": True})), ("listener.one.options",)),
+        (BOTH._replace(workers=2), ("workers",)),
+        (BOTH._replace(log=LogSettings(target="syslog")), ("log.target",)),
+        (BOTH._replace(log=LogSettings(queue_records=100)), ("log.queue",)),
+        (BOTH._replace(log=LogSettings(when_full="wait")), ("log.when_full",)),
+        (changed(ONE._replace(backlog=1)), ("listener.one.backlog",)),
+        (changed(ONE._replace(options={"SO_KEEPALIVE": True})), ("listener.one.options",)),
     ],
 )
 def test_what_only_a_restart_changes_is_named(new: Settings, names: tuple[str, ...]) -> None:
@@ -140,7 +138,7 @@ def test_what_only_a_restart_changes_is_named(new: Settings, names: tuple[str, .
 
 def test_what_sockets_of_systemd_have_from_their_unit_is_named() -> None:
     """Another address or interface is for those that are bound, and the unit's are not."""
-    new = changed(replace(ONE, port=1004, hosts=("127.0.0.2",), interface="eth0"))
+    new = changed(ONE._replace(port=1004, hosts=("127.0.0.2",), interface="eth0"))
     names = tuple(f"listener.one.{key}" for key in ("host", "port", "interface"))
     plan = changes.plan(BOTH, new, {("one", "tcp")})
     assert (plan.open, plan.close) == ({}, ())
@@ -151,8 +149,8 @@ def test_what_sockets_of_systemd_have_from_their_unit_is_named() -> None:
 @pytest.mark.parametrize(
     ("new", "names"),
     [
-        (replace(BOTH, drain_seconds=1.0), ("drain_timeout",)),
-        (replace(BOTH, log=LogSettings(level="debug")), ("log.level",)),
+        (BOTH._replace(drain_seconds=1.0), ("drain_timeout",)),
+        (BOTH._replace(log=LogSettings(level="debug")), ("log.level",)),
     ],
 )
 def test_what_changes_at_once_needs_no_restart(new: Settings, names: tuple[str, ...]) -> None:
@@ -163,7 +161,7 @@ def test_what_changes_at_once_needs_no_restart(new: Settings, names: tuple[str, 
 
 def test_the_options_of_a_new_listener_need_no_restart() -> None:
     """Its sockets are opened now, so they are given their options now."""
-    new = replace(TWO, name="new", port=1003, options={"SO_KEEPALIVE": True})
+    new = TWO._replace(name="new", port=1003, options={"SO_KEEPALIVE": True})
     assert changes.plan(BOTH, Settings(listeners=(ONE, TWO, new)), ()).needs_restart == ()
 
 

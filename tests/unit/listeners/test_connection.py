@@ -3,7 +3,6 @@
 import socket
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -71,7 +70,7 @@ def test_it_is_overdue_by_what_it_waits_for(
 @pytest.mark.parametrize("backlog", [None, memoryview(b"x")])
 def test_zero_is_never(connection: Connection, backlog: memoryview | None) -> None:
     """A time-out of 0 never comes."""
-    connection.settings = replace(SETTINGS, idle_seconds=0.0, write_seconds=0.0)
+    connection.settings = SETTINGS._replace(idle_seconds=0.0, write_seconds=0.0)
     connection.backlog = backlog
     assert connection.overdue(1e9) == ""
 

@@ -3,7 +3,7 @@
 import errno
 import socket
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import pytest
 
@@ -273,7 +273,7 @@ def test_some_answers_are_redirected(post: Post) -> None:
 
 def test_peers_cannot_make_the_table_grow(post: Post) -> None:
     """Beyond `max_flows` the peer that has been known for longest is summed up."""
-    post.desk.settings = replace(SETTINGS, max_flows=2)
+    post.desk.settings = SETTINGS._replace(max_flows=2)
     assert post.deliver(*(Letter(f"192.0.2.{number}") for number in (1, 2, 3))) == [0, 1, 2]
     assert [event.reason for event in post.ended().values()] == ["full"]
     assert [*post.ended()] == ["192.0.2.1"]
@@ -283,7 +283,7 @@ def test_peers_cannot_make_the_table_grow(post: Post) -> None:
 def test_new_settings_are_for_known_peers_too(post: Post) -> None:
     """Peers who are refused now are summed up; who was refused is judged anew; others go on."""
     post.deliver(Letter("192.0.2.1"), Letter("192.0.2.2"), Letter("192.0.2.66"))
-    post.desk.settings, post.gate.refused = replace(SETTINGS, name="new"), "192.0.2.2"
+    post.desk.settings, post.gate.refused = SETTINGS._replace(name="new"), "192.0.2.2"
     post.inlet.rejudge()
     assert {peer: event.reason for peer, event in post.ended().items()} == {"192.0.2.2": "reload"}
     assert post.deliver(Letter("192.0.2.1"), Letter("192.0.2.2"), Letter("192.0.2.66")) == [0, 2]
@@ -340,7 +340,7 @@ def test_a_setting_raises_the_floor(post: Post) -> None:
     """`reply_floor` lets all of an answer out, and a lower one takes nothing from the service's."""
     post.desk.service = Talker()
     for floor, size in ((0, 4), (2, 4), (10, 10), (100, 13)):
-        post.desk.settings = replace(SETTINGS, reply_floor_bytes=floor)
+        post.desk.settings = SETTINGS._replace(reply_floor_bytes=floor)
         post.deliver(Letter("192.0.2.1", size=1))
         assert post.batch.answers.pop(0) == size
 

@@ -1,6 +1,5 @@
 """netsrvd.listeners.refusals"""
 
-from dataclasses import replace
 from math import inf
 
 import pytest
@@ -109,7 +108,7 @@ def test_a_shorter_window_holds_at_once(refusals: Refusals, reports: Reports) ->
     """What was counted in the longer one is told when the shorter one is over."""
     for _ in range(3):
         refusals.add(ACCESS, ("192.0.2.1", 1), LOCAL, 100.0)
-    refusals.update(replace(SETTINGS, refusal_seconds=1.0))
+    refusals.update(SETTINGS._replace(refusal_seconds=1.0))
     assert refusals.due_at == 101.0
     refusals.settle(101.0)
     assert again(reports) == [("192.0.2.1", "access", 2)]
@@ -117,7 +116,7 @@ def test_a_shorter_window_holds_at_once(refusals: Refusals, reports: Reports) ->
 
 def test_new_settings_hold_at_once(refusals: Refusals, reports: Reports) -> None:
     """Name and window are those of the latest configuration."""
-    refusals.update(replace(SETTINGS, name="new", refusal_seconds=1.0))
+    refusals.update(SETTINGS._replace(name="new", refusal_seconds=1.0))
     refusals.add(ACCESS, ("192.0.2.1", 1), LOCAL, 100.0)
     refusals.add(ACCESS, ("192.0.2.1", 1), LOCAL, 100.0)
     refusals.settle(101.0)

@@ -5,7 +5,6 @@ import os
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from time import monotonic
 from typing import Any
 
@@ -300,7 +299,7 @@ def test_new_settings_hold_for_live_connections(desk: Desk) -> None:
     client.sendall(b"x")
     assert client.recv(1) == b"x"
     assert desk.reports.events == []
-    desk.worker.update({"lab": (replace(settings), lambda _: "")})
+    desk.worker.update({"lab": (settings._replace(), lambda _: "")})
     assert [desk.closed().reason, len(desk.reports.wait_for(Closed, 2))] == ["idle", 2]
 
 

@@ -4,7 +4,6 @@ import errno
 import os
 import socket
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +64,7 @@ def test_a_passed_socket_is_prepared(kind: int) -> None:
     one = passed(kind=kind)
     sock: Any = one.sock
     sock.options[socket.SOL_SOCKET, socket.SO_REUSEADDR] = 1
-    activation.adopt([one], (replace(ECHO, options={"SO_KEEPALIVE": True}),))
+    activation.adopt([one], (ECHO._replace(options={"SO_KEEPALIVE": True}),))
     assert not sock.blocking
     assert sock.options[socket.SOL_SOCKET, socket.SO_REUSEADDR] == (kind == TCP)
     assert (socket.SOL_SOCKET, socket.SO_KEEPALIVE) in sock.options
@@ -112,7 +111,7 @@ def test_an_option_that_cannot_be_set_is_told() -> None:
     """The message names listener and socket, and where the option can be set instead."""
     fails: dict[int | str, OSError] = {socket.SO_BINDTODEVICE: failure(errno.EPERM)}
     with pytest.raises(ActivationError, match=r"^listener echo: an option cannot be set on tcp"):
-        activation.adopt([passed(fails=fails)], (replace(ECHO, interface="eth0"),))
+        activation.adopt([passed(fails=fails)], (ECHO._replace(interface="eth0"),))
 
 
 @pytest.fixture

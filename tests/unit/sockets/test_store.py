@@ -3,7 +3,6 @@
 import os
 import socket
 from collections.abc import Iterator
-from dataclasses import replace
 
 import pytest
 
@@ -15,7 +14,7 @@ from netsrvd.sockets.states import ConnectionState, GuestState
 STATE = ConnectionState(
     *("a-1", "echo", "echo", ("192.0.2.1", 40_000), ("192.0.2.9", 7)), 1.5, 2.5, 3, 4, b"", False
 )
-OTHER = replace(STATE, identity="a-2")
+OTHER = STATE._replace(identity="a-2")
 GUEST = GuestState("echo", ("10.0.0.1", 443), 1.5, b"PROX", has_header=False)
 
 
@@ -56,7 +55,7 @@ def test_each_socket_finds_its_state(pair: tuple[socket.socket, socket.socket]) 
 def test_guests_are_told_from_connections(pair: tuple[socket.socket, socket.socket]) -> None:
     """Each has its own state; nobody has heard of a guest that did not come along."""
     with socket.socket() as third:
-        guests = [(pair[1], GUEST), (third, replace(GUEST, header=b""))]
+        guests = [(pair[1], GUEST), (third, GUEST._replace(header=b""))]
         states = store.pack([(pair[0], STATE)], guests, at=9.5)
     estate = store.unpack([kept(pair[1]), (states, store.STATE), kept(pair[0])])
     assert (estate.lost, estate.problems) == ([], [])

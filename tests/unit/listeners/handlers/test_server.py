@@ -3,7 +3,6 @@
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -45,7 +44,7 @@ class Desk:
         name = f"c-{len(self.clients) + 1}"
         self.sockets.append(mine)
         self.clients.append(client)
-        settings = replace(SETTINGS, **given)
+        settings = SETTINGS._replace(**given)
         made = Connection(
             *(mine, name, PEER, LOCAL, settings, Stream),
             lambda: self.departures.append(name),
@@ -406,7 +405,7 @@ def test_a_reload_ends_who_may_no_longer_come(desk: Desk) -> None:
     closed = desk.closed()
     assert (closed.reason, closed.error) == ("access", "no 192.0.2.1")
     stays = desk.connect(echo)
-    desk.handlers.update({"lab": (replace(SETTINGS, idle_seconds=0.05), lambda _: "")})
+    desk.handlers.update({"lab": (SETTINGS._replace(idle_seconds=0.05), lambda _: "")})
     assert stays.recv(1) == b""
     assert desk.closed(2).reason == "idle"
 
@@ -418,7 +417,7 @@ def test_a_reload_changes_the_number_of_threads(desk: Desk) -> None:
     waits = desk.connect(echo, handler_threads=1)
     waits.sendall(b"x")
     desk.reports.wait_for(HandlersBusy)
-    desk.handlers.update({"lab": (replace(SETTINGS, handler_threads=2), lambda _: "")})
+    desk.handlers.update({"lab": (SETTINGS._replace(handler_threads=2), lambda _: "")})
     assert waits.recv(1) == b"x"
 
 
