@@ -150,12 +150,12 @@ class Daemon:
         """Return whether to end because nobody has come for long; nobody is taken any more then."""
         house, now, limit = self._house, monotonic(), self._settings.idle_exit_seconds
         seen = house.seen()
-        if seen != self._seen or house.connections or house.flows or house.guests:
+        if seen != self._seen or house.flows or not house.is_empty:
             self._seen, self._busy_at = seen, now
         if not (limit and house.is_adopted) or now - self._busy_at < limit:
             return False
         house.pause()
-        if house.seen() == seen and not house.guests:
+        if house.is_empty and house.seen() == seen:  # who comes has a place before it is counted
             return True
         house.resume()  # somebody came just before
         return False
@@ -247,6 +247,11 @@ def block_signals() -> None:
 def wake_main() -> None:
     """Make the main thread look around (any thread)."""
     os.kill(os.getpid(), WAKE)
+
+
+def stop_waits() -> bool:
+    """Return whether a signal to stop has come that `wait_signal` has not returned yet."""
+    return bool(signal.sigpending() & STOPS)
 
 
 def wait_signal(seconds: float) -> int | None:

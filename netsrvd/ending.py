@@ -110,14 +110,17 @@ class Ending:
             fit, _ = portable(staff.movable(), room)
             return max(0, house.connections - staff.handled - len(fit))
 
+        def is_full() -> bool:
+            return len(staff.movable()) >= room
+
         house.stop_handling(drain_seconds, guests)
         if count := staff.handled:
             house.report(NotHandedOver(count, "they are of handlers"))
-            self._drain(lambda: not staff.handled)
+            self._drain(lambda: not staff.handled or is_full())
         house.stop_listening(drain_seconds, guests)
         if count := staying():
             house.report(NotHandedOver(count, STAYING))
-            self._drain(lambda: not staying())
+        self._drain(lambda: not (staff.handled or staying()))
         return guests
 
     def _drain(self, is_over: Callable[[], bool]) -> None:

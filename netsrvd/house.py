@@ -104,10 +104,9 @@ class House:
         return counters.closed + counters.bytes_received + counters.bytes_sent + moved
 
     @property
-    def guests(self) -> int:
-        """How many TCP connections wait until their proxies have named them."""
-        movers = [mover for mover in self._movers.values() if isinstance(mover, Acceptor)]
-        return sum(mover.guests for mover in movers)
+    def is_empty(self) -> bool:
+        """Whether there is no TCP connection, be it one that is just being taken."""
+        return self._places.are_all
 
     @property
     def flows(self) -> int:

@@ -9,7 +9,7 @@ from time import monotonic
 
 from netsrvd import assembly
 from netsrvd.admission.connections import ConnectionGate
-from netsrvd.daemon import block_signals, wait_signal, wake_main
+from netsrvd.daemon import block_signals, stop_waits, wait_signal, wake_main
 from netsrvd.ending import STOPS
 from netsrvd.errors import DetachError, SocketError, UsageError
 from netsrvd.events import Event
@@ -85,7 +85,8 @@ def _serve(
     [listener] = settings.listeners
     service, gate = services.by_name[listener.name], ConnectionGate(listener)
     take = assembly.taker(service, house.staff.handle) or house.staff.workers[0].take
-    passed.admit(sock, house.identify(), listener, gate, service.stream, take, house.report)
+    known = sock, house.identify(), listener, gate, service.stream, take, house.report
+    passed.admit(*known, is_over=stop_waits)
     house.stop_listening(inf)  # so that the end of this connection is told
     deadline = inf
     while not house.drained and not house.failures and monotonic() < deadline:

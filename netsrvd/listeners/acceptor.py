@@ -77,11 +77,6 @@ class Acceptor:
         """The thread, to be started, watched and joined."""
         return self._duty
 
-    @property
-    def guests(self) -> int:
-        """How many wait for the headers of their proxies, a moment ago (any thread)."""
-        return self._entrance.lobby.guests if self._entrance.lobby else 0
-
     def open(self, sock: socket.socket) -> None:
         """Serve one more listening socket, which belongs to the thread from now on.
 

@@ -1,6 +1,7 @@
 """Lets in one connection that somebody else has accepted."""
 
 import socket
+from collections.abc import Callable
 from time import monotonic
 
 from netsrvd.addresses import host_and_port
@@ -20,11 +21,12 @@ def admit(
     service: StreamFactory,
     take: Take,
     report: Report,
+    is_over: Callable[[], bool],
 ) -> None:
     """Hand a connection over to who serves it, or refuse and close it. Either has its records.
 
     One of a proxy is waited for until its header has come, at most for the listener's
-    `proxy_seconds`.
+    `proxy_seconds`, or until it is over, which nobody is told.
     """
 
     def enter(sock: socket.socket, peer: Peer, proxy: Peer | None, now: float) -> None:
@@ -52,6 +54,6 @@ def admit(
     if gate.is_proxy(peer[0]):
         lobby = Lobby(settings, Counters(), enter, dismiss)
         lobby.admit(sock, peer, monotonic())
-        lobby.empty()
+        lobby.empty(is_over)
     else:
         enter(sock, peer, None, monotonic())

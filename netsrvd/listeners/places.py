@@ -46,6 +46,11 @@ class Places:
         return bool(self._free)  # once more: one may have come back meanwhile
 
     @property
+    def are_all(self) -> bool:
+        """Whether nobody had a place, or was about to get one, a moment ago."""
+        return len(self._free) >= self.count
+
+    @property
     def are_none(self) -> bool:
         """Whether all places were taken a moment ago."""
         return not self._free

@@ -1,5 +1,6 @@
 """Comes to a listener of ours as a client would, so that the watchdog knows that it answers."""
 
+import errno
 import os
 import socket
 from collections.abc import Iterable, Sequence
@@ -87,7 +88,7 @@ class Visitor:
     def _visit(self, host: str, address: tuple[str | int, ...]) -> bool | None:
         """Visit an address; from the same one, which a filter lets in.
 
-        None if there is no descriptor to do so, which says nothing about the address.
+        None if there is no descriptor or port to do so, which says nothing about the address.
         """
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         scope = address[2:] if family == socket.AF_INET6 else ()
@@ -97,7 +98,7 @@ class Visitor:
                 sock.bind((host, 0, *scope))
                 return self._call(sock, (host, address[1], *scope))
         except OSError as error:
-            return None if error.errno in DESCRIPTOR_ERRORS else False
+            return None if error.errno in (*DESCRIPTOR_ERRORS, errno.EADDRINUSE) else False
 
     def _call(self, sock: socket.socket, address: tuple[str | int, ...]) -> bool | None:
         """Connect and be served. None if the kernel's queue had no room, as so many others come."""

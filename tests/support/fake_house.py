@@ -35,6 +35,10 @@ class FakeHouse:
         self.accepted = 9
 
     @property
+    def is_empty(self) -> bool:
+        return not (self.connections or self.guests)
+
+    @property
     def drained(self) -> bool:
         return not self.connections
 

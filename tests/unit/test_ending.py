@@ -173,6 +173,27 @@ def test_while_handlers_are_drained_others_are_taken(
     assert (len(given), stopped.handed_over, stopped.drained, stopped.cut) == (3, 3, 2, 0)
 
 
+@pytest.mark.parametrize("room", [0, 2])
+def test_a_store_that_is_full_takes_nobody_more(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, room: int
+) -> None:
+    """However long handlers are waited for: whoever came could not go along."""
+    monkeypatch.setattr(handover, "give", lambda *_: None)
+    stage.house.connections, stage.house.handled = 3, 2
+    stage.notifier.store_room = room
+
+    def come() -> None:
+        if "stop listening, keep guests" not in stage.steps:
+            stage.house.connections += 1
+            stage.house.accepted += 1
+
+    stage.meanwhile = come
+    stopped = stage.end(2.0, is_followed=True)
+    assert stage.house.accepted == 9
+    assert (stopped.handed_over, stopped.cut) == ((1, 2) if room else (0, 3))
+    assert stage.now == pytest.approx(1002.0)
+
+
 def test_handlers_that_do_not_end_hold_nobody_up_twice(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:

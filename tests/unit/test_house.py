@@ -57,7 +57,6 @@ class FakeMover:
         self.counters = Counters(accepted=1)
         self.settings: ListenerSettings
         self.answers: list[bool | None] = []
-        self.guests = 0
         self.waiting: list[Guest] = []
         self._steps = steps
 
@@ -418,12 +417,16 @@ def test_progress_is_whatever_moves(site: Site, clients: Clients) -> None:
     assert site.house.progress() > seen[1]
 
 
-def test_guests_are_those_of_all_listeners(site: Site) -> None:
-    """They are as many as wait in all lobbies together."""
-    assert site.house.guests == 0
-    for mover, guests in zip(site.house._movers.values(), (2, 3), strict=True):
-        mover.guests = guests  # type: ignore[union-attr, misc]
-    assert site.house.guests == 5
+def test_a_house_is_empty_when_nobody_has_a_place(site: Site) -> None:
+    """Who is about to be taken has one already, and so has who waits for the header of a proxy."""
+    assert site.house.is_empty
+    site.house._places.take()
+    assert not site.house.is_empty
+    site.house._places.resize(0)
+    site.house._places.resize(50)
+    assert not site.house.is_empty
+    site.house._places.give_back()
+    assert site.house.is_empty
 
 
 def test_what_was_seen_is_who_came(site: Site) -> None:

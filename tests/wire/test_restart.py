@@ -14,6 +14,7 @@ from netsrvd import assembly, handover
 from netsrvd.events.connections import Accepted, Closed
 from netsrvd.events.refusals import Refused
 from netsrvd.house import House
+from netsrvd.listeners.acceptor import Acceptor
 from netsrvd.listeners.inherited import Inherited
 from netsrvd.listeners.proxies.lobby import Guest
 from netsrvd.reporting.records import Record
@@ -411,7 +412,11 @@ def behind(daemon: Daemon, **more: Any) -> None:
 
 
 def waiting(daemon: Daemon, count: int) -> None:
-    eventually(lambda: daemon.life.house.guests == count, f"{count} without their headers")
+    [acceptor] = daemon.life.house._movers.values()
+    assert isinstance(acceptor, Acceptor)
+    lobby = acceptor._entrance.lobby
+    assert lobby
+    eventually(lambda: lobby.guests == count, f"{count} without their headers")
 
 
 @pytest.mark.parametrize("at", [0, 1, len(v1()) - 1])

@@ -101,7 +101,10 @@ class Answerer:
     @property
     def rule(self) -> str:
         """Return why one more is refused then."""
-        return f"handler_threads = {self.crew.most} are busy and {len(self.crew.waiting)} wait"
+        return (
+            f"{self.crew.busy} of handler_threads = {self.crew.most} are busy and "
+            f"{len(self.crew.waiting)} wait"
+        )
 
     def ask(self, payload: bytes, flow: Flow, envelope: bytes, sock: socket.socket) -> None:
         """Have a datagram answered. `sock` is where it came in; it may be closed meanwhile."""

@@ -121,12 +121,15 @@ class Crew:
             hand.duty.mailbox.post(self._do, hand, self.waiting.popleft())
 
     def _hire(self) -> Hand | None:
-        """Return one more hand; None if the host has no thread to spare now (TasksMax=)."""
+        """Return one more hand; None if the host has no thread or descriptor to spare now."""
         self._started += 1
-        hand = Hand(f"{self._name} {self._started}", self._on_failure)
+        try:
+            hand = Hand(f"{self._name} {self._started}", self._on_failure)
+        except OSError:  # its mailbox takes a descriptor
+            return None
         try:
             hand.duty.start()
-        except RuntimeError:
+        except RuntimeError:  # TasksMax= and the like
             hand.duty.mailbox.close()
             return None
         return hand

@@ -18,6 +18,9 @@ OWN_SECONDS = 0.5
 whether we are there. Whoever looks leaves at once; a service that speaks first speaks then.
 """
 
+LOOK_SECONDS = 0.1
+"""How often to look whether a wait is over whose end wakes nobody."""
+
 NO_PROXY = "access", "proxies no longer has it"
 
 
@@ -124,10 +127,10 @@ class Lobby:
         for guest in _overdue(self._own, now - OWN_SECONDS):
             self._let_in(guest, None, now)
 
-    def empty(self) -> None:
-        """Serve until nobody is left, then close: for who has nothing else to wait for."""
-        while self.guests:
-            self._epoll.poll(max(0.0, self.due_at - monotonic()))
+    def empty(self, is_over: Callable[[], bool]) -> None:
+        """Serve until nobody is left or it is over, then close: for who has no other sockets."""
+        while self.guests and not is_over():
+            self._epoll.poll(min(LOOK_SECONDS, max(0.0, self.due_at - monotonic())))
             self.serve(monotonic())
         self.close(monotonic())
 

@@ -39,11 +39,14 @@ class Visit:
         self.sock, self.far = near, far
         self.taken: list[Connection] = []
         self.reports = Reports()
+        self.is_over: Callable[[], bool] = bool
 
     def judge(self, **given: Any) -> None:
         settings = ListenerSettings("lab", **given)
         gate = ConnectionGate(settings)
-        passed.admit(self.sock, "c-1", settings, gate, Stream, self.taken.append, self.reports)
+        passed.admit(
+            self.sock, "c-1", settings, gate, Stream, self.taken.append, self.reports, self.is_over
+        )
 
     def refusal(self) -> Refused:
         """Return why it was not let in, and that it was closed."""
@@ -122,6 +125,13 @@ def test_a_header_that_does_not_come(
     says(visit.far)
     visit.judge(**BEHIND)
     assert visit.refusal().reason == reason
+
+
+def test_a_stop_ends_the_wait(visit: Visit) -> None:
+    """Nobody is told: it has not come in."""
+    visit.is_over = lambda: True
+    visit.judge(**BEHIND | {"proxy_seconds": 3600.0})
+    assert (visit.reports.events, visit.taken, visit.sock.fileno()) == ([], [], -1)
 
 
 def test_a_balancer_that_looks_whether_somebody_is_there(visit: Visit) -> None:
