@@ -17,13 +17,14 @@ from netsrvd.assembly import (
     Services,
     Sockets,
     bind_all,
+    close_bound,
     count_places,
     prepare_services,
     read_configuration,
 )
 from netsrvd.config import changes
 from netsrvd.ending import STOPS, Ending
-from netsrvd.errors import NetsrvdError
+from netsrvd.errors import ConfigError, NetsrvdError, PrivilegeError, SocketError
 from netsrvd.events import Event
 from netsrvd.events.life import Ready, Reloaded, ReloadFailed, Starting
 from netsrvd.house import House
@@ -198,7 +199,8 @@ class Daemon:
         self._settings, self._fault = settings, ""
         for note in limit_notes + notes:
             self._house.report(note)
-        self._house.report(Reloaded(", ".join(plan.changed), ", ".join(plan.needs_restart)))
+        told = map(", ".join, (plan.changed, plan.needs_restart, plan.of_units))
+        self._house.report(Reloaded(*told))
         self._notifier.ready(self._status())
         answer(asked, "")
 
@@ -223,12 +225,32 @@ class Daemon:
         try:
             settings = read_configuration(self._start.config_path).settings
             prepare_services(settings, self._start.services.present)
+            self._try_sockets(settings)
         except NetsrvdError as error:
             from netsrvd.events.handover import NotHandedOver  # noqa: PLC0415 - rarely needed
 
             self._house.report(NotHandedOver(self._house.connections, str(error)))
             return False
         return True
+
+    def _try_sockets(self, settings: Settings) -> None:
+        """Raise what the next process would end by for good, so that nobody is handed to it.
+
+        By other errors of sockets it ends as well, but systemd tries again, and keeps what is
+        handed over.
+        """
+        adopted = self._house.adopted
+        if problems := changes.orphans(settings, adopted):
+            raise ConfigError(problems)
+        before = changes.endpoints(self._settings, adopted)
+        after = changes.endpoints(settings, adopted)
+        try:
+            sockets, _ = bind_all({end: after[end] for end in after if end not in before})
+        except PrivilegeError:
+            raise
+        except SocketError:
+            return
+        close_bound(sockets)
 
     def _status(self) -> str:
         house, counters = self._house, self._house.counters()

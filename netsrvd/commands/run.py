@@ -1,6 +1,7 @@
 """`netsrvd run`: serves, in the foreground, under systemd or off the terminal."""
 
 import argparse
+import os
 from collections.abc import Callable
 
 from netsrvd import assembly, detach
@@ -28,8 +29,10 @@ def run(arguments: argparse.Namespace) -> int:
     passed, stored = activation.passed()
     try:
         start = _prepare(arguments, passed, stored)
-    except NetsrvdError:
+    except NetsrvdError as error:
         activation.turn_away(passed)
+        if stored:  # systemd keeps these connections as long as it tries again
+            error.exit_status = os.EX_TEMPFAIL
         raise
 
     def serve(on_ready: Callable[[], None]) -> int:

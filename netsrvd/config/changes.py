@@ -10,7 +10,7 @@ from netsrvd.settings import Endpoint, ListenerSettings, LogSettings, Settings
 SOCKET_KEYS = ("backlog", "options")
 """Settings of a listener that its sockets are given when they are opened."""
 
-ADDRESS_KEYS = ("host", "port", "interface")
+UNIT_KEYS = ("host", "port")
 """Settings of a listener that sockets which systemd passed have from their unit."""
 
 KEYS = {
@@ -37,7 +37,8 @@ class Plan(NamedTuple):
     """The steps from the old settings to the new ones.
 
     An endpoint in `keep` keeps its socket and the queue of it, with new settings. `needs_restart`
-    names what was changed but cannot change while the daemon runs.
+    names what was changed but cannot change while the daemon runs, `of_units` what has no effect,
+    as systemd has the sockets.
     """
 
     open: Endpoints
@@ -45,6 +46,7 @@ class Plan(NamedTuple):
     close: tuple[Endpoint, ...]
     changed: tuple[str, ...]
     needs_restart: tuple[str, ...]
+    of_units: tuple[str, ...]
 
 
 def endpoints(settings: Settings, adopted: Adopted) -> Endpoints:
@@ -61,9 +63,11 @@ def plan(old: Settings, new: Settings, adopted: Adopted) -> Plan:
     """Return the steps that lead from `old` to `new`.
 
     Raises ConfigError for a socket that cannot be opened because an overlapping one of ours would
-    have to be closed first, which could refuse connections: that takes a restart.
+    have to be closed first, which could refuse connections: that takes a restart; and for
+    `orphans`.
     """
     before, after = endpoints(old, adopted), endpoints(new, adopted)
+    names = {name for name, _ in adopted}
     opening = {end: listener for end, listener in after.items() if end not in before}
     served = Taken(before)
     problems = [
@@ -72,6 +76,7 @@ def plan(old: Settings, new: Settings, adopted: Adopted) -> Plan:
         for one in opening
         if (other := served.overlapped(one))
     ]
+    problems += orphans(new, adopted)
     if problems:
         raise ConfigError(problems)
     return Plan(
@@ -79,8 +84,23 @@ def plan(old: Settings, new: Settings, adopted: Adopted) -> Plan:
         keep={end: listener for end, listener in after.items() if end in before},
         close=tuple(end for end in before if end not in after),
         changed=tuple(_changed(old, new)),
-        needs_restart=tuple(_needs_restart(old, new, {name for name, _ in adopted})),
+        needs_restart=tuple(_needs_restart(old, new, names)),
+        of_units=tuple(_of_units(old, new, names)),
     )
+
+
+def orphans(settings: Settings, adopted: Adopted) -> list[str]:
+    """Return a problem for each socket of systemd's that nobody would serve: a start refuses it."""
+    served = {
+        (listener.name, protocol)
+        for listener in settings.listeners
+        for protocol in listener.protocols
+    }
+    return [
+        f"listener {name}: systemd has a {protocol} socket for it; take that out of the socket "
+        f"unit first (systemctl cat netsrvd.socket), or leave the listener and its {protocol}"
+        for name, protocol in sorted({*adopted} - served)
+    ]
 
 
 def _needs_restart(old: Settings, new: Settings, adopted: Collection[str]) -> list[str]:
@@ -90,9 +110,20 @@ def _needs_restart(old: Settings, new: Settings, adopted: Collection[str]) -> li
     for listener in new.listeners:
         if listener.name in before:
             names = _differing(before[listener.name], listener)
-            fixed = SOCKET_KEYS + (ADDRESS_KEYS if listener.name in adopted else ())
+            fixed = SOCKET_KEYS + (("interface",) if listener.name in adopted else ())
             found += [f"listener.{listener.name}.{name}" for name in names if name in fixed]
     return found
+
+
+def _of_units(old: Settings, new: Settings, adopted: Collection[str]) -> list[str]:
+    before = {listener.name: listener for listener in old.listeners}
+    return [
+        f"listener.{listener.name}.{name}"
+        for listener in new.listeners
+        if listener.name in adopted and listener.name in before
+        for name in _differing(before[listener.name], listener)
+        if name in UNIT_KEYS
+    ]
 
 
 def _changed(old: Settings, new: Settings) -> list[str]:

@@ -1,6 +1,7 @@
 """Reads the configuration file with its drop-ins, and remembers where each key came from."""
 
 from collections.abc import Collection
+from errno import EACCES
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -64,7 +65,7 @@ def load(path: Path | None, words: Vocabulary) -> Configuration:
             if path or file != main:
                 problems.append(f"{file}: there is no such file")
         except OSError as error:
-            problems.append(f"{file}: cannot be read: {error.strerror}")
+            problems.append(f"{file}: cannot be read: {_why(error)}")
     settings, faults = read_settings(tree, words)
     problems += [_located(fault, tree, origins) for fault in faults]
     if problems:
@@ -83,8 +84,13 @@ def _drop_ins(folder: Path, problems: list[str]) -> list[Path]:
     except FileNotFoundError:
         return []
     except OSError as error:
-        problems.append(f"{folder}: cannot be read: {error.strerror}")
+        problems.append(f"{folder}: cannot be read: {_why(error)}")
         return []
+
+
+def _why(error: OSError) -> str:
+    remedy = "; netsrvd.service has a user of its own: chmod o+rX" if error.errno == EACCES else ""
+    return f"{error.strerror}{remedy}"
 
 
 def _merge(

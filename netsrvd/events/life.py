@@ -55,7 +55,9 @@ class Ready(Event):
 class Reloaded(Event):
     """The configuration was read again and is in force. Live connections went on.
 
-    What can only change by a restart is named; it keeps its old value until then.
+    What can only change by a restart is named; it keeps its old value until then. So is what is not
+    used: a socket that systemd passed has the address and port of its socket unit; change them
+    there (`systemctl edit netsrvd.socket`), and restart that.
     """
 
     __slots__ = ()
@@ -64,10 +66,12 @@ class Reloaded(Event):
     SUBJECT = "netsrvd has a new configuration"
     changes: str
     needs_restart: str = ""
+    not_used: str = ""
 
     def text(self) -> str:
         later = f"; only after a restart: {self.needs_restart}" if self.needs_restart else ""
-        return f"configuration reloaded: {self.changes or 'nothing changed'}{later}"
+        unit = f"; not used, as systemd has the sockets: {self.not_used}" if self.not_used else ""
+        return f"configuration reloaded: {self.changes or 'nothing changed'}{later}{unit}"
 
 
 class ReloadFailed(Event):

@@ -153,8 +153,14 @@ def _refusal(one: Passed, fault: str, listeners: tuple[ListenerSettings, ...]) -
     if fault:
         return f"{what}, which {fault}"
     host, port = one.sock.getsockname()[:2]
-    names = ", ".join(listener.name for listener in listeners)
+    names, protocol = [listener.name for listener in listeners], PROTOCOLS[one.sock.type]
+    what += f", {protocol} {shown(host, port)}"
+    if one.name in names:
+        return (
+            f"{what}, which listener {one.name} does not serve; add {protocol} to its protocols, "
+            "or take the socket out of the socket unit (systemctl cat netsrvd.socket)"
+        )
     return (
-        f"{what}, {PROTOCOLS[one.sock.type]} {shown(host, port)}, which no listener is for; give "
-        f"it a listener's name with FileDescriptorName= ({names}) or configure a listener for it"
+        f"{what}, which no listener is for; give it a listener's name with FileDescriptorName= "
+        f"({', '.join(names)}), configure a listener for it, or take it out of the socket unit"
     )

@@ -252,13 +252,38 @@ def test_nothing_is_handed_to_a_configuration_that_fails(unit: Unit, port: int) 
     assert run.lines_with("closed: drain")
 
 
+FATAL = {
+    "a socket that nobody would serve": ({"protocols": ["tcp"]}, "systemd has a udp socket for it"),
+    "no listener for it": ({"enabled": False}, "systemd has a tcp socket for it"),
+}
+
+
+@pytest.mark.parametrize(("keys", "words"), FATAL.values(), ids=[*FATAL])
+def test_what_the_next_process_would_not_start_with_is_found_before(
+    unit: Unit, port: int, keys: dict[str, object], words: str
+) -> None:
+    """A reload refuses it; a restart hands nobody over to a process that would end at once."""
+    more = {"lab": {"host": "127.0.0.1", "port": free_port(port + 1)}}
+    run = unit.start(configuration={"drain_timeout": 0.1, **echo(port)})
+    changed = {"drain_timeout": 0.1, "listener": {**more, "echo": {"port": port, **keys}}}
+    assert words in run.reload(changed)["STATUS"]
+    with talking(port) as sock:
+        follow(run)
+        assert ended(sock)
+    assert words in run.wait_line("1 connections are not handed over: ")
+    assert run.lines_with("closed: drain")
+    assert run.store == []
+
+
 def test_a_successor_that_fails_leaves_them_in_the_store(unit: Unit) -> None:
-    """With status 78 it takes nothing out; once the configuration is mended they are served on."""
+    """It takes nothing out, and systemd is to try again and so to keep them (75, not 78); once the
+    configuration is mended they are served on.
+    """
     run = unit.start()
     with talking(unit.port) as sock:
         follow(run)
         broken = unit.start(run.store, "wrkers = 1", ready=False)
-        broken.wait_failure(78)
+        broken.wait_failure(75)
         mended = unit.succeed(run)
         assert echoed(sock)
     mended.wait_line("closed: client")

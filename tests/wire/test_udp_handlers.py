@@ -65,6 +65,23 @@ def test_an_answer_is_no_longer_than_it_may_be(
     eventually(lambda: receiver.counters.bytes_sent == len(sent), "it is counted")
 
 
+def test_long_answers_count(serving: Serving) -> None:
+    """Those of handlers as well: the budget is of what is sent."""
+    limits = {"reply_rate": 1, "reply_floor_bytes": 512, "unlimited": ()}
+    receiver = serving.udp(handler=lambda _: bytes(512), **limits)
+    answers = 0
+    with datagrams() as asker:
+        while not serving.so_far(Refused):
+            asker.sendto(b"x", receiver.local)
+            eventually(
+                lambda n=answers: receiver.counters.datagrams_sent > n or serving.so_far(Refused)
+            )
+            answers += 1
+            assert answers < 200
+    assert 65_536 - 512 <= receiver.counters.bytes_sent <= 65_536 + 512 + SECONDS
+    assert serving.only(Refused).reason == "budget"
+
+
 def test_a_handler_may_be_silent(serving: Serving) -> None:
     """None is no answer, an empty one is an empty datagram."""
     receiver = serving.udp(handler=lambda it: it.payload or None)
@@ -136,7 +153,7 @@ def test_more_than_may_wait_are_refused(serving: Serving) -> None:
             asker.sendto(b"x", receiver.local)
         refused = serving.only(Refused)
         assert (refused.reason, refused.protocol) == ("busy", "udp")
-        waiting = f"handler_threads = 1 are busy and {WAITING_PER_THREAD} wait"
+        waiting = f"1 of handler_threads = 1 are busy and {WAITING_PER_THREAD} wait"
         assert refused.rule == waiting
         eventually(lambda: receiver.counters.datagrams_refused == 3, "three are refused")
         gate.set()

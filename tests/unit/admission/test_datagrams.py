@@ -119,3 +119,11 @@ def test_new_settings_judge_anew() -> None:
     assert refusal is not None
     assert refusal[0] == "port"
     assert [source.exceeds(1, 1.0) for _ in range(4)] == ["", "", "", "rate"]
+
+
+def test_who_is_denied_is_no_proxy() -> None:
+    """Or it could come under any other name."""
+    found = gate(proxies=("10.0.0.0/24",), deny=("10.0.0.9",))
+    assert [found.is_proxy(host) for host in ("10.0.0.1", "10.0.0.9", "10.0.1.1")] == [
+        *(True, False, False),
+    ]

@@ -41,6 +41,7 @@ def test_nothing_changed() -> None:
         close=(),
         changed=(),
         needs_restart=(),
+        of_units=(),
     )
 
 
@@ -139,11 +140,19 @@ def test_what_only_a_restart_changes_is_named(new: Settings, names: tuple[str, .
 def test_what_sockets_of_systemd_have_from_their_unit_is_named() -> None:
     """Another address or interface is for those that are bound, and the unit's are not."""
     new = changed(ONE._replace(port=1004, hosts=("127.0.0.2",), interface="eth0"))
-    names = tuple(f"listener.one.{key}" for key in ("host", "port", "interface"))
     plan = changes.plan(BOTH, new, {("one", "tcp")})
     assert (plan.open, plan.close) == ({}, ())
-    assert {*plan.needs_restart} == {*names}
-    assert changes.plan(BOTH, new, {("two", "udp")}).needs_restart == ()
+    assert plan.needs_restart == ("listener.one.interface",)
+    assert plan.of_units == ("listener.one.host", "listener.one.port")
+    plan = changes.plan(BOTH, new, {("two", "udp")})
+    assert (plan.needs_restart, plan.of_units) == ((), ())
+
+
+def test_a_socket_of_systemd_that_nobody_would_serve_is_a_fault() -> None:
+    """A start with it would fail; so a reload does, before anything is changed."""
+    gone = Settings(listeners=(TWO,))
+    with pytest.raises(ConfigError, match="listener one: systemd has a tcp socket for it; take"):
+        changes.plan(BOTH, gone, {("one", "tcp"), ("two", "udp")})
 
 
 @pytest.mark.parametrize(

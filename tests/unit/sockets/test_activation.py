@@ -95,9 +95,16 @@ def test_a_socket_that_nobody_wants_is_refused() -> None:
         activation.adopt([passed(host="::", port=9)], BOTH)
     assert str(caught.value) == (
         "systemd passed an unnamed socket (descriptor 99999), tcp [::]:9, which no listener is "
-        "for; give it a listener's name with FileDescriptorName= (echo, lab) or configure a "
-        "listener for it"
+        "for; give it a listener's name with FileDescriptorName= (echo, lab), configure a "
+        "listener for it, or take it out of the socket unit"
     )
+
+
+def test_a_socket_whose_protocol_its_listener_has_not_is_refused() -> None:
+    """It has a listener's name already, so that is not what is wrong."""
+    one = passed(name="lab", host="::", port=9)
+    with pytest.raises(ActivationError, match="which listener lab does not serve; add tcp to its"):
+        activation.adopt([one], (ECHO, ECHO._replace(name="lab", protocols=("udp",))))
 
 
 def test_all_faults_come_in_one_go() -> None:

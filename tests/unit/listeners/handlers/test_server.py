@@ -306,6 +306,7 @@ def test_connections_wait_for_a_thread(desk: Desk) -> None:
     assert first.recv(1) == b""
     [free] = desk.reports.wait_for(HandlersFree)
     assert isinstance(free, HandlersFree)
+    assert (free.listener, free.service) == ("lab", "python:lab:serve")
     assert free.seconds < SECONDS
 
 
