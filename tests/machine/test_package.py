@@ -283,11 +283,16 @@ def test_upgrade_refuses_nobody(quiet: Machine, next_package: Path) -> None:
 
 
 def test_removal_ends_everything(installed: Machine) -> None:
-    """A removal stops the daemon and closes the sockets."""
+    """A removal stops the daemon and closes the sockets, those of instances as well."""
+    installed.run("systemctl", "disable", "--now", "netsrvd.socket", "netsrvd.service")
+    installed.run("systemctl", "enable", "--now", "netsrvd@1.socket", "netsrvd@2.socket")
+    assert talk(installed, "tcp", "hello") == "hello"
+
     installed.run("apt-get", "remove", "--yes", "netsrvd", timeout=120)
 
     assert ":51423" not in installed.run("ss", "-lntu").stdout
-    assert not is_active(installed, "netsrvd.service")
+    left = installed.run("systemctl", "list-units", "--plain", "--no-legend", "netsrvd*").stdout
+    assert left == ""
 
 
 def test_purge_leaves_nothing(installed: Machine) -> None:

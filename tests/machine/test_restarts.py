@@ -175,6 +175,32 @@ def test_who_waits_for_a_proxy_outlives_restarts(quiet: Machine) -> None:
     assert {each["NETSRVD_REASON"] for each in named} == {"client"}
 
 
+PATIENT = """\
+import socket, subprocess
+sock = socket.create_connection(("127.0.0.1", 51423), timeout=60)
+
+def talk():
+    sock.sendall(b"hello")
+    assert sock.recv(5, socket.MSG_WAITALL) == b"hello"
+
+talk()
+assert subprocess.run(["systemctl", "restart", "netsrvd.service"]).returncode != 0
+subprocess.run(["rm", "/etc/netsrvd/conf.d/test.toml"], check=True)
+talk()
+print("served again")
+"""
+
+
+def test_a_fault_that_only_a_start_finds_loses_nobody(quiet: Machine) -> None:
+    """What the configuration wants of passed sockets takes a privilege: systemd keeps the live
+    connection until the file is mended, and it goes on.
+    """
+    quiet.run("systemctl", "start", SERVICE)
+    configure(quiet, '[listener.echo.options]\nSO_RCVBUFFORCE = "1M"\n')
+    assert quiet.run("python3", "-c", PATIENT, timeout=100).stdout == "served again\n"
+    assert [each["NETSRVD_LOST"] for each in told(quiet, TookOver)][-1] == "0"
+
+
 def test_a_stop_drains_and_leaves_nothing_behind(quiet: Machine) -> None:
     """A stop that no start follows hands nothing over: it says who is still there and how long it
     waits, and nothing is left in the descriptor store.
