@@ -130,7 +130,7 @@ def test_all_wrong_kinds_are_refused_at_once(stack: ExitStack) -> None:
 def test_a_protocol_that_the_listener_does_not_serve_is_refused(stack: ExitStack) -> None:
     """A UDP socket with the name of a listener that serves TCP alone is for nobody."""
     sock = stack.enter_context(as_systemd(DATAGRAM))
-    with pytest.raises(ActivationError, match="which no listener is for"):
+    with pytest.raises(ActivationError, match="which listener echo does not serve; add udp to"):
         activation.adopt([Passed(sock, "echo")], (listener(protocols=("tcp",)),))
 
 
