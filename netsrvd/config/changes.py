@@ -1,6 +1,6 @@
 """What a start or a reload has to do: pure comparisons of settings."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from typing import NamedTuple, TypeVar
 
 from netsrvd.config.overlaps import Taken
@@ -106,37 +106,36 @@ def orphans(settings: Settings, adopted: Adopted) -> list[str]:
 def _needs_restart(old: Settings, new: Settings, adopted: Collection[str]) -> list[str]:
     found = [] if old.workers == new.workers else ["workers"]
     found += [f"log.{name}" for name in _differing(old.log, new.log) if name != "level"]
-    before = {listener.name: listener for listener in old.listeners}
-    for listener in new.listeners:
-        if listener.name in before:
-            names = _differing(before[listener.name], listener)
-            fixed = SOCKET_KEYS + (("interface",) if listener.name in adopted else ())
-            found += [f"listener.{listener.name}.{name}" for name in names if name in fixed]
+    for name, key in _changed_keys(old, new):
+        if key in SOCKET_KEYS or (key == "interface" and name in adopted):
+            found.append(f"listener.{name}.{key}")
     return found
 
 
 def _of_units(old: Settings, new: Settings, adopted: Collection[str]) -> list[str]:
-    before = {listener.name: listener for listener in old.listeners}
+    changed = _changed_keys(old, new)
     return [
-        f"listener.{listener.name}.{name}"
-        for listener in new.listeners
-        if listener.name in adopted and listener.name in before
-        for name in _differing(before[listener.name], listener)
-        if name in UNIT_KEYS
+        f"listener.{name}.{key}" for name, key in changed if name in adopted and key in UNIT_KEYS
     ]
 
 
-def _changed(old: Settings, new: Settings) -> list[str]:
+def _changed_keys(old: Settings, new: Settings) -> Iterator[tuple[str, str]]:
+    """Yield each listener that there is before and after, with each key of it that has changed."""
     before = {listener.name: listener for listener in old.listeners}
-    after = {listener.name: listener for listener in new.listeners}
+    for listener in new.listeners:
+        if listener.name in before:
+            for key in _differing(before[listener.name], listener):
+                yield listener.name, key
+
+
+def _changed(old: Settings, new: Settings) -> list[str]:
+    before = {listener.name for listener in old.listeners}
+    after = {listener.name for listener in new.listeners}
     found = [name for name in _differing(old, new) if name not in ("log", "listeners")]
     found += [f"log.{name}" for name in _differing(old.log, new.log)]
-    found += [f"listener {name} is gone" for name in before if name not in after]
-    for name, listener in after.items():
-        if name in before:
-            found += [f"listener.{name}.{key}" for key in _differing(before[name], listener)]
-        else:
-            found.append(f"listener {name} is new")
+    found += [f"listener {name} is gone" for name in sorted(before - after)]
+    found += [f"listener {name} is new" for name in sorted(after - before)]
+    found += [f"listener.{name}.{key}" for name, key in _changed_keys(old, new)]
     return found
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.balancers import haproxy
+from tests.support.balancers import FORWARD, haproxy
 from tests.support.detached import Syslog
 from tests.support.patience import SECONDS, eventually
 from tests.support.peers import connect, echoed, exchange
@@ -329,18 +329,6 @@ def test_programs_of_inetds_world(how: How, inetd: Inetd, syslog: Syslog, tmp_pa
             syslog.wait(f" echo: 127.0.0.1:{client.getsockname()[1]} closed: client")
 
 
-HAPROXY = """
-defaults
-    mode tcp
-    timeout connect 5s
-    timeout client 30s
-    timeout server 30s
-listen echo
-    bind 127.0.0.1:{front}
-    server one 127.0.0.1:{back} send-proxy-v2
-"""
-
-
 def test_haproxy_before_an_inetd(inetd: Inetd, syslog: Syslog, tmp_path: Path) -> None:
     """The records name the client, and by whom it came."""
     inetd.config.write_text(toml({"listener": {"echo": {"proxies": "127.0.0.1"}}}))
@@ -348,7 +336,7 @@ def test_haproxy_before_an_inetd(inetd: Inetd, syslog: Syslog, tmp_path: Path) -
         arrived(back).close()
         front = free_port(back + 1)
         with (
-            haproxy(tmp_path, HAPROXY.format(front=front, back=back)),
+            haproxy(tmp_path, FORWARD.format(front=front, back=back, options="send-proxy-v2")),
             arrived(front) as client,
         ):
             assert exchange(client, [b"hello"]) == b"hello"

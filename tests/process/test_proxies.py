@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.process.conftest import Start
-from tests.support.balancers import haproxy, nginx
+from tests.support.balancers import FORWARD, haproxy, nginx
 from tests.support.clients import answer, ended, leaves_in_order
 from tests.support.patience import eventually
 from tests.support.peers import connect, echoed, read_exactly
@@ -24,18 +24,6 @@ SERVERS = {
     "v2 with checksum": "send-proxy-v2 proxy-v2-options crc32c",
     "v2 with checksum and id": "send-proxy-v2 proxy-v2-options crc32c,unique-id",
 }
-
-HAPROXY = """
-defaults
-    mode tcp
-    timeout connect 5s
-    timeout client 30s
-    timeout server 30s
-listen echo
-    bind 127.0.0.1:{front}
-    unique-id-format ABC%rt
-    server one 127.0.0.1:{back} {options}
-"""
 
 
 @pytest.fixture
@@ -86,7 +74,7 @@ def test_haproxy_names_its_clients(
     """
     run = behind_a_proxy(start, port)
     options = f"{SERVERS[version]} check inter 20ms"
-    with haproxy(tmp_path, HAPROXY.format(front=front, back=port, options=options)):
+    with haproxy(tmp_path, FORWARD.format(front=front, back=port, options=options)):
         is_served_by_name(run, front)
         enough = connects() + 50
         eventually(lambda: connects() >= enough, "50 health checks")
@@ -111,7 +99,7 @@ def test_health_checks_do_not_fill_the_log(
     """
     run = behind_a_proxy(start, port)
     lines, options = len(run.lines), f"{server} check {check.format(back=port)} inter 20ms"
-    with haproxy(tmp_path, HAPROXY.format(front=front, back=port, options=options)):
+    with haproxy(tmp_path, FORWARD.format(front=front, back=port, options=options)):
         enough = connects() + 50
         eventually(lambda: connects() >= enough, "50 health checks")
         assert run.lines[lines:] == []
@@ -133,7 +121,7 @@ def test_whoami_is_the_named_client(start: Start, port: int, front: int, tmp_pat
     UDP, too.
     """
     start(echo(port, service="whoami", proxies="127.0.0.1", allow=CLIENT))
-    configuration = HAPROXY.format(front=front, back=port, options="send-proxy-v2")
+    configuration = FORWARD.format(front=front, back=port, options="send-proxy-v2")
     with haproxy(tmp_path, configuration), through(front) as sock:
         expected = "{}:{}\n".format(*sock.getsockname()).encode()
         assert read_exactly(sock, len(expected)) == expected
@@ -146,7 +134,7 @@ def test_a_balancer_that_sends_no_header_is_told(
 ) -> None:
     """Nobody is served under its name: the connections end, and the log says why."""
     run = behind_a_proxy(start, port)
-    configuration = HAPROXY.format(front=front, back=port, options="")
+    configuration = FORWARD.format(front=front, back=port, options="")
     with haproxy(tmp_path, configuration), through(front) as sock:
         sock.sendall(b"hello")
         assert ended(sock)

@@ -10,6 +10,19 @@ import pytest
 
 from tests.support.patience import SECONDS
 
+FORWARD = """
+defaults
+    mode tcp
+    timeout connect 5s
+    timeout client 30s
+    timeout server 30s
+listen echo
+    bind 127.0.0.1:{front}
+    unique-id-format ABC%rt
+    server one 127.0.0.1:{back} {options}
+"""
+"""HAProxy in front of one server."""
+
 NGINX_MODULE = Path("/usr/lib/nginx/modules/ngx_stream_module.so")
 
 
