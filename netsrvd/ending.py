@@ -54,7 +54,7 @@ class Ending:
         house.report(Stopping(self._reason, live, drain_seconds, purpose))
         handed = 0
         if is_followed:
-            handed = self._hand_over(drain_seconds)
+            handed = self._hand_over()
         else:
             house.stop_listening(drain_seconds)
         if not handed:
@@ -65,7 +65,12 @@ class Ending:
         house.stop_reporting()
         notifier.close()
 
-    def _hand_over(self, drain_seconds: float) -> int:
+    @property
+    def _seconds_left(self) -> float:
+        """How long connections are still waited for."""
+        return max(0.0, self._deadline - monotonic())
+
+    def _hand_over(self) -> int:
         """Take nobody new, and give the live connections to the next process; return how many.
 
         Of the guests nobody has heard yet: as many as there is room for go along.
@@ -75,7 +80,7 @@ class Ending:
 
         house = self._house
         room = max(0, self._notifier.store_room - handover.OF_STATES)
-        guests = self._drain_the_staying(drain_seconds, room)
+        guests = self._drain_the_staying(room)
         began_at = monotonic()
         given, left = handover.portable(house.staff.surrender(), room)
         if left:
@@ -94,7 +99,7 @@ class Ending:
             guest.sock.close()
         return len(given)
 
-    def _drain_the_staying(self, drain_seconds: float, room: int) -> list[Guest]:
+    def _drain_the_staying(self, room: int) -> list[Guest]:
         """Take nobody new, and drain those that cannot be given; a record says why. All others are
         served meanwhile and, while only handlers are in the way, taken as well.
 
@@ -113,11 +118,11 @@ class Ending:
         def is_full() -> bool:
             return len(staff.movable()) >= room
 
-        house.stop_handling(drain_seconds, guests)
+        house.stop_handling(self._seconds_left, guests)
         if count := staff.handled:
             house.report(NotHandedOver(count, "they are of handlers"))
             self._drain(lambda: not staff.handled or is_full())
-        house.stop_listening(drain_seconds, guests)
+        house.stop_listening(self._seconds_left, guests)
         if count := staying():
             house.report(NotHandedOver(count, STAYING))
         self._drain(lambda: not (staff.handled or staying()))
@@ -144,7 +149,7 @@ class Ending:
                 return
 
     def _tell_drain(self, *, moves: bool) -> None:
-        left, count = max(0.0, self._deadline - monotonic()), self._house.connections
+        left, count = self._seconds_left, self._house.connections
         status = f"Stopping on {self._reason}: {count} connections left, {left:.0f} s"
         if moves:
             self._tell(status, left)

@@ -223,8 +223,8 @@ class House:
 
     def stop_handling(self, drain_seconds: float, left: list[Guest]) -> None:
         """Do so for handlers alone; all others are still served, and taken."""
-        handled = {name for name, service in self._services.by_name.items() if service.handler}
-        self._stop([self._movers[key] for key in self._movers if key[0] in handled], left)
+        by_name, movers = self._services.by_name, self._movers.items()
+        self._stop([mover for (name, _), mover in movers if by_name[name].handler], left)
         self.staff.drain_handlers(drain_seconds)
 
     def stop_workers(self) -> int:

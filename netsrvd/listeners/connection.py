@@ -66,6 +66,7 @@ class Connection:
 
     __slots__ = (
         "_make_service",
+        "_taken",
         "active_at",
         "backlog",
         "bytes_received",
@@ -82,7 +83,6 @@ class Connection:
         "service_name",
         "settings",
         "sock",
-        "taken",
     )
 
     def __init__(
@@ -110,7 +110,7 @@ class Connection:
         self.departed = departed
         self.opened_at = self.active_at = now
         self.bytes_received = self.bytes_sent = 0
-        self.taken = -1
+        self._taken = -1
         """Of the bytes that were sent, those that the client had when it was last looked at."""
         self.backlog: memoryview | None = None
         """What the peer has not taken yet. While it stands, nothing more is read."""
@@ -228,8 +228,8 @@ class Connection:
         """
         from netsrvd.linux.outgoing import unacknowledged_bytes  # noqa: PLC0415 - few are so slow
 
-        before, self.taken = self.taken, self.bytes_sent - unacknowledged_bytes(self.sock)
-        if 0 <= before < self.taken:
+        before, self._taken = self._taken, self.bytes_sent - unacknowledged_bytes(self.sock)
+        if 0 <= before < self._taken:
             self.active_at = now
 
 
