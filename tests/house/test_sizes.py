@@ -1,11 +1,11 @@
-"""No long modules, no long functions."""
+"""No long functions. How complex one may be is bounded by ruff (C901)."""
 
 import ast
 from itertools import chain
 from pathlib import Path
 
 PACKAGE = Path(__file__).parents[2] / "netsrvd"
-LONGEST_MODULE, LONGEST_FUNCTION, USUAL_FUNCTION = 300, 60, 30
+LONGEST_FUNCTION, USUAL_FUNCTION = 60, 30
 
 SOURCES = {str(path.relative_to(PACKAGE)): path.read_text() for path in PACKAGE.rglob("*.py")}
 
@@ -21,12 +21,6 @@ def functions(name: str) -> dict[str, int]:
 
 
 FUNCTIONS = dict(chain.from_iterable(functions(name).items() for name in SOURCES))
-
-
-def test_modules_are_short() -> None:
-    """No module has more than 300 lines."""
-    lengths = {name: len(source.splitlines()) for name, source in SOURCES.items()}
-    assert not {name: size for name, size in lengths.items() if size > LONGEST_MODULE}
 
 
 def test_functions_are_short() -> None:
