@@ -23,13 +23,14 @@ from netsrvd.assembly import (
     read_configuration,
 )
 from netsrvd.config import changes
+from netsrvd.config.files import DEFAULT_FILE
 from netsrvd.ending import STOPS, Ending
 from netsrvd.errors import ConfigError, NetsrvdError, PrivilegeError, SocketError
 from netsrvd.events import Event
 from netsrvd.events.life import Ready, Reloaded, ReloadFailed, Starting
 from netsrvd.house import House
 from netsrvd.listeners.inherited import Inherited
-from netsrvd.reporting.askers import Askers, answer
+from netsrvd.reporting.askers import SYSTEM, Askers, Outside, answer, identity, told_outside
 from netsrvd.reporting.notify import Notifier
 from netsrvd.settings import Settings
 from netsrvd.sockets import descriptors
@@ -183,6 +184,9 @@ class Daemon:
         asked = self._askers.waiting()
         self._notifier.reloading()
         try:
+            for outside in filter(None, map(told_outside, asked)):
+                self._check_directory(outside)
+                follow_zone(outside.zone)
             settings = read_configuration(self._start.config_path).settings
             services = prepare_services(settings, self._start.services.present)
             plan = changes.plan(self._settings, settings, self._house.adopted)
@@ -203,6 +207,20 @@ class Daemon:
         self._house.report(Reloaded(*told))
         self._notifier.ready(self._status())
         answer(asked, "")
+
+    def _check_directory(self, outside: Outside) -> None:
+        """Raise ConfigError if the directory of the configuration is not the one outside.
+
+        The caller may have other files than this process altogether, in a container; then nothing
+        can be said.
+        """
+        directory = str((self._start.config_path or DEFAULT_FILE).parent)
+        if (outside.system, outside.directory) != (identity(SYSTEM), directory):
+            return
+        if outside.configuration != identity(directory):
+            remedy = "`systemctl restart` of the service puts the new one into force"
+            fault = "has been replaced since the daemon started, which sees the old one"
+            raise ConfigError([f"{directory}: this directory {fault}; {remedy}"])
 
     def _end(self, reason: str) -> int:
         """Stop in order; return the exit status."""
@@ -259,6 +277,16 @@ class Daemon:
             f"{counters.accepted} connections accepted, {counters.refused} refused, "
             f"{counters.datagrams_received} datagrams, {house.reporter.lost} records lost"
         )
+
+
+def follow_zone(zone: str) -> None:
+    """Use the time zone of this file: /etc/localtime of our own root is that of the start.
+
+    Services read it when they are prepared. TZ in the environment of the unit counts for more.
+    """
+    chosen = os.environ.get("TZ", ":/")  # a colon and a path: from an earlier reload
+    if chosen.startswith(":/") and Path(zone).is_file():
+        os.environ["TZ"] = f":{zone}"
 
 
 def block_signals() -> None:

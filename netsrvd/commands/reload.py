@@ -4,9 +4,11 @@ import argparse
 import os
 import signal
 import socket
+from contextlib import suppress
 
+from netsrvd.config.files import DEFAULT_FILE
 from netsrvd.errors import ConfigError, ReloadError, UsageError
-from netsrvd.reporting.askers import LONGEST_ANSWER, address, credentials
+from netsrvd.reporting.askers import LONGEST_ANSWER, address, credentials, look_outside
 
 PATIENCE_SECONDS = 60.0
 
@@ -19,6 +21,8 @@ def run(arguments: argparse.Namespace) -> int:
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as sock:
         sock.settimeout(PATIENCE_SECONDS)
         _connect(sock, arguments.pid)
+        with suppress(OSError):  # a daemon that has just ended says so below
+            sock.send(look_outside(str(DEFAULT_FILE.parent)).message())
         try:
             os.kill(arguments.pid, signal.SIGHUP)
         except PermissionError as error:

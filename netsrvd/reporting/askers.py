@@ -5,6 +5,8 @@ import socket
 import struct
 from collections.abc import Iterable
 from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
 
 MOST_WAITING = 8
 """Each is a descriptor during a reload, of those that are spare (`sockets/descriptors.py`). Further
@@ -16,6 +18,54 @@ UCRED = struct.Struct("3i")
 
 LONGEST_ANSWER = 32_768
 """Bytes of an answer; what is cut stands in the log."""
+
+SYSTEM = "/usr"
+"""The directory by which two processes see that they have the same files."""
+
+ZONE = Path("/etc/localtime")
+
+
+class Outside(NamedTuple):
+    """What `netsrvd reload` sees of the host. The daemon has a root directory of its own, in which
+    a bind mount shows the directory that was there when the daemon started, whatever has its
+    name now.
+    """
+
+    system: str
+    """Device and inode of /usr, as two numbers; empty for a directory that is not there."""
+    directory: str
+    configuration: str
+    """Device and inode of `directory`, in the same form."""
+    zone: str
+    """The absolute path of the file of the time zone; empty if /etc/localtime is no link."""
+
+    def message(self) -> bytes:
+        """Return the message that carries it."""
+        return b"\0".join(map(os.fsencode, self))
+
+
+def look_outside(directory: str) -> Outside:
+    """Return what this process sees, with this directory of the configuration."""
+    zone = str(ZONE.resolve()) if ZONE.is_symlink() else ""
+    return Outside(identity(SYSTEM), directory, identity(directory), zone)
+
+
+def identity(directory: str) -> str:
+    """Return the device and the inode of a directory; an empty text if it is not there."""
+    try:
+        found = Path(directory).stat()
+    except OSError:
+        return ""
+    return f"{found.st_dev} {found.st_ino}"
+
+
+def told_outside(asker: socket.socket) -> Outside | None:
+    """Return what a process that waits for an answer sees; None if it has not said it."""
+    try:
+        fields = asker.recv(LONGEST_ANSWER, socket.MSG_DONTWAIT).split(b"\0")
+    except OSError:
+        return None
+    return Outside(*map(os.fsdecode, fields)) if len(fields) == len(Outside._fields) else None
 
 
 def address(pid: int) -> str:
@@ -80,3 +130,4 @@ def answer(askers: Iterable[socket.socket], problem: str) -> None:
         with asker, suppress(OSError):
             asker.setblocking(False)
             asker.send(message)
+            asker.recv(1)  # a close with something unread would take the answer away (ECONNRESET)

@@ -42,6 +42,7 @@ class Stage:
         patch.setattr(daemon, "Notifier", lambda: self.notifier)
         patch.setattr(daemon, "Askers", lambda: self.askers)
         patch.setattr(daemon, "answer", self.answer)
+        patch.setattr(daemon, "told_outside", lambda asker: None)
         patch.setattr(daemon, "wait_signal", self.wait)
         notes: list[Event] = [FamilyMissing("a", "tcp", "IPv6")]
         services = prepare_services(Settings(), Present())

@@ -4,11 +4,22 @@ import os
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 
 from netsrvd.reporting import askers as module
-from netsrvd.reporting.askers import LONGEST_ANSWER, MOST_WAITING, Askers, address, answer
+from netsrvd.reporting.askers import (
+    LONGEST_ANSWER,
+    MOST_WAITING,
+    Askers,
+    Outside,
+    address,
+    answer,
+    identity,
+    look_outside,
+    told_outside,
+)
 from tests.support.patience import SECONDS
 
 
@@ -136,3 +147,41 @@ def test_who_asks_a_daemon_that_ends_is_not_kept_waiting(stack: ExitStack) -> No
         client.recv(1)
     with pytest.raises(ConnectionRefusedError):
         ask(stack)
+
+
+@pytest.mark.parametrize("directory", ["/etc", "/no/such", "/a b\n", "/\udcff"])
+def test_what_the_caller_sees_arrives_as_it_is(
+    askers: Askers, stack: ExitStack, directory: str
+) -> None:
+    """The directory's name, device and inode are the same on both sides, whatever the name is."""
+    ask(stack).send(look_outside(directory).message())
+    [asker] = askers.waiting()
+    outside = told_outside(asker)
+    assert outside == look_outside(directory)
+    assert outside is not None
+    assert outside.configuration == identity(directory)
+    assert (outside.configuration == "") == (directory != "/etc")
+    answer([asker], "")
+
+
+@pytest.mark.parametrize("message", [None, b"x", b"\0" * 20, b"\0" * 40_000])
+def test_a_caller_that_says_nothing_of_use_sees_nothing(
+    askers: Askers, stack: ExitStack, message: bytes | None
+) -> None:
+    """An older command sends nothing; nobody waits for it, and no message is a fault."""
+    caller = ask(stack)
+    if message:
+        caller.send(message)
+    [asker] = askers.waiting()
+    assert told_outside(asker) is None
+    answer([asker], "")
+
+
+def test_a_replaced_directory_has_another_identity(tmp_path: Path) -> None:
+    """A copy under the same name is another directory."""
+    (tmp_path / "one").mkdir()
+    (tmp_path / "two").mkdir()
+    before = identity(str(tmp_path / "one"))
+    (tmp_path / "one").rename(tmp_path / "old")
+    (tmp_path / "two").rename(tmp_path / "one")
+    assert Outside("", "", before, "") != Outside("", "", identity(str(tmp_path / "one")), "")
