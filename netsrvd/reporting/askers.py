@@ -1,5 +1,6 @@
 """Tells those who asked for a reload how it went (`netsrvd reload`)."""
 
+import errno
 import os
 import socket
 import struct
@@ -18,6 +19,13 @@ UCRED = struct.Struct("3i")
 
 LONGEST_ANSWER = 32_768
 """Bytes of an answer; what is cut stands in the log."""
+
+NAME = "netsrvd-reload"
+"""The last part of the path to which the socket is bound for a moment."""
+
+DIRECTORIES = ("/tmp", "/var/tmp", "/dev/shm", "/run")  # noqa: S108 - of mode 0700 is what is made there
+"""Where a directory for the socket is made, in the first one that can be written to."""
+
 
 SYSTEM = "/usr"
 """The directory by which two processes see that they have the same files."""
@@ -68,35 +76,44 @@ def told_outside(asker: socket.socket) -> Outside | None:
     return Outside(*map(os.fsdecode, fields)) if len(fields) == len(Outside._fields) else None
 
 
-def address(pid: int) -> str:
-    """Return the abstract address (unix(7)) at which the daemon with this PID is asked."""
-    return f"\0netsrvd/{pid}"
+def path(pid: int) -> str:
+    """Return the path at which the daemon with this PID is asked.
+
+    Raises FileNotFoundError if there is no such process or it has no such socket, PermissionError
+    if the kernel does not let the caller look at its descriptors (PTRACE_MODE_READ in ptrace(2)).
+    """
+    directory = Path(f"/proc/{pid}/fd")
+    for link in sorted(directory.iterdir(), key=lambda link: int(link.name)):
+        with suppress(FileNotFoundError):  # closed meanwhile
+            if link.readlink().name == f"{NAME} (deleted)":
+                return str(link)
+    raise FileNotFoundError(errno.ENOENT, "it has no socket for that")
 
 
 class Askers:
-    """The socket at which they wait, one connection each. Owned by the main thread.
+    """The socket to which the callers connect, one connection each. Owned by the main thread.
 
-    Nobody polls it: who asks connects first and sends SIGHUP then, so at a reload all are there
-    whom it is for. The name is anybody's to connect to, but only root and the daemon's own user are
-    heard: an answer may have lines of the configuration.
+    The main thread does not poll it: a caller connects first and sends SIGHUP then, so a reload
+    finds the connections of all callers that it is for.
+
+    The socket has no name that another user could take, or could fill the queue of: it is bound in
+    a directory of mode 0700 and unlinked at once. An O_PATH descriptor of its inode stays open, and
+    /proc/PID/fd/N leads to it. Only root and the daemon's own user may follow that link; the mount,
+    network and PID namespaces of the two processes do not matter.
     """
 
-    __slots__ = ("_socket",)
+    __slots__ = ("_inode", "_socket")
 
     def __init__(self) -> None:
         self._socket: socket.socket | None = None
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        try:
-            sock.bind(address(os.getpid()))
-            sock.listen(MOST_WAITING - 1)  # the kernel takes one more
-            sock.setblocking(False)
-        except OSError:  # somebody else has the name: reloads work, but nobody hears of it
-            sock.close()
-            return
-        self._socket = sock
+        self._inode = -1
+        for directory in (os.environ.get("TMPDIR") or DIRECTORIES[0], *DIRECTORIES):
+            with suppress(OSError):  # it cannot be written to, or its path is too long
+                self._socket, self._inode = _listening(directory)
+                return
 
     def waiting(self) -> list[socket.socket]:
-        """Return those who have asked until now; each is to be answered."""
+        """Return the callers that have connected so far; each is to be answered."""
         found: list[socket.socket] = []
         if self._socket is None:
             return found
@@ -111,9 +128,11 @@ class Askers:
         return found
 
     def close(self) -> None:
-        """Close the socket; whoever asks from now on is refused."""
+        """Close the socket; later callers are refused."""
         if self._socket is not None:
             self._socket.close()
+            os.close(self._inode)
+            self._socket = None
 
 
 def credentials(sock: socket.socket) -> tuple[int, int]:
@@ -131,3 +150,28 @@ def answer(askers: Iterable[socket.socket], problem: str) -> None:
             asker.setblocking(False)
             asker.send(message)
             asker.recv(1)  # a close with something unread would take the answer away (ECONNRESET)
+
+
+def _listening(parent: str) -> tuple[socket.socket, int]:
+    """Return a listening socket that no path leads to, and the O_PATH descriptor of its inode.
+
+    Raises OSError, with nothing left open or on disk.
+    """
+    directory = Path(parent) / f"netsrvd-{os.urandom(8).hex()}"
+    directory.mkdir(mode=0o700)
+    bound = directory / NAME
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    try:
+        sock.bind(str(bound))
+        try:
+            sock.listen(MOST_WAITING - 1)  # the kernel takes one more
+            sock.setblocking(False)
+            inode = os.open(bound, os.O_PATH | os.O_CLOEXEC)
+        finally:
+            bound.unlink()
+    except OSError:
+        sock.close()
+        raise
+    finally:
+        directory.rmdir()
+    return sock, inode

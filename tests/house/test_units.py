@@ -23,7 +23,7 @@ def units(tmp_path: Path) -> list[Path]:
     for name in UNITS:
         text = (SYSTEMD / name).read_text(encoding="utf-8")
         copy = tmp_path / name
-        copy.write_text(re.sub(r"(?m)^(Exec\w+=)/usr/bin/netsrvd\b", rf"\1{program}", text))
+        copy.write_text(re.sub(r"(?m)^(Exec\w+=\+?)/usr/bin/netsrvd\b", rf"\1{program}", text))
         copies.append(copy)
     return copies
 

@@ -5,17 +5,19 @@ import signal
 import socket
 import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
 
-from netsrvd.reporting.askers import MOST_WAITING, address
+from netsrvd.reporting.askers import MOST_WAITING, NAME, Askers, path
 from tests.process.conftest import Start
 from tests.support.clients import ended, serves, talking
 from tests.support.gate import Gate
+from tests.support.patience import eventually
 from tests.support.peers import connect, echoed
-from tests.support.run import COMMAND, ENVIRONMENT, PATIENCE, Run, echo
-from tests.support.strangers import as_nobody
+from tests.support.run import COMMAND, ENVIRONMENT, PATIENCE, Run, echo, free_port, toml
+from tests.support.strangers import FILL_QUEUES, as_nobody
 
 Ask = Callable[..., subprocess.Popen[str]]
 
@@ -119,8 +121,8 @@ daemon.read_configuration = read
 
 
 def _askers(run: Run) -> int:
-    """Return how many ends of connections there are that bear its name (proc_net_unix)."""
-    name = "@" + address(run.pid)[1:]
+    """Return how many connections there are to the socket at which it is asked (proc_net_unix)."""
+    [name] = [link.removesuffix(" (deleted)") for link in run.links() if NAME in link]
     rows = [line.split() for line in Path("/proc/net/unix").read_text().splitlines()[1:]]
     return sum(row[-1] == name for row in rows) - 1
 
@@ -153,23 +155,24 @@ def test_a_process_that_is_no_daemon_lives_on(ask: Ask) -> None:
         status, [line] = outcome(ask(other.pid))
         assert (status, other.poll()) == (64, None)
         assert (
-            line == f"netsrvd: process {other.pid} is no netsrvd that answers: Connection refused"
+            line
+            == f"netsrvd: process {other.pid} is no netsrvd that answers: it has no socket for that"
         )
         other.kill()
 
 
-def test_a_squatter_gets_nobody_killed(ask: Ask) -> None:
-    """Who takes the name of a PID does not have that process signalled."""
-    with (
-        subprocess.Popen(["sleep", "3600"]) as other,
-        socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as squatter,
-    ):
-        squatter.bind(address(other.pid))
-        squatter.listen()
+def test_a_process_that_holds_the_socket_of_a_daemon_gets_no_signal(ask: Ask) -> None:
+    """A child may have its descriptors; the kernel says which process listens."""
+    askers = Askers()
+    inode = int(path(os.getpid()).rpartition("/")[2])
+    with subprocess.Popen(["sleep", "3600"], pass_fds=[inode]) as other:
         status, [line] = outcome(ask(other.pid))
         assert (status, other.poll()) == (64, None)
-        assert "another process answers" in line
+        assert line == (
+            f"netsrvd: process {os.getpid()} answers for {other.pid}, which gets no signal"
+        )
         other.kill()
+    askers.close()
 
 
 def test_another_user_may_not(start: Start) -> None:
@@ -196,7 +199,7 @@ def test_a_crowd_of_askers_cannot_hinder_a_reload(start: Start, ask: Ask) -> Non
     run = start()
     crowd = [socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) for _ in range(MOST_WAITING)]
     for each in crowd:
-        each.connect(address(run.pid))
+        each.connect(path(run.pid))
     status, [line] = outcome(ask(run.pid))
     assert status == 69
     assert f"`kill -HUP {run.pid}` reloads without an answer" in line
@@ -207,18 +210,76 @@ def test_a_crowd_of_askers_cannot_hinder_a_reload(start: Start, ask: Ask) -> Non
         each.close()
 
 
-def test_a_daemon_whose_name_is_taken_reloads_unheard(start: Start, ask: Ask) -> None:
+def test_a_local_user_cannot_reach_where_it_is_asked(start: Start, ask: Ask) -> None:
+    """No name and no path leads another user there; so it can neither fill that queue nor take
+    the name before the daemon does.
+    """
+    run = start()
+    assert as_nobody(FILL_QUEUES, run.pid) == "0"
+    assert outcome(ask(run.pid)) == (0, [])
+    run.wait_line("configuration reloaded: nothing changed")
+
+
+CONTAINER = ["unshare", "--pid", "--mount", "--mount-proc", "--fork", "--kill-child"]
+
+
+def test_two_containers_with_one_network_are_asked_each(tmp_path: Path) -> None:
+    """Both daemons have the PID 1 where they are; a reload is of the one that shares the namespace
+    of PIDs, and works from outside as well.
+    """
+    with ExitStack() as stack:
+        pids = []
+        for name in ("one", "two"):
+            port, config = free_port(), tmp_path / f"{name}.toml"
+            config.write_text(toml(echo(port)))
+            argv = [*CONTAINER, COMMAND, "run", "-c", config]
+            container = stack.enter_context(
+                subprocess.Popen(argv, env=ENVIRONMENT, stdin=subprocess.DEVNULL)
+            )
+            stack.callback(container.kill)
+            eventually(lambda port=port: _serves(port), f"{name} to serve")
+            [pid] = Path(f"/proc/{container.pid}/task/{container.pid}/children").read_text().split()
+            pids.append(pid)
+        for pid in pids:
+            inside = ["nsenter", f"--target={pid}", "--pid", "--mount", COMMAND, "reload", "1"]
+            for argv in (inside, [COMMAND, "reload", pid]):
+                done = subprocess.run(
+                    argv, env=ENVIRONMENT, capture_output=True, text=True, check=False
+                )
+                assert (done.returncode, done.stderr) == (0, "")
+
+
+def _serves(port: int) -> bool:
+    with suppress(ConnectionRefusedError):
+        return serves(port)
+    return False
+
+
+def test_a_daemon_without_a_directory_to_write_to_reloads_unheard(start: Start, ask: Ask) -> None:
     """It starts and serves all the same."""
     run = start(
         planted="""
-import os, socket
-from netsrvd.reporting.askers import address
-taken = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-taken.bind(address(os.getpid()))
-taken.detach()
+from netsrvd.reporting import askers
+askers.DIRECTORIES = ("/nonexistent",)
 """
     )
-    assert outcome(ask(run.pid))[0] == 64
+    status, [line] = outcome(ask(run.pid))
+    assert (status, line) == (
+        64,
+        f"netsrvd: process {run.pid} is no netsrvd that answers: it has no socket for that",
+    )
     run.send(signal.SIGHUP)
     run.wait_line("configuration reloaded: nothing changed")
-    assert serves(run.port)
+
+
+def test_nothing_is_left_where_the_socket_was_made(start: Start, tmp_path: Path) -> None:
+    """Nor is there a file while the daemon runs; a directory whose path is too long is not used."""
+    folders = {name: tmp_path / name for name in ("short", "l" * 100)}
+    for folder in folders.values():
+        folder.mkdir()
+        run = start(environment={"TMPDIR": str(folder)})
+        [link] = [link for link in run.links() if NAME in link]
+        assert link.endswith(" (deleted)")
+        assert link.startswith(str(folder)) == (folder.name == "short")
+        assert list(folder.iterdir()) == []
+        run.end()

@@ -6,12 +6,14 @@ import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
 from netsrvd.commands import reload
 from netsrvd.errors import ConfigError, ReloadError, UsageError
-from netsrvd.reporting.askers import LONGEST_ANSWER, MOST_WAITING, Askers, address, answer
+from netsrvd.reporting import askers
+from netsrvd.reporting.askers import LONGEST_ANSWER, MOST_WAITING, Askers, answer, path
 
 ME = os.getpid()
 
@@ -24,8 +26,9 @@ class Scene:
         self.signals: list[tuple[int, int]] = []
         self.on_signal: Callable[[], object] = list
 
-    def kill(self, pid: int, number: int) -> None:
-        self.signals.append((pid, number))
+    def send(self, process: int, number: int) -> None:
+        info = Path(f"/proc/self/fdinfo/{process}").read_text()
+        self.signals.append((int(info.partition("Pid:")[2].split()[0]), number))
         self.on_signal()
 
     def answers(self, problem: str) -> None:
@@ -36,7 +39,7 @@ class Scene:
 @pytest.fixture
 def scene(monkeypatch: pytest.MonkeyPatch) -> Iterator[Scene]:
     made = Scene()
-    monkeypatch.setattr(os, "kill", made.kill)
+    monkeypatch.setattr(signal, "pidfd_send_signal", made.send)
     yield made
     made.askers.close()
 
@@ -109,7 +112,7 @@ def test_a_crowd_of_askers_is_told(scene: Scene) -> None:
     """Anybody may ask and leave it at that; the remedy is named, and no signal is sent."""
     crowd = [socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) for _ in range(MOST_WAITING)]
     for each in crowd:
-        each.connect(address(ME))
+        each.connect(path(ME))
     with pytest.raises(ReloadError, match=f"`kill -HUP {ME}` reloads without an answer"):
         asked()
     assert scene.signals == []
@@ -120,19 +123,53 @@ def test_a_crowd_of_askers_is_told(scene: Scene) -> None:
 def test_a_process_that_is_no_daemon_gets_no_signal(scene: Scene) -> None:
     """SIGHUP would end it."""
     scene.askers.close()
-    with pytest.raises(UsageError, match=f"process {ME} is no netsrvd that answers: Connection"):
+    with pytest.raises(UsageError, match=f"process {ME} is no netsrvd that answers: it has no"):
         asked()
     assert scene.signals == []
 
 
-def test_a_process_for_which_another_one_answers_gets_no_signal(scene: Scene) -> None:
-    """Anybody can take the name that belongs to a PID; the kernel says who has it."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as squatter:
-        squatter.bind(address(1))
-        squatter.listen()
-        with pytest.raises(UsageError, match="another process answers for 1;"):
-            asked(1)
+def test_a_process_for_which_another_one_answers_gets_no_signal(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel says which process listens."""
+    ours = path(ME)
+    monkeypatch.setattr(askers, "path", lambda _: ours)
+    with pytest.raises(UsageError, match=f"process {ME} answers for 1, which gets no signal"):
+        asked(1)
     assert scene.signals == []
+
+
+def test_a_process_that_is_not_there_is_told(scene: Scene) -> None:
+    """As it is, by its number."""
+    gone = os.fork() or os._exit(0)
+    os.waitpid(gone, 0)
+    with pytest.raises(UsageError, match=f"there is no process {gone}: No such process"):
+        asked(gone)
+    assert scene.signals == []
+
+
+@pytest.mark.parametrize(("user", "words"), [(1000, "; ask as root"), (0, "lacks CAP_SYS_PTRACE")])
+def test_a_process_that_must_not_be_looked_at_is_told(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, user: int, words: str
+) -> None:
+    """Root may lack a capability, in a container; the remedy is another one then."""
+
+    def denied(_: int) -> str:
+        raise PermissionError
+
+    monkeypatch.setattr(askers, "path", denied)
+    monkeypatch.setattr(os, "geteuid", lambda: user)
+    with pytest.raises(UsageError, match=f"process {ME} is another user's.*{words}"):
+        asked()
+    assert scene.signals == []
+
+
+def test_an_answer_commands_no_terminal(scene: Scene) -> None:
+    """It may come from any process: what is not printable is shown as its escape."""
+    scene.answers("a\x1b[2Jb\nö")
+    with pytest.raises(ConfigError) as caught:
+        asked()
+    assert caught.value.problems == [r"a\x1b[2Jb", "ö"]
 
 
 def test_another_users_daemon_is_left_alone(scene: Scene) -> None:

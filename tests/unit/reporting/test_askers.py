@@ -14,10 +14,10 @@ from netsrvd.reporting.askers import (
     MOST_WAITING,
     Askers,
     Outside,
-    address,
     answer,
     identity,
     look_outside,
+    path,
     told_outside,
 )
 from tests.support.patience import SECONDS
@@ -34,7 +34,7 @@ def ask(stack: ExitStack, seconds: float = SECONDS) -> socket.socket:
     """Return the connection of somebody who asks this process."""
     sock = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET))
     sock.settimeout(seconds)
-    sock.connect(address(os.getpid()))
+    sock.connect(path(os.getpid()))
     return sock
 
 
@@ -87,9 +87,9 @@ def test_others_hear_nothing(
 def test_the_kernel_says_who_asks(askers: Askers, stack: ExitStack) -> None:
     """It is this process, of this user."""
     ask(stack)
-    [asker] = askers.waiting()
-    with asker:
-        assert module.credentials(asker) == (os.getpid(), os.geteuid())
+    [sock] = askers.waiting()
+    with sock:
+        assert module.credentials(sock) == (os.getpid(), os.geteuid())
 
 
 def test_nobody_may_have_asked(askers: Askers) -> None:
@@ -127,13 +127,13 @@ def test_who_has_gone_is_no_error(askers: Askers, stack: ExitStack) -> None:
     assert client.recv(100) == b"\n"
 
 
-def test_the_name_may_be_taken(stack: ExitStack) -> None:
-    """Somebody else can have it, for it is nobody's: then nobody hears of reloads."""
-    squatter = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET))
-    squatter.bind(address(os.getpid()))
-    squatter.listen()
+def test_no_directory_may_be_there(stack: ExitStack, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing can be written anywhere: then reloads work, and no caller hears of them."""
+    monkeypatch.setattr(module, "DIRECTORIES", ("/nonexistent",))
+    monkeypatch.setenv("TMPDIR", "/nonexistent")
     askers = Askers()
-    ask(stack)
+    with pytest.raises(FileNotFoundError):
+        ask(stack)
     assert askers.waiting() == []
     askers.close()
 
@@ -145,7 +145,7 @@ def test_who_asks_a_daemon_that_ends_is_not_kept_waiting(stack: ExitStack) -> No
     askers.close()
     with pytest.raises(ConnectionResetError):
         client.recv(1)
-    with pytest.raises(ConnectionRefusedError):
+    with pytest.raises(FileNotFoundError):
         ask(stack)
 
 

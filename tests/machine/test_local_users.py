@@ -1,0 +1,60 @@
+"""What another user of the host can do to the service, and cannot."""
+
+import textwrap
+
+import pytest
+
+from netsrvd.events.life import Reloaded
+from tests.support.installed import SERVICE, configure, main_pid, run_records, shown, talk
+from tests.support.machine import Machine
+from tests.support.patience import eventually
+from tests.support.strangers import FILL_QUEUES
+
+NOBODY = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--"]
+
+INSTANCE = "netsrvd@lab.service"
+
+
+def as_nobody(machine: Machine, script: str, *arguments: str) -> str:
+    """Run a Python script in the machine as the user nobody; return what it printed."""
+    program = textwrap.dedent(script)
+    return machine.run(*NOBODY, "python3", "-c", program, *arguments).stdout.strip()
+
+
+@pytest.mark.parametrize("unit", [SERVICE, INSTANCE])
+def test_a_local_user_cannot_keep_the_service_from_reloading(quiet: Machine, unit: str) -> None:
+    """The user finds nothing to connect to, and `systemctl reload` goes on working."""
+    try:
+        if unit == INSTANCE:
+            quiet.run("systemctl", "stop", "netsrvd.socket")
+        quiet.run("systemctl", "start", unit)
+        pid = main_pid(quiet, unit)
+        assert as_nobody(quiet, FILL_QUEUES, pid) == "0"
+        quiet.run("systemctl", "reload", unit)
+        kind = f"MESSAGE_ID={Reloaded.MESSAGE_ID}"
+        assert len(eventually(lambda: run_records(quiet, pid, kind), "its record")) == 1
+        configure(quiet, "nonsense = 1\n")
+        assert quiet.run("systemctl", "reload", unit, check=False).returncode != 0
+        assert "nonsense = 1: unknown key" in shown(quiet, "StatusText", unit)
+    finally:
+        quiet.run("systemctl", "stop", INSTANCE, "netsrvd@lab.socket")
+
+
+def test_an_ordinary_user_reloads_a_daemon_of_its_own(quiet: Machine) -> None:
+    """In the foreground and off the terminal; another user may not, and nothing is left behind."""
+    quiet.run("systemctl", "stop", "netsrvd.socket")
+    quiet.run("tee", "/srv/own.toml", input="")
+    run = "mkdir -p /srv/own && chown nobody /srv/own && exec setpriv --reuid=65534 --regid=65534"
+    run += " --clear-groups netsrvd run --config /srv/own.toml --detach --log journal"
+    quiet.run("sh", "-c", f"{run} --pid-file /srv/own/pid")
+    pid = quiet.run("cat", "/srv/own/pid").stdout.strip()
+    quiet.run(*NOBODY, "netsrvd", "reload", pid)
+    quiet.run("netsrvd", "reload", pid)
+    other = ["setpriv", "--reuid=65533", "--regid=65533", "--clear-groups", "--"]
+    denied = quiet.run(*other, "netsrvd", "reload", pid, check=False)
+    assert denied.returncode == 64
+    assert "another user's; ask as root" in denied.stderr
+    assert quiet.run("sh", "-c", "ls -d /tmp/netsrvd* || true").stdout == ""
+    assert talk(quiet, "tcp", "hello") == "hello"
+    quiet.run("kill", pid)
+    eventually(lambda: quiet.run("test", "-e", "/srv/own/pid", check=False).returncode, "its end")
