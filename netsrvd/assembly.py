@@ -19,7 +19,7 @@ from netsrvd.admission.ports import checked_ports
 from netsrvd.config import changes, files
 from netsrvd.config.schema import Vocabulary
 from netsrvd.duty import OnFailure
-from netsrvd.errors import ConfigError, DetachError, NetsrvdError
+from netsrvd.errors import ConfigError, DetachError
 from netsrvd.events import LEVELS, Event
 from netsrvd.events.connections import ConnectionsLimited
 from netsrvd.events.log import LogFallback
@@ -119,7 +119,7 @@ def bind_all(wanted: changes.Endpoints) -> tuple[Sockets, list[Event]]:
                 sockets[endpoint] = [bind.open_endpoint(endpoint, listener)]
             except bind.FamilyMissingError as error:
                 missing.append(FamilyMissing(listener.name, endpoint.protocol, str(error)))
-    except NetsrvdError:
+    except BaseException:
         close_bound(sockets)
         raise
     return sockets, missing + _opened(sockets)

@@ -11,7 +11,7 @@ from time import monotonic
 from typing import Any, NoReturn
 
 import netsrvd
-from netsrvd.errors import NetsrvdError
+from netsrvd.errors import NetsrvdError, shortage
 
 BEGAN_AT = monotonic()
 USUAL_COLUMNS = 80
@@ -40,6 +40,11 @@ def main(argv: list[str] | None = None) -> int:
     except BrokenPipeError:  # `netsrvd sockopts | head`: nobody reads on
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return os.EX_IOERR
+    except (OSError, MemoryError) as error:
+        if (short := shortage(error)) is None:
+            raise
+        print(f"netsrvd: {short}", file=sys.stderr)
+        return short.exit_status
     return status
 
 

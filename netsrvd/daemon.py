@@ -25,7 +25,14 @@ from netsrvd.assembly import (
 from netsrvd.config import changes
 from netsrvd.config.files import DEFAULT_FILE
 from netsrvd.ending import STOPS, Ending
-from netsrvd.errors import ConfigError, NetsrvdError, PrivilegeError, SocketError
+from netsrvd.errors import (
+    ConfigError,
+    NetsrvdError,
+    PrivilegeError,
+    ResourceError,
+    SocketError,
+    shortage,
+)
 from netsrvd.events import Event
 from netsrvd.events.life import Ready, Reloaded, ReloadFailed, Starting
 from netsrvd.house import House
@@ -34,6 +41,7 @@ from netsrvd.reporting.askers import SYSTEM, Askers, Outside, answer, identity, 
 from netsrvd.reporting.notify import Notifier
 from netsrvd.settings import Settings
 from netsrvd.sockets import descriptors
+from netsrvd.tracebacks import place_of
 
 RELOAD = signal.SIGHUP
 FOLLOWED = signal.SIGUSR1
@@ -72,8 +80,6 @@ class Daemon:
         self._start = start
         self._on_ready = on_ready
         self._settings = start.settings
-        self._notifier = Notifier()
-        self._askers = Askers()
         self._ping = 0
         self._followed_until = 0.0
         self._seen, self._busy_at = 0, monotonic()
@@ -82,14 +88,22 @@ class Daemon:
         self._house = House(
             start.settings, start.sockets, start.services, start.places, start.log, wake_main
         )
+        self._notifier = Notifier()
+        self._askers = Askers()
 
     def run(self) -> int:
-        """Serve until a signal or a failure ends it; return the exit status."""
+        """Serve until a signal or a failure ends it; return the exit status.
+
+        Raises ResourceError if a thread cannot be started.
+        """
         block_signals()
         descriptors.raise_limit()
         try:
             self._begin()
             reason = self._watch()
+        except ResourceError:
+            self._end(FAILURE)
+            raise
         except Exception as error:  # noqa: BLE001 - whatever it is, it must not end unseen
             self._house.failed("main", error)
             reason = FAILURE
@@ -100,11 +114,12 @@ class Daemon:
         report(Starting(netsrvd.__version__, sys.version.split()[0], os.getpid()))
         for note in self._start.notes:
             report(note)
-        if self._start.inherited:
+        house.start(paused=True)
+        if self._start.inherited:  # not before all threads run: until then systemd keeps them
             self._take_over(self._start.inherited)
         sockets = sum(len(opened) for opened in self._start.sockets.values())
         report(Ready(sockets, len(house.staff.workers), monotonic() - self._start.began_at))
-        house.start()
+        house.resume()
         house.settle()
         if self._start.inherited:  # they may have come in by rules that are no longer in force
             house.staff.update(self._settings)
@@ -193,13 +208,14 @@ class Daemon:
             count = self._house.count_sockets(plan.keep) + len(plan.open)
             places, limit_notes = count_places(settings, count)
             sockets, notes = bind_all(plan.open)
-        except NetsrvdError as error:
-            self._house.report(ReloadFailed(str(error)))
-            self._fault = f"Reload failed, the old configuration is in force: {error}; "
+            self._house.apply(plan, sockets, services, places, settings)
+        except Exception as error:  # noqa: BLE001 - no file may end what serves
+            reason = reason_of(error)
+            self._house.report(ReloadFailed(reason))
+            self._fault = f"Reload failed, the old configuration is in force: {reason}; "
             self._notifier.ready(self._status())
-            answer(asked, str(error))
+            answer(asked, reason)
             return
-        self._house.apply(plan, sockets, services, places, settings)
         self._settings, self._fault = settings, ""
         for note in limit_notes + notes:
             self._house.report(note)
@@ -228,9 +244,9 @@ class Daemon:
         self._askers.close()
         ending = Ending(house, self._notifier, wait_signal, reason)
         ending.end(
-            0.0 if house.failures else self._settings.drain_seconds,
+            0.0 if reason == FAILURE else self._settings.drain_seconds,
             monotonic() - self._start.began_at,
-            is_followed=not house.failures and self._is_followed(),
+            is_followed=reason != FAILURE and self._is_followed(),
         )
         for failure in house.failures:
             print(failure, end="", file=sys.stderr)
@@ -244,10 +260,10 @@ class Daemon:
             settings = read_configuration(self._start.config_path).settings
             prepare_services(settings, self._start.services.present)
             self._try_sockets(settings)
-        except NetsrvdError as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, connections are drained then
             from netsrvd.events.handover import NotHandedOver  # noqa: PLC0415 - rarely needed
 
-            self._house.report(NotHandedOver(self._house.connections, str(error)))
+            self._house.report(NotHandedOver(self._house.connections, reason_of(error)))
             return False
         return True
 
@@ -287,6 +303,13 @@ def follow_zone(zone: str) -> None:
     chosen = os.environ.get("TZ", ":/")  # a colon and a path: from an earlier reload
     if chosen.startswith(":/") and Path(zone).is_file():
         os.environ["TZ"] = f":{zone}"
+
+
+def reason_of(error: Exception) -> str:
+    """Return why a reload or a handover failed; for an error of our own code, also where."""
+    if found := error if isinstance(error, NetsrvdError) else shortage(error):
+        return str(found)
+    return f"{error!r} at {place_of(error)}"
 
 
 def block_signals() -> None:

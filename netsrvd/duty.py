@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable
 
+from netsrvd.errors import ResourceError
 from netsrvd.linux.mailbox import Mailbox
 
 OnFailure = Callable[[str, BaseException], None]
@@ -33,8 +34,14 @@ class Duty:
         return self._thread.ident is not None
 
     def start(self) -> None:
-        """Start the thread."""
-        self._thread.start()
+        """Start the thread. Raises ResourceError if the system gives no thread or memory."""
+        try:
+            self._thread.start()
+        except (RuntimeError, MemoryError) as error:
+            raise ResourceError(
+                f"thread {self.name} cannot be started ({error}): "
+                "raise TasksMax=, LimitNPROC= or MemoryMax="
+            ) from error
 
     def ping(self, number: int) -> None:
         """Ask the thread to show that its loop still turns."""

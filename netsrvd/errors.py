@@ -4,6 +4,7 @@ The exit statuses are those of sysexits(3). Whatever is raised here is shown to 
 terminal as it stands, so every text names the place and the remedy.
 """
 
+import errno
 import os
 
 
@@ -47,6 +48,12 @@ class PrivilegeError(SocketError):
     exit_status = os.EX_NOPERM
 
 
+class ResourceError(NetsrvdError):
+    """The system gave no thread, memory or descriptor: the operator must raise a limit."""
+
+    exit_status = os.EX_OSERR
+
+
 class ActivationError(NetsrvdError):
     """A socket that systemd passed does not fit: the socket unit must be changed."""
 
@@ -57,3 +64,26 @@ class DetachError(NetsrvdError):
     """The daemon could not leave the terminal: PID file, log or working directory."""
 
     exit_status = os.EX_CANTCREAT
+
+
+_LIMITS = {
+    errno.EMFILE: "raise LimitNOFILE= or `ulimit -n`",
+    errno.ENFILE: "raise fs.file-max, a limit of the whole system",
+    errno.ENOMEM: "raise MemoryMax= or free memory",
+    errno.ENOBUFS: "raise MemoryMax= or free memory",
+    errno.ENOSPC: "raise fs.epoll.max_user_watches",
+}
+"""What to raise after an error of a call that makes sockets, threads or their descriptors."""
+
+
+def shortage(error: BaseException) -> ResourceError | None:
+    """Return the error to show in place of one that reports a lack of memory or descriptors.
+
+    Return None for every other error.
+    """
+    if isinstance(error, MemoryError):
+        return ResourceError(f"there is no memory left: {_LIMITS[errno.ENOMEM]}")
+    if not isinstance(error, OSError):
+        return None
+    remedy = _LIMITS.get(error.errno or 0)
+    return ResourceError(f"{os.strerror(error.errno or 0)}: {remedy}") if remedy else None

@@ -28,7 +28,7 @@ from netsrvd.listeners.visitor import Rounds
 from netsrvd.reporting.reporter import Port
 from netsrvd.settings import Endpoint, Settings
 from netsrvd.sockets.bind import Opened
-from netsrvd.staff import JOIN_SECONDS, Staff
+from netsrvd.staff import JOIN_SECONDS, HandlerServer, Staff
 from netsrvd.tracebacks import traceback_of
 
 MoverKey = tuple[str, str]
@@ -134,8 +134,15 @@ class House:
             [(name, mover) for (name, _), mover in movers if isinstance(mover, Acceptor)]
         )
 
-    def start(self) -> None:
-        """Start all threads, the log first and those who take new clients last."""
+    def start(self, *, paused: bool = False) -> None:
+        """Start all threads, the log first and those who take new clients last.
+
+        With `paused` no client is taken before `resume`. Raises ResourceError if a thread cannot be
+        started.
+        """
+        if paused:
+            for mover in self._movers.values():
+                mover.pause(paused=True)
         for duty in reversed(self.duties()):
             duty.start()
 
@@ -147,14 +154,17 @@ class House:
         places: int,
         settings: Settings,
     ) -> None:
-        """Change what runs to the new settings; cannot fail. Returns when they are in force."""
+        """Change what runs to the new settings. Returns when they are in force.
+
+        New threads are started first. Raises ResourceError, OSError or MemoryError, with `sockets`
+        closed and nothing changed, if they cannot be had.
+        """
+        kept = dict(self._movers)
+        openings = self._prepare(sockets, services)
+        self._sockets |= sockets
         self._services = services
         self.reporter.level = LEVELS[settings.log.level]
         self._places.resize(places)
-        for handlers in self.staff.hire(services):
-            handlers.duty.start()
-        kept = dict(self._movers)
-        new = self._open(sockets)
         for endpoint in plan.close:  # after that, so that a listener that moves keeps its counts
             self._close(endpoint)
         own_ports = own_udp_ports(self._every_socket())
@@ -166,11 +176,43 @@ class House:
         for mover in self._movers.values():
             # Before the workers are told, or a connection that is on its way to one with the old
             # settings would keep them.
-            if mover not in new:
-                mover.duty.settle(JOIN_SECONDS)
+            mover.duty.settle(JOIN_SECONDS)
         self.staff.update(settings)
-        for mover in new:
-            mover.duty.start()
+        for serve in openings:
+            serve()
+        for mover in self._movers.values():
+            mover.duty.settle(JOIN_SECONDS)
+
+    def _prepare(self, sockets: Sockets, services: Services) -> list[Callable[[], None]]:
+        """Start the threads for new sockets; return the calls that have the sockets served.
+
+        If anything fails, stop those threads, close the sockets, and raise the error.
+        """
+        known = set(self._movers)
+        handlers: list[HandlerServer] = []
+        try:
+            handlers = self.staff.hire(services)
+            for each in handlers:
+                each.duty.start()
+            openings, built = self._openings(sockets, services)
+            for mover in built:
+                mover.duty.start()
+        except BaseException:
+            for key in set(self._movers) - known:
+                self._remove(key)
+            if handlers:
+                self.staff.remove_handlers()
+            for opened in itertools.chain.from_iterable(sockets.values()):
+                opened.sock.close()
+            raise
+        return openings
+
+    def _remove(self, key: MoverKey) -> None:
+        """Stop a thread that has served nothing."""
+        mover = self._movers.pop(key)
+        mover.stop()
+        mover.duty.join(JOIN_SECONDS)
+        self.reporter.give_back(self._ports.pop(key))
 
     def adopt(self, inherited: Inherited) -> None:
         """Take up what another process left, before the threads start."""
@@ -266,27 +308,40 @@ class House:
             self.reporter.give_back(self._ports.pop(key))
             del self._movers[key]
 
-    def _open(self, sockets: Sockets) -> list[Mover]:
-        """Take these sockets into service; return what was built for that and is to be started."""
+    def _open(self, sockets: Sockets) -> None:
+        """Take these sockets into service, by threads that are still to be started."""
+        openings, _ = self._openings(sockets, self._services)
         self._sockets |= sockets
-        own_ports = own_udp_ports(self._every_socket())
-        built = []
+        for serve in openings:
+            serve()
+
+    def _openings(
+        self, sockets: Sockets, services: Services
+    ) -> tuple[list[Callable[[], None]], list[Mover]]:
+        """Build the threads for these sockets that do not run yet.
+
+        Return the calls that have the sockets served, and the threads that were built.
+        """
+        new = itertools.chain.from_iterable(sockets.values())
+        own_ports = own_udp_ports(itertools.chain(self._every_socket(), new))
+        openings, built = [], []
         for opened in itertools.chain.from_iterable(sockets.values()):
             key = opened.listener.name, opened.protocol
             if key not in self._movers:
-                self._ports[key] = self.reporter.port()
+                port = self.reporter.port()
                 self._movers[key] = build_mover(
                     opened.protocol,
                     opened.listener,
-                    self._services.by_name[opened.listener.name],
+                    services.by_name[opened.listener.name],
                     own_ports,
                     self._places,
                     self.staff.workers,
-                    *(self._ports[key], self.identify, self.failed, self.staff.handle),
+                    *(port, self.identify, self.failed, self.staff.handle),
                 )
+                self._ports[key] = port
                 built.append(self._movers[key])
-            self._movers[key].open(opened.sock)
-        return built
+            openings.append(self._movers[key].opening(opened.sock))
+        return openings, built
 
     def failed(self, name: str, error: BaseException) -> None:
         """Report the failure of a thread (called in that thread) and have the process end."""

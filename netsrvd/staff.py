@@ -123,6 +123,13 @@ class Staff:
         self.handlers = Handlers(self._reporter.port(), self._wake, self._on_failure)
         return [self.handlers]
 
+    def remove_handlers(self) -> None:
+        """Stop what `hire` returned, before it has taken any connection."""
+        if self.handlers:
+            self.handlers.stop()
+            self.handlers.duty.join(JOIN_SECONDS)
+            self.handlers = None
+
     def update(self, settings: Settings) -> None:
         """Give the live connections their new settings, and end those that may not be there."""
         update_workers(self.all, settings)

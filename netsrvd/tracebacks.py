@@ -6,3 +6,11 @@ def traceback_of(error: BaseException) -> str:
     import traceback  # noqa: PLC0415 - a start needs none, and it takes its time
 
     return "".join(traceback.format_exception(error))
+
+
+def place_of(error: BaseException) -> str:
+    """Return the file and line that raised an exception, "?" for one that was never raised."""
+    trace = error.__traceback__
+    while trace and trace.tb_next:
+        trace = trace.tb_next
+    return f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}" if trace else "?"

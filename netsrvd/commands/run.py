@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from netsrvd import assembly, detach
 from netsrvd.daemon import Daemon, Start
-from netsrvd.errors import NetsrvdError, UsageError
+from netsrvd.errors import NetsrvdError, UsageError, shortage
 from netsrvd.listeners.inherited import Inherited
 from netsrvd.services.base import Present
 from netsrvd.settings import Settings
@@ -28,23 +28,28 @@ def run(arguments: argparse.Namespace) -> int:
         raise UsageError("--pid-file goes with --detach; a service manager needs none")
     passed, stored = activation.passed()
     try:
-        start = _prepare(arguments, passed, stored)
-    except NetsrvdError as error:
+        return _serve(_prepare(arguments, passed, stored), arguments)
+    except (NetsrvdError, OSError, MemoryError) as error:
         activation.turn_away(passed)
+        found = error if isinstance(error, NetsrvdError) else shortage(error)
+        if found is None:
+            raise
         if stored:  # systemd keeps these connections as long as it tries again
-            error.exit_status = os.EX_TEMPFAIL
-        raise
+            found.exit_status = os.EX_TEMPFAIL
+        raise found from error
 
+
+def _serve(start: Start, arguments: argparse.Namespace) -> int:
     def serve(on_ready: Callable[[], None]) -> int:
         return Daemon(start, on_ready).run()
 
-    if not arguments.detach:
-        return serve(lambda: None)
     sockets = [one.sock for opened in start.sockets.values() for one in opened]
     sockets += start.inherited.sockets if start.inherited else []
     try:
-        return detach.detached(serve, sockets, arguments.pid_file)
-    finally:  # here, in front of the terminal; the daemon has its own copies
+        if arguments.detach:
+            return detach.detached(serve, sockets, arguments.pid_file)
+        return serve(lambda: None)
+    finally:  # with --detach in front of the terminal; the daemon has its own copies
         for sock in sockets:
             sock.close()
 

@@ -78,14 +78,12 @@ class Acceptor:
         return self._duty
 
     def open(self, sock: socket.socket) -> None:
-        """Serve one more listening socket, which belongs to the thread from now on.
+        """Serve one more listening socket, which belongs to the thread from now on."""
+        self.opening(sock)()
 
-        The first one comes before the thread starts, and the reserve with it: a daemon that says
-        that it is ready has all its descriptors.
-        """
-        if not self._duty.started:
-            self._reserve.take()
-        self._duty.mailbox.post(self._open, sock)
+    def opening(self, sock: socket.socket) -> Callable[[], None]:
+        """Return the call that does so. It cannot fail."""
+        return lambda: self._duty.mailbox.post(self._open, sock)
 
     def close(self, sock: socket.socket) -> None:
         """Ask the thread to close one of its sockets."""
@@ -125,6 +123,7 @@ class Acceptor:
         self._duty.mailbox.post(self._entrance.adopt_guest, guest)
 
     def _open(self, sock: socket.socket) -> None:
+        self._reserve.take()  # with the first socket: a daemon that is ready has all descriptors
         self._sockets[sock.fileno()] = sock
         self._watch.add(sock)
 

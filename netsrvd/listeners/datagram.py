@@ -2,7 +2,7 @@
 
 import errno
 import socket
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from math import inf
 from time import monotonic
 
@@ -87,7 +87,15 @@ class Receiver:
 
     def open(self, sock: socket.socket) -> None:
         """Serve one more socket, which belongs to the thread from now on."""
-        self._duty.mailbox.post(self._open, Inlet(sock, self._desk, self._payload_bytes))
+        self.opening(sock)()
+
+    def opening(self, sock: socket.socket) -> Callable[[], None]:
+        """Make the buffers for one more socket; return the call that has it served.
+
+        The call cannot fail; this raises OSError or MemoryError if there is no memory.
+        """
+        inlet = Inlet(sock, self._desk, self._payload_bytes)
+        return lambda: self._duty.mailbox.post(self._open, inlet)
 
     def close(self, sock: socket.socket) -> None:
         """Ask the thread to sum up the flows of one of its sockets and close it."""

@@ -27,12 +27,30 @@ def is_path(name: str) -> bool:
 def entry_points() -> dict[str, str]:
     """Return the handlers that installed packages give names to, each as `module:function`.
 
-    This looks through all packages that are installed, in milliseconds.
+    This looks through all packages that are installed, in milliseconds. Raises ValueError with the
+    name of a package whose entry points cannot be read.
     """
     from importlib import metadata  # noqa: PLC0415 - 20 ms, for those alone who name such a one
 
     _look_in_folder()
-    return {each.name: each.value for each in metadata.entry_points(group=GROUP)}
+    try:
+        return {each.name: each.value for each in metadata.entry_points(group=GROUP)}
+    except Exception as error:  # importlib raises a TypeError for a line without "="
+        names = ", ".join(filter(_is_broken, (each.name for each in metadata.distributions())))
+        raise ValueError(
+            f"the entry points of the installed package {names} cannot be read: {error!r}; "
+            f'repair or remove that package, or name a handler as "{FORM}"'
+        ) from error
+
+
+def _is_broken(package: str) -> bool:
+    """Return whether the entry points of an installed package cannot be read."""
+    from importlib import metadata  # noqa: PLC0415 - as above
+
+    try:
+        return not isinstance(metadata.distribution(package).entry_points, Iterable)
+    except Exception:  # noqa: BLE001 - of whatever kind
+        return True
 
 
 def find(name: str) -> base.Handler:

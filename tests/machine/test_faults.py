@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from netsrvd.events.connections import Accepted, Closed, ServiceFailed
-from netsrvd.events.life import Stopped, ThreadFailed
+from netsrvd.events.life import ReloadFailed, Stopped, ThreadFailed
 from netsrvd.events.log import RecordsLost
 from tests.support.installed import (
     SERVICE,
@@ -231,3 +231,59 @@ def test_exception_in_a_thread_ends_the_process(faulty: Machine) -> None:
     [ended] = faulty.journal("_PID=1", f"UNIT={SERVICE}", "EXIT_CODE=exited", "EXIT_STATUS=70")
     assert ended["INVOCATION_ID"] == failed["_SYSTEMD_INVOCATION_ID"]
     assert shown(faulty, "NRestarts") == "1"
+
+
+THREE_MORE = "".join(f"[listener.more{port}]\nport = {port}\n" for port in (51601, 51602, 51603))
+
+
+def threads(machine: Machine, pid: str) -> int:
+    """Return how many threads a process in the machine has."""
+    return len(machine.run("ls", f"/proc/{pid}/task").stdout.split())
+
+
+def limit_threads(machine: Machine, pid: str, most: int) -> None:
+    """Let the user of a process have this many threads (RLIMIT_NPROC in getrlimit(2))."""
+    machine.run("prlimit", f"--pid={pid}", f"--nproc={most}:")
+
+
+def test_a_reload_short_of_threads_changes_nothing(quiet: Machine) -> None:
+    """With room for one more thread, a reload that adds three listeners fails and names the limit;
+    the process, its threads and its connections are the same, and with room it succeeds.
+    """
+    quiet.run("systemctl", "start", SERVICE)
+    pid = main_pid(quiet)
+    with Load(quiet, "tcp", 3) as talkers:
+        go_on([talkers], 0.2)
+        before = threads(quiet, pid)
+        limit_threads(quiet, pid, before + 1)
+        configure(quiet, THREE_MORE)
+        failed = quiet.run("systemctl", "reload", SERVICE, check=False)
+        assert failed.returncode != 0
+        [told] = run_records(quiet, pid, f"MESSAGE_ID={ReloadFailed.MESSAGE_ID}")
+        assert "cannot be started" in told["MESSAGE"]
+        assert "raise TasksMax=" in told["MESSAGE"]
+        assert "raise TasksMax=" in shown(quiet, "StatusText")
+        assert (main_pid(quiet), threads(quiet, pid)) == (pid, before)
+        assert "51601" not in quiet.run("ss", "-Hltun").stdout
+
+        limit_threads(quiet, pid, before + 100)
+        quiet.run("systemctl", "reload", SERVICE)
+        assert quiet.run("ss", "-Hltun").stdout.count(":51601") == 4
+        go_on([talkers], 0.2)
+    assert talkers.faults == []
+
+
+def test_a_start_short_of_threads_says_so(quiet: Machine) -> None:
+    """Too few for a start: status 71, and one line that names the limit to raise."""
+    quiet.run("mkdir", "-p", DROP_IN.rpartition("/")[0])
+    quiet.run("sh", "-c", f"cat >{DROP_IN}", input="[Service]\nLimitNPROC=2\n")
+    try:
+        quiet.run("systemctl", "daemon-reload")
+        assert quiet.run("systemctl", "start", SERVICE, check=False).returncode != 0
+        assert shown(quiet, "ExecMainStatus") == "71"
+        lines = [each["MESSAGE"] for each in quiet.journal("--unit", SERVICE, "_TRANSPORT=stdout")]
+        assert [line for line in lines if "raise TasksMax=" in line]
+        assert not [line for line in lines if "Traceback" in line]
+    finally:
+        quiet.run("rm", DROP_IN)
+        quiet.run("systemctl", "daemon-reload")

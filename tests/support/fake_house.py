@@ -57,7 +57,8 @@ class FakeHouse:
     def count_sockets(self, endpoints: Any) -> int:
         return len(endpoints)
 
-    def start(self) -> None:
+    def start(self, *, paused: bool) -> None:
+        assert paused
         self.steps.append("start")
         if self.start_error:
             raise self.start_error

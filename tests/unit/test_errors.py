@@ -14,6 +14,7 @@ STATUSES = {
     errors.ReloadError: os.EX_UNAVAILABLE,
     errors.SocketError: os.EX_UNAVAILABLE,
     errors.PrivilegeError: os.EX_NOPERM,
+    errors.ResourceError: os.EX_OSERR,
     errors.ActivationError: os.EX_CONFIG,
     errors.DetachError: os.EX_CANTCREAT,
 }

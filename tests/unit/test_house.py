@@ -1,7 +1,7 @@
 """netsrvd.house, on parts that are none; tests/wire and tests/process have real ones"""
 
 import socket
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from time import monotonic
 from typing import Any
 
@@ -60,8 +60,8 @@ class FakeMover:
         self.waiting: list[Guest] = []
         self._steps = steps
 
-    def open(self, sock: object) -> None:
-        self._steps.append(f"open {self.duty.name}")
+    def opening(self, sock: object) -> Callable[[], None]:
+        return lambda: self._steps.append(f"open {self.duty.name}")
 
     def close(self, sock: object) -> None:
         self._steps.append(f"close {self.duty.name}")
@@ -161,8 +161,9 @@ def test_a_stop_asks_all_before_it_waits_for_any(site: Site) -> None:
 
 
 def test_a_reload_closes_keeps_and_opens(site: Site) -> None:
-    """What is new is opened before anything is closed, what is gone is stopped and told, what stays
-    is updated and has taken note before the workers hear of it; at last what is new starts.
+    """What is new is started before anything is closed, what is gone is stopped and told, what
+    stays is updated and has taken note before the workers hear of it; at last what is new is
+    served.
     """
     site.house.start()
     site.steps.clear()
@@ -172,8 +173,9 @@ def test_a_reload_closes_keeps_and_opens(site: Site) -> None:
     plan = changes.plan(SETTINGS, settings, ())
     site.house.apply(plan, site.opened(plan.open), site.services(settings), 100, settings)
     assert site.steps == [
-        *("open new", "close one", "settle one", "stop one", "join one"),
-        *("update two", "settle two", "start new"),
+        *("start new", "close one", "settle one", "stop one", "join one"),
+        *("update two", "settle two", "settle new", "open new"),
+        *("settle two", "settle new"),
     ]
     assert site.house.reporter.level == DEBUG
     assert [duty.name for duty in site.house.duties()][:2] == ["two", "new"]
@@ -237,7 +239,8 @@ def test_a_listener_that_moves_keeps_its_thread(site: Site) -> None:
     site.steps.clear()
     plan = changes.plan(before, after, ())
     site.house.apply(plan, site.opened(plan.open), site.services(after), 100, after)
-    assert site.steps[:3] == ["open one", "close one", "settle one"]
+    assert site.steps[:2] == ["close one", "settle one"]
+    assert site.steps[-3:] == ["open one", "settle one", "settle two"]
     assert "stop one" not in site.steps
     assert site.house.counters().accepted == 2
 

@@ -7,6 +7,7 @@ from math import inf
 from typing import Any
 
 from netsrvd.duty import Duty, OnFailure
+from netsrvd.errors import ResourceError
 from netsrvd.linux.mailbox import Mailbox
 from netsrvd.listeners.watch import Watch, Width
 
@@ -125,11 +126,11 @@ class Crew:
         self._started += 1
         try:
             hand = Hand(f"{self._name} {self._started}", self._on_failure)
-        except OSError:  # its mailbox takes a descriptor
+        except (OSError, MemoryError):  # its mailbox takes a descriptor
             return None
         try:
             hand.duty.start()
-        except RuntimeError:  # TasksMax= and the like
+        except ResourceError:  # TasksMax= and the like
             hand.duty.mailbox.close()
             return None
         return hand
