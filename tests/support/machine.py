@@ -114,6 +114,16 @@ class Machine:
         """Shut the machine down and end what does not; harmless when it is off."""
         self._undo.close()
 
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Have every process of the machine stand still meanwhile, as a hypervisor does."""
+        (self.cgroup / "cgroup.freeze").write_text("1")
+        try:
+            wait_event(self.cgroup, "frozen 1")
+            yield
+        finally:
+            (self.cgroup / "cgroup.freeze").write_text("0")
+
     def command(self, *argv: str) -> list[str]:
         """Return the command line that runs `argv` in the machine as root, for `Popen`."""
         environment = [f"{name}={value}" for name, value in ENVIRONMENT.items()]
@@ -194,14 +204,19 @@ def own_cgroup() -> Iterator[Path]:
 
 
 def wait_empty(cgroup: Path) -> None:
-    """Return when no process is left in the cgroup; the kernel announces it as POLLPRI."""
+    """Return when no process is left in the cgroup."""
+    wait_event(cgroup, "populated 0")
+
+
+def wait_event(cgroup: Path, line: str) -> None:
+    """Return when cgroup.events has this line; the kernel announces a change as POLLPRI."""
     deadline = time.monotonic() + POWER_OFF_SECONDS
     with (cgroup / "cgroup.events").open() as events:
         change = select.poll()
         change.register(events, select.POLLPRI)
-        while "populated 0" not in events.read():
+        while line not in events.read():
             if not change.poll(1000 * max(0, deadline - time.monotonic())):
-                raise MachineError(f"{cgroup} still has processes")
+                raise MachineError(f"{cgroup} does not come to be {line}")
             events.seek(0)
 
 

@@ -1,0 +1,60 @@
+"""Removing the package, installing it again, and what is left after a purge."""
+
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from netsrvd.events.connections import Closed
+from tests.support.installed import CLIENT, SERVICE, install, is_active, shown, talk
+from tests.support.machine import Machine
+from tests.support.patience import SECONDS
+
+DRAIN_SECONDS = 10
+"""The default of drain_timeout."""
+
+
+@pytest.fixture
+def fresh(machine: Machine, package: Path) -> Iterator[Machine]:
+    """Give a machine with the package as if it had never been there before; purge it."""
+    install(machine, package)
+    yield machine
+    machine.run("apt-get", "purge", "--yes", "netsrvd", timeout=120)
+
+
+def test_both_units_work_after_a_removal_and_an_installation(fresh: Machine, package: Path) -> None:
+    """With both units enabled, the socket listens and the daemon has its sockets afterwards."""
+    fresh.run("systemctl", "enable", "--now", SERVICE)
+    fresh.run("apt-get", "remove", "--yes", "netsrvd", timeout=120)
+
+    said = fresh.run("apt-get", "install", "--yes", fresh.copy_in(package), timeout=120)
+
+    assert "Could not execute systemctl" not in said.stdout + said.stderr
+    assert is_active(fresh, "netsrvd.socket")
+    assert is_active(fresh, SERVICE)
+    run = f"_SYSTEMD_INVOCATION_ID={shown(fresh, 'InvocationID')}"
+    assert len(fresh.journal(run, "NETSRVD_ORIGIN=systemd")) == 2
+    assert fresh.journal(run, "NETSRVD_ORIGIN=bound") == []
+    assert talk(fresh, "tcp", "hello") == "hello"
+
+
+@pytest.mark.parametrize("unit", [SERVICE, "netsrvd@1.service"])
+def test_a_purge_waits_for_no_client(fresh: Machine, unit: str) -> None:
+    """An open connection is ended, with its record, instead of being waited for."""
+    if unit != SERVICE:
+        fresh.run("systemctl", "stop", "netsrvd.socket")
+    fresh.run("systemctl", "start", unit)
+    command = fresh.command("python3", CLIENT, "hold")
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as client:
+        assert client.stdout
+        assert client.stdout.readline() == "held\n"
+        began_at = time.monotonic()
+        fresh.run("apt-get", "purge", "--yes", "netsrvd", timeout=120)
+        took = time.monotonic() - began_at
+        client.communicate(timeout=SECONDS)
+    closed = fresh.journal(f"_SYSTEMD_UNIT={unit}", f"MESSAGE_ID={Closed.MESSAGE_ID}")[-1]
+    assert closed["NETSRVD_REASON"] == "drain"
+    assert float(closed["NETSRVD_SECONDS"]) < DRAIN_SECONDS - 1
+    assert took < DRAIN_SECONDS + SECONDS
