@@ -21,7 +21,7 @@ def fresh(machine: Machine, package: Path) -> Iterator[Machine]:
     """Give a machine with the package as if it had never been there before; purge it."""
     install(machine, package)
     yield machine
-    machine.run("apt-get", "purge", "--yes", "netsrvd", timeout=120)
+    machine.run("dpkg", "--purge", "netsrvd", timeout=120)  # no error if it is not installed
 
 
 def test_both_units_work_after_a_removal_and_an_installation(fresh: Machine, package: Path) -> None:
