@@ -19,7 +19,7 @@ from netsrvd.admission.ports import checked_ports
 from netsrvd.config import changes, files
 from netsrvd.config.schema import Vocabulary
 from netsrvd.duty import OnFailure
-from netsrvd.errors import ConfigError, DetachError
+from netsrvd.errors import ConfigError, DetachError, Fault
 from netsrvd.events import LEVELS, Event
 from netsrvd.events.connections import ConnectionsLimited
 from netsrvd.events.log import LogFallback
@@ -78,17 +78,39 @@ class Services(NamedTuple):
         return any(service.handler for service in self.by_name.values())
 
 
-def prepare_services(settings: Settings, present: Present) -> Services:
-    """Return the service of each listener; raises ConfigError where one cannot be had."""
-    found, problems = {}, []
+def prepare_services(
+    settings: Settings, present: Present, sources: files.Sources | None = None
+) -> Services:
+    """Return the service of each listener; raises ConfigError where one cannot be had.
+
+    Its faults name the place in the files if `sources` are given.
+    """
+    found: dict[str, Service] = {}
+    faults: list[str | Fault] = []
     for listener in settings.listeners:
         try:
             found[listener.name] = prepare(listener.service, listener, present)
         except (OSError, ValueError) as error:
-            problems.append(f"listener {listener.name}: service {listener.service}: {error}")
-    if problems:
-        raise ConfigError(problems)
+            faults.append(_unusable(listener, error, sources))
+    if faults:
+        raise ConfigError(faults)
     return Services(found, present)
+
+
+def _unusable(
+    listener: ListenerSettings, error: Exception, sources: files.Sources | None
+) -> str | Fault:
+    """Return the fault of a service that cannot be had.
+
+    What a service raises begins with the key that is at fault, unless that is `service` itself.
+    """
+    text = f"service {listener.service}: {error}"
+    if sources is None:
+        return f"listener {listener.name}: {text}"
+    table = ("listener", listener.name)
+    words = str(error).split(maxsplit=1)
+    key = words[0].rstrip(":") if words else ""
+    return sources.fault(text, (*table, key), (*table, "service"))
 
 
 def open_sockets(settings: Settings, passed: list[Passed]) -> tuple[Sockets, list[Event]]:

@@ -2,16 +2,19 @@
 
 import argparse
 import importlib
+import io
 import os
 import signal
 import stat
 import sys
+from errno import EPIPE
 from pathlib import Path
 from time import monotonic
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO
 
 import netsrvd
 from netsrvd.errors import NetsrvdError, shortage
+from netsrvd.escapes import escaped
 
 BEGAN_AT = monotonic()
 USUAL_COLUMNS = 80
@@ -25,27 +28,114 @@ def main(argv: list[str] | None = None) -> int:
     The statuses are those of sysexits(3); an error is one line or more on standard error.
     """
     _open_standard_streams()
-    arguments = parser().parse_args(argv)
-    arguments.began_at = BEGAN_AT
-    command = importlib.import_module(f"netsrvd.commands.{arguments.command}")
+    sys.stdout, before = Output(sys.stdout), sys.stdout
     try:
-        status = int(command.run(arguments))
-        sys.stdout.flush()
-    except NetsrvdError as error:
-        for line in str(error).splitlines():
-            print(f"netsrvd: {line}", file=sys.stderr)
-        return error.exit_status
+        status, command = _run(argv)
     except KeyboardInterrupt:  # before the daemon takes signals as work
         return 128 + signal.SIGINT
-    except BrokenPipeError:  # `netsrvd sockopts | head`: nobody reads on
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return os.EX_IOERR
+    except OutputError as error:
+        _give_up(before)
+        if error.errno != EPIPE:  # `netsrvd sockopts | head` is no fault
+            _complain(str(error))
+        return error.exit_status
     except (OSError, MemoryError) as error:
         if (short := shortage(error)) is None:
             raise
-        print(f"netsrvd: {short}", file=sys.stderr)
+        _complain(str(short))
         return short.exit_status
+    finally:
+        sys.stdout = before
+    if command != "run":
+        _end_in_spite_of_threads(status)
     return status
+
+
+def _run(argv: list[str] | None) -> tuple[int, str]:
+    """Return the exit status of a command line, and which command it was."""
+    try:
+        arguments = parser().parse_args(argv)
+        arguments.began_at = BEGAN_AT
+        command = importlib.import_module(f"netsrvd.commands.{arguments.command}")
+        status = int(command.run(arguments))
+    except OutputError:
+        raise
+    except NetsrvdError as error:
+        _complain(str(error))
+        status = error.exit_status
+    except SystemExit:  # of argparse
+        sys.stdout.flush()
+        raise
+    sys.stdout.flush()
+    return status, arguments.command
+
+
+def _complain(text: str) -> None:
+    """Print a text of one line or more on standard error, if that can be written to."""
+    try:
+        for line in filter(None, text.split("\n")):
+            print(f"netsrvd: {escaped(line)}", file=sys.stderr)
+    except OSError:
+        _give_up(sys.stderr)
+
+
+def _give_up(stream: TextIO) -> None:
+    """Throw away what is left for a stream; at the exit it would be tried again, and fail."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+class OutputError(NetsrvdError):
+    """Standard output cannot be written to: the operator must look where it leads."""
+
+    exit_status = os.EX_IOERR
+
+    def __init__(self, error: OSError) -> None:
+        super().__init__(f"standard output: {error.strerror}")
+        self.errno = error.errno
+
+
+class Output(io.TextIOBase):
+    """Standard output, whose errors of writing are OutputError and so none of something else."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """Write a text. Raises OutputError."""
+        try:
+            return self._stream.write(text)
+        except OSError as error:
+            raise OutputError(error) from error
+
+    def flush(self) -> None:
+        """Write what has been kept back. Raises OutputError."""
+        try:
+            self._stream.flush()
+        except OSError as error:
+            raise OutputError(error) from error
+
+    def fileno(self) -> int:
+        """Return the descriptor."""
+        return self._stream.fileno()
+
+    def isatty(self) -> bool:
+        """Return whether it is a terminal."""
+        return self._stream.isatty()
+
+
+def _end_in_spite_of_threads(status: int) -> None:
+    """End the process if a module of a handler has started threads that Python would wait for."""
+    threading = sys.modules.get("threading")
+    if threading is None:
+        return
+    mine = threading.current_thread()
+    left = [each.name for each in threading.enumerate() if not (each.daemon or each is mine)]
+    if left:
+        names = escaped(", ".join(left))
+        print(
+            f"netsrvd: threads that code of a handler started are cut off: {names}", file=sys.stderr
+        )
+        sys.stderr.flush()
+        os._exit(status)
 
 
 def _open_standard_streams() -> None:
@@ -57,6 +147,8 @@ def _open_standard_streams() -> None:
         if getattr(sys, name) is None:
             os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free: this one
             setattr(sys, name, os.fdopen(number, mode, closefd=False))
+    if isinstance(sys.stdout, io.TextIOWrapper):  # an encoding may lack what is printable elsewhere
+        sys.stdout.reconfigure(errors="backslashreplace")
     if stat.S_ISSOCK(os.fstat(1).st_mode) or stat.S_ISSOCK(os.fstat(2).st_mode):
         _hide_from_client()
 
@@ -101,6 +193,9 @@ def parser() -> argparse.ArgumentParser:
         choices=("auto", "journal", "syslog", "stderr"),
         help="where records go, whatever the configuration says",
     )
+    check.add_argument("--all", action="store_true", help="print defaults, too")
+    check.add_argument("--json", action="store_true", help="print JSON, faults as well")
+    explain.add_argument("--json", action="store_true", help="print JSON")
     explain.add_argument("--udp", action="store_true", help="ask about datagrams")
     explain.add_argument("listener", help="the name of a listener")
     explain.add_argument("address", help="an IP address, with a port or without: 192.0.2.1:40000")
@@ -141,4 +236,4 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Print the usage and the error, and exit."""
         self.print_usage(sys.stderr)
-        self.exit(os.EX_USAGE, f"{self.prog}: {message}\n")
+        self.exit(os.EX_USAGE, f"{self.prog}: {escaped(message)}\n")

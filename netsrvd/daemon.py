@@ -202,8 +202,9 @@ class Daemon:
             for outside in filter(None, map(told_outside, asked)):
                 self._check_directory(outside)
                 follow_zone(outside.zone)
-            settings = read_configuration(self._start.config_path).settings
-            services = prepare_services(settings, self._start.services.present)
+            configuration = read_configuration(self._start.config_path)
+            settings, sources = configuration.settings, configuration.sources
+            services = prepare_services(settings, self._start.services.present, sources)
             plan = changes.plan(self._settings, settings, self._house.adopted)
             count = self._house.count_sockets(plan.keep) + len(plan.open)
             places, limit_notes = count_places(settings, count)
@@ -257,8 +258,9 @@ class Daemon:
         if monotonic() >= self._followed_until:
             return False
         try:
-            settings = read_configuration(self._start.config_path).settings
-            prepare_services(settings, self._start.services.present)
+            configuration = read_configuration(self._start.config_path)
+            settings, sources = configuration.settings, configuration.sources
+            prepare_services(settings, self._start.services.present, sources)
             self._try_sockets(settings)
         except Exception as error:  # noqa: BLE001 - whatever it is, connections are drained then
             from netsrvd.events.handover import NotHandedOver  # noqa: PLC0415 - rarely needed

@@ -6,6 +6,8 @@ terminal as it stands, so every text names the place and the remedy.
 
 import errno
 import os
+from collections.abc import Sequence
+from typing import NamedTuple
 
 
 class NetsrvdError(Exception):
@@ -20,14 +22,32 @@ class UsageError(NetsrvdError):
     exit_status = os.EX_USAGE
 
 
+class Fault(NamedTuple):
+    """One fault of the configuration. `str()` is its line, with `FILE:LINE: ` at its beginning."""
+
+    text: str
+    """The key with its value, and what is wrong."""
+    file: str = ""
+    """The file's name with escapes for what is not printable; empty where no file is at fault."""
+    line: int = 0
+    """Counted from 1; 0 where no line is at fault."""
+    key: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        """Return what is shown to the operator."""
+        place = f"{self.file}:{self.line}" if self.line else self.file
+        return f"{place}: {self.text}" if place else self.text
+
+
 class ConfigError(NetsrvdError):
     """The configuration is wrong: the operator must act. `problems` holds a line for each fault."""
 
     exit_status = os.EX_CONFIG
 
-    def __init__(self, problems: list[str]) -> None:
-        super().__init__("\n".join(problems))
-        self.problems = problems
+    def __init__(self, faults: Sequence[str | Fault]) -> None:
+        self.faults = [each if isinstance(each, Fault) else Fault(each) for each in faults]
+        self.problems = [str(each) for each in self.faults]
+        super().__init__("\n".join(self.problems))
 
 
 class ReloadError(NetsrvdError):

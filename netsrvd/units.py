@@ -1,8 +1,9 @@
-"""Sizes as people write them: 65536, "64K", "1M"."""
+"""Numbers as people write them: sizes such as 65536, "64K", "1M", and what stands in quotes."""
 
 import re
 
 _SIZE = re.compile(r"([0-9]{1,10}) ?([KMG]?)")
+_NUMBER = re.compile(r"[+-]?[0-9]{1,30}")
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 
 
@@ -20,3 +21,12 @@ def shown_size(count: int) -> int | str:
         if unit and count and not count % size_of:
             return f"{count // size_of}{unit}"
     return count
+
+
+def if_quoted(value: object) -> str:
+    """Return what to add to a complaint about a number or a flag that stands in quotes."""
+    if not isinstance(value, str):
+        return ""
+    if value in ("true", "false"):
+        return ", without quotes"
+    return ": a number, without quotes" if _NUMBER.fullmatch(value) else ""

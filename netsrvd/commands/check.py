@@ -1,18 +1,101 @@
 """`netsrvd check`: says offline what is wrong with the configuration, or what it means."""
 
 import argparse
+import json
+import os
+from pathlib import Path
+from typing import Any, NamedTuple
 
 from netsrvd import assembly
+from netsrvd.config.files import Configuration, dotted
+from netsrvd.errors import ConfigError, Fault
+from netsrvd.escapes import escaped
 from netsrvd.services.base import Present
+
+UNREAD = "only *.toml is read, without a dot at its beginning"
+
+
+class Report(NamedTuple):
+    """What is to be said of a configuration."""
+
+    configuration: Configuration | None
+    """None where the files themselves have faults."""
+    faults: list[Fault]
+    """For each of them a start or a reload fails."""
+    warnings: list[str]
+    """What does not hinder a start, but will surprise."""
+    notes: list[str]
+    """What was not looked at, and why."""
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print the effective configuration, a key a line, each with the file that it came from.
+    """Print what the configuration changes, a key a line, each with the place that it is from.
 
-    Raises ConfigError with all faults of all files.
+    The last line is the verdict. With `all`, print every key; with `json`, an object, see
+    netsrvd(1), also if there are faults. Otherwise raises ConfigError with all faults of all files.
     """
-    configuration = assembly.read_configuration(arguments.config)
-    assembly.prepare_services(configuration.settings, Present())
-    for line in configuration.lines(assembly.WORDS):
+    report = judge(arguments.config)
+    if arguments.json:
+        print(json.dumps(_object(report), indent=2))
+        return os.EX_CONFIG if report.faults else os.EX_OK
+    if report.configuration is None or report.faults:
+        count = len(report.faults)
+        raise ConfigError([*report.faults, f"not valid: {count} fault{'s' * (count > 1)}"])
+    for line in _lines(report, report.configuration, everything=arguments.all):
         print(line)
-    return 0
+    return os.EX_OK
+
+
+def judge(config: Path | None) -> Report:
+    """Read and judge a configuration as a start would, without opening a socket."""
+    try:
+        configuration = assembly.read_configuration(config)
+    except ConfigError as error:
+        return Report(None, error.faults, [], [])
+    report = Report(configuration, [], _unread(configuration), [])
+    try:
+        assembly.prepare_services(configuration.settings, Present(), configuration.sources)
+    except ConfigError as error:
+        report.faults.extend(error.faults)
+    # Further comparisons with what this host has (its units, its sockets) come here: each adds to
+    # `faults`, `warnings` and `notes`.
+    return report
+
+
+def _unread(configuration: Configuration) -> list[str]:
+    return [f"not read: {escaped(str(each))}: {UNREAD}" for each in configuration.unread]
+
+
+def _lines(report: Report, configuration: Configuration, *, everything: bool) -> list[str]:
+    """Return TOML: keys, and all else as comments."""
+    lines = configuration.lines(assembly.WORDS, without_defaults=not everything)
+    lines += [f"# warning: {each}" for each in report.warnings]
+    lines += [f"# {each}" for each in report.notes]
+    served = [
+        f"{each.name} ({each.service}, {' and '.join(each.protocols)})"
+        for each in configuration.settings.listeners
+    ]
+    count = len(configuration.files)
+    files = f"{count or 'no'} file{'s' * (count != 1)}"
+    rest = "" if everything else "; all else is default, see --all"
+    return [*lines, f"# valid: {files}, serves {', '.join(served)}{rest}"]
+
+
+def _object(report: Report) -> dict[str, Any]:
+    configuration = report.configuration
+    return {
+        "valid": not report.faults,
+        "faults": [
+            {
+                "file": each.file or None,
+                "line": each.line or None,
+                "key": dotted(each.key) or None,
+                "text": each.text,
+            }
+            for each in report.faults
+        ],
+        "warnings": report.warnings,
+        "notes": report.notes,
+        "files": [escaped(str(each)) for each in configuration.files] if configuration else [],
+        "settings": configuration.objects(assembly.WORDS) if configuration else [],
+    }

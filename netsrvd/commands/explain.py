@@ -2,6 +2,7 @@
 
 import argparse
 import ipaddress
+import json
 import re
 from collections.abc import Iterator
 
@@ -37,17 +38,30 @@ def run(arguments: argparse.Namespace) -> int:
     peer = address(arguments.address)
     protocol = "udp" if arguments.udp else "tcp"
     refusal = _refusal(listener, protocol, peer, configuration.settings)
-    verdict = "let in", Access(listener.allow, listener.deny, listener.proxies).rule(peer[0])
-    if refusal:
-        verdict = f"refused: {refusal[0]}", refusal[1]
+    rule = Access(listener.allow, listener.deny, listener.proxies).rule(peer[0])
+    reason, rule = refusal or ("", rule)
     who = shown(*peer) if peer[1] else peer[0]
-    print(f"{listener.name}: {protocol} {who}: {': '.join(verdict)}")
-    for note in _notes(listener, protocol, peer):
-        print(f"  {note}")
+    notes = [*_notes(listener, protocol, peer)]
     keys = ["allow", "deny", "proxies", "unlimited", *LIMITS[protocol]]
     keys += ["refused_ports"] if protocol == "udp" else []
     paths = {("listener", listener.name, key) for key in keys}
-    for line in configuration.lines(assembly.WORDS, paths):
+    if arguments.json:
+        found = {
+            "listener": listener.name,
+            "protocol": protocol,
+            "address": peer[0],
+            "port": peer[1] or None,
+            "allowed": refusal is None,
+            "reason": reason or None,
+            "rule": rule,
+            "notes": notes,
+            "settings": configuration.objects(assembly.WORDS, paths),
+        }
+        print(json.dumps(found, indent=2))
+        return REFUSED if refusal else 0
+    verdict = f"refused: {reason}" if refusal else "let in"
+    print(f"{listener.name}: {protocol} {who}: {verdict}: {rule}")
+    for line in (*notes, *configuration.lines(assembly.WORDS, paths)):
         print(f"  {line}")
     return REFUSED if refusal else 0
 

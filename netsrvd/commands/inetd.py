@@ -36,10 +36,11 @@ def run(arguments: argparse.Namespace) -> int:
     """
     if arguments.detach or arguments.pid_file:
         raise UsageError("--inetd serves one connection; --detach and --pid-file are for a daemon")
-    settings = assembly.read_configuration(arguments.config).settings
+    configuration = assembly.read_configuration(arguments.config)
+    settings = configuration.settings
     listener = _listener(settings, arguments.listener)
     only = Settings(log=settings.log, drain_seconds=settings.drain_seconds, listeners=(listener,))
-    services = assembly.prepare_services(only, Present())
+    services = assembly.prepare_services(only, Present(), configuration.sources)
     log, notes = _log(arguments.log or settings.log.target)
     sock = inetd.take()
     if sock is None:

@@ -61,9 +61,9 @@ def _prepare(
 ) -> Start:
     # A path must still be right when a reload reads it again in another working directory.
     path = arguments.config and arguments.config.absolute()
-    settings = assembly.read_configuration(path).settings
-    present = Present()
-    services = assembly.prepare_services(settings, present)
+    configuration = assembly.read_configuration(path)
+    settings, present = configuration.settings, Present()
+    services = assembly.prepare_services(settings, present, configuration.sources)
     target = arguments.log or settings.log.target
     log, log_notes = assembly.choose_log(target, detached=arguments.detach)
     sockets, notes = assembly.open_sockets(settings, passed)

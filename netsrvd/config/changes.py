@@ -3,6 +3,7 @@
 from collections.abc import Collection, Iterator
 from typing import NamedTuple, TypeVar
 
+from netsrvd.config import overlaps
 from netsrvd.config.overlaps import Taken
 from netsrvd.errors import ConfigError
 from netsrvd.settings import Endpoint, ListenerSettings, LogSettings, Settings
@@ -70,11 +71,14 @@ def plan(old: Settings, new: Settings, adopted: Adopted) -> Plan:
     names = {name for name, _ in adopted}
     opening = {end: listener for end, listener in after.items() if end not in before}
     served = Taken(before)
+    in_the_way: dict[tuple[str, str], list[Endpoint]] = {}
+    for one in opening:
+        if other := served.overlapped(one):
+            in_the_way.setdefault((one.listener, other.host), []).append(one)
     problems = [
-        f"listener {one.listener}: {one.protocol} {one.host} port {one.port} overlaps "
-        f"{other.host}, which is still served; restart netsrvd instead"
-        for one in opening
-        if (other := served.overlapped(one))
+        f"listener {name}: {overlaps.shown(both)} overlaps {host}, which is still served; restart "
+        "netsrvd instead"
+        for (name, host), both in in_the_way.items()
     ]
     problems += orphans(new, adopted)
     if problems:

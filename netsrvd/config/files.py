@@ -1,15 +1,17 @@
 """Reads the configuration file with its drop-ins, and remembers where each key came from."""
 
-from collections.abc import Collection
+import re
+from collections.abc import Collection, Mapping
 from errno import EACCES
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from netsrvd.config import toml
-from netsrvd.config.schema import Problem, Tree, Vocabulary, effective, read_settings
+from netsrvd.config.schema import Tree, Vocabulary, effective, read_settings
 from netsrvd.config.values import shortly, written
-from netsrvd.errors import ConfigError
-from netsrvd.settings import Settings
+from netsrvd.errors import ConfigError, Fault
+from netsrvd.escapes import escaped
+from netsrvd.settings import ListenerSettings, Settings
 
 DEFAULT_FILE = Path("/etc/netsrvd/netsrvd.toml")
 DROP_INS = "conf.d"
@@ -21,26 +23,125 @@ WIDEST = 60
 """Characters of a line behind which origins stand in a column; longer lines stand out alone."""
 
 
+TOML_PLACE = re.compile(r" \(at line ([0-9]+)(?:, (column [0-9]+))?\)$")
+"""Where an error of tomllib says that it is."""
+
+QUOTES_MISSING = ("Invalid value", "Expected newline or end of document after a statement")
+"""What tomllib says of a text that stands without quotation marks."""
+
+KeyPath = tuple[str, ...]
+
+
+class Sources:
+    """The texts of the files that were read. Finds the line of a key when it is asked for one."""
+
+    __slots__ = ("_lines", "origins", "texts", "tree")
+
+    def __init__(self) -> None:
+        self.tree: dict[str, Any] = {}
+        """What all files together say."""
+        self.origins: dict[KeyPath, Path] = {}
+        """The file that has the last word on each key."""
+        self.texts: dict[Path, str] = {}
+        self._lines: dict[Path, Mapping[KeyPath, int]] = {}
+
+    def line(self, path: KeyPath) -> int:
+        """Return the line of a key in the file that it is from, 0 where that is not known."""
+        from netsrvd.config.key_lines import key_lines  # noqa: PLC0415 - a start without faults needs none
+
+        file = self.origins.get(path)
+        if file is None:
+            return 0
+        if file not in self._lines:
+            self._lines[file] = key_lines(self.texts.get(file, ""))
+        return self._lines[file].get(path, 0)
+
+    def fault(self, text: str, *paths: KeyPath) -> Fault:
+        """Return a fault at the first of these keys that a file has, or at a table around it."""
+        around = [paths[-1][:length] for length in range(len(paths[-1]) - 1, 0, -1)]
+        found = next((path for path in (*paths, *around) if path in self.origins), ())
+        file = escaped(str(self.origins[found])) if found else "default configuration"
+        key = found if found in paths else paths[-1]
+        value: Any = self.tree
+        for part in key:
+            value = value.get(part) if isinstance(value, dict) else None
+        said = "" if value is None or isinstance(value, dict) else f" = {shortly(value)}"
+        return Fault(f"{dotted(key)}{said}: {text}", file, self.line(found), key)
+
+
+class Row(NamedTuple):
+    """One key of the effective configuration."""
+
+    path: KeyPath
+    value: Any
+    file: Path | None
+    """The file that it is from; None for a default."""
+    line: int
+    is_default: bool
+    """Whether the value is the default one, also if a file says so."""
+
+    @property
+    def origin(self) -> str:
+        """Return where the key is from, for people."""
+        if self.file is None:
+            return "default"
+        name = escaped(str(self.file))
+        return f"{name}:{self.line}" if self.line else name
+
+
 class Configuration(NamedTuple):
-    """Settings, and the file that each key came from; a key without a file has its default."""
+    """Settings, and the files that they are from."""
 
     settings: Settings
     files: tuple[Path, ...]
-    origins: dict[tuple[str, ...], Path]
+    sources: Sources
+    unread: tuple[Path, ...] = ()
+    """What is in the folder of the drop-ins and is none, by its name."""
+
+    def rows(self, words: Vocabulary) -> list[Row]:
+        """Return all keys of the effective configuration."""
+        names = [ListenerSettings(listener.name) for listener in self.settings.listeners]
+        default = dict(effective(Settings(listeners=tuple(names)), words))
+        rows = []
+        for path, value in effective(self.settings, words):
+            file, line = self.sources.origins.get(path), self.sources.line(path)
+            same = path[-1] != "enabled" and path in default and default[path] == value
+            rows.append(Row(path, value, file, line, same))
+        return rows
+
+    def objects(
+        self, words: Vocabulary, only: Collection[KeyPath] | None = None
+    ) -> list[dict[str, Any]]:
+        """Return the effective configuration for JSON, or just the keys at these paths."""
+        return [
+            {
+                "key": dotted(row.path),
+                "value": row.value,
+                "default": row.is_default,
+                "file": escaped(str(row.file)) if row.file else None,
+                "line": row.line or None,
+            }
+            for row in self.rows(words)
+            if only is None or row.path in only
+        ]
 
     def lines(
-        self, words: Vocabulary, only: Collection[tuple[str, ...]] | None = None
+        self,
+        words: Vocabulary,
+        only: Collection[KeyPath] | None = None,
+        *,
+        without_defaults: bool = False,
     ) -> list[str]:
         """Return the effective configuration as TOML, a key a line, each with its origin.
 
         With `only`, just the keys at these paths.
         """
         rows = [
-            (f"{_dotted(path)} = {written(value)}", self.origins.get(path, "default"))
-            for path, value in effective(self.settings, words)
-            if only is None or path in only
+            (f"{dotted(row.path)} = {written(row.value)}", row.origin)
+            for row in self.rows(words)
+            if (only is None or row.path in only) and not (without_defaults and row.is_default)
         ]
-        width = min(WIDEST, max(len(text) for text, _ in rows))
+        width = min(WIDEST, max((len(text) for text, _ in rows), default=0))
         return [f"{text:{width}}  # {origin}" for text, origin in rows]
 
 
@@ -51,41 +152,54 @@ def load(path: Path | None, words: Vocabulary) -> Configuration:
     with a line for each fault of all files.
     """
     main = path or DEFAULT_FILE
-    files: list[Path] = []
-    problems: list[str] = []
-    tree: dict[str, Any] = {}
-    origins: dict[tuple[str, ...], Path] = {}
-    for file in (main, *_drop_ins(main.parent / DROP_INS, problems)):
+    faults: list[Fault] = []
+    sources = Sources()
+    drop_ins, unread = _drop_ins(main.parent / DROP_INS, faults)
+    for file in (main, *drop_ins):
         try:
-            _merge(tree, toml.read(file), (), file, origins)
-            files.append(file)
+            text = toml.text_of(file)
+            sources.texts[file] = text
+            _merge(sources.tree, toml.parse(text), (), file, sources.origins)
         except (ValueError, RecursionError) as error:  # also of UTF-8, and of numbers too long
-            problems.append(f"{file}: not valid TOML: {error}")
+            faults.append(_not_toml(file, error))
+            sources.texts.pop(file, None)
         except FileNotFoundError:
             if path or file != main:
-                problems.append(f"{file}: there is no such file")
+                faults.append(Fault("there is no such file", escaped(str(file))))
         except OSError as error:
-            problems.append(f"{file}: cannot be read: {_why(error)}")
-    settings, faults = read_settings(tree, words)
-    problems += [_located(fault, tree, origins) for fault in faults]
-    if problems:
-        raise ConfigError(problems)
-    return Configuration(settings, tuple(files), origins)
+            faults.append(Fault(f"cannot be read: {_why(error)}", escaped(str(file))))
+    settings, problems = read_settings(sources.tree, words)
+    faults += [sources.fault(problem.text, problem.path) for problem in problems]
+    if faults:
+        raise ConfigError(faults)
+    return Configuration(settings, tuple(sources.texts), sources, tuple(unread))
 
 
-def _drop_ins(folder: Path, problems: list[str]) -> list[Path]:
-    """Return the drop-ins of a folder by name; a folder that cannot be listed is a problem."""
+def _drop_ins(folder: Path, faults: list[Fault]) -> tuple[list[Path], list[Path]]:
+    """Return the drop-ins of a folder by name, and what else is there.
+
+    A folder that cannot be listed is a fault.
+    """
     try:
-        return sorted(
-            file
-            for file in folder.iterdir()
-            if file.suffix == ".toml" and not file.name.startswith(".")
-        )
+        files = sorted(folder.iterdir())
     except FileNotFoundError:
-        return []
+        return [], []
     except OSError as error:
-        problems.append(f"{folder}: cannot be read: {_why(error)}")
-        return []
+        faults.append(Fault(f"cannot be read: {_why(error)}", escaped(str(folder))))
+        return [], []
+    wanted = [each for each in files if each.suffix == ".toml" and not each.name.startswith(".")]
+    return wanted, [each for each in files if each not in {*wanted}]
+
+
+def _not_toml(file: Path, error: Exception) -> Fault:
+    """Return the fault of a file that is not TOML, with the line where that shows."""
+    said = str(error)
+    found = TOML_PLACE.search(said)
+    hint = "; a text stands in quotation marks" if said.startswith(QUOTES_MISSING) else ""
+    line = int(found[1]) if found else 0
+    column = f" ({found[2]})" if found and found[2] else ""
+    text = said[: found.start()] if found else said
+    return Fault(f"not valid TOML: {text}{column}{hint}", escaped(str(file)), line)
 
 
 def _why(error: OSError) -> str:
@@ -96,9 +210,9 @@ def _why(error: OSError) -> str:
 def _merge(
     tree: dict[str, Any],
     new: Tree,
-    path: tuple[str, ...],
+    path: KeyPath,
     file: Path,
-    origins: dict[tuple[str, ...], Path],
+    origins: dict[KeyPath, Path],
 ) -> None:
     """Lay `new` over `tree`: tables are joined key by key, everything else is replaced."""
     for key, value in new.items():
@@ -112,18 +226,8 @@ def _merge(
             tree[key] = value
 
 
-def _located(fault: Problem, tree: Tree, origins: dict[tuple[str, ...], Path]) -> str:
-    """Return the line for one fault: file, key, value, and what is wrong."""
-    known = [fault.path[:length] for length in range(len(fault.path), 0, -1)]
-    file = next((origins[path] for path in known if path in origins), "default configuration")
-    value: Any = tree
-    for key in fault.path:
-        value = value.get(key) if isinstance(value, dict) else None
-    said = "" if value is None or isinstance(value, dict) else f" = {shortly(value)}"
-    return f"{file}: {_dotted(fault.path)}{said}: {fault.text}"
-
-
-def _dotted(path: tuple[str, ...]) -> str:
+def dotted(path: KeyPath) -> str:
+    """Return a path as TOML has it."""
     return ".".join(key if _is_bare(key) else written(key) for key in path)
 
 

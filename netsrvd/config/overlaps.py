@@ -5,6 +5,9 @@ from itertools import product
 
 from netsrvd.settings import EVERYWHERE, Endpoint
 
+MOST_SHOWN = 4
+"""Addresses that a line names: all of a listener without `host`."""
+
 Key = tuple[object, ...]
 """Protocol, port, family, host and interface; None for any host, or for any interface."""
 
@@ -35,6 +38,13 @@ class Taken:
         interfaces = (None,) if anything else (endpoint.interface, "")
         keys = _keys(endpoint, hosts, interfaces)
         return next((self._owners[key] for key in keys if key in self._owners), None)
+
+
+def shown(endpoints: list[Endpoint]) -> str:
+    """Return the endpoints of one listener in one line, such as "port 7 (tcp ::, udp ::)"."""
+    sockets = [f"{each.protocol} {each.host}" for each in endpoints[:MOST_SHOWN]]
+    sockets += ["…"] if len(endpoints) > MOST_SHOWN else []
+    return f"port {endpoints[0].port} ({', '.join(sockets)})"
 
 
 def _keys(

@@ -5,12 +5,13 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from netsrvd.config import values
+from netsrvd.config import overlaps, values
 from netsrvd.config.overlaps import Taken
 from netsrvd.config.values import Kind
 from netsrvd.events import LEVELS
 from netsrvd.settings import (
     LARGEST_DATAGRAM,
+    Endpoint,
     ListenerSettings,
     LogSettings,
     OptionValue,
@@ -241,17 +242,21 @@ def _unknown(
 
 
 def _conflicts(listeners: list[ListenerSettings]) -> list[Problem]:
-    """Return a problem for each address that was wanted before, by another listener or the same."""
-    taken, found = Taken(), []
+    """Return a problem for each listener that wants what another one, or itself, wants as well."""
+    taken = Taken()
+    found: dict[tuple[str, str], list[Endpoint]] = {}
     for two in (endpoint for listener in listeners for endpoint in listener.endpoints()):
         if one := taken.overlapped(two):
-            text = (
-                f"{two.protocol} {two.host} port {two.port} is also wanted by listener "
-                f"{one.listener}; give one of them another port, host or interface"
-            )
-            found.append(Problem(("listener", two.listener, "port"), text))
+            found.setdefault((two.listener, one.listener), []).append(two)
         taken.add(two)
-    return found
+    return [
+        Problem(
+            ("listener", name, "port"),
+            f"{overlaps.shown(both)} is also wanted by listener {other}; give one of them another "
+            "port, host or interface",
+        )
+        for (name, other), both in found.items()
+    ]
 
 
 def _nameless(listeners: list[ListenerSettings], known: Collection[str]) -> list[Problem]:

@@ -38,7 +38,7 @@ def integer(low: int, high: int, what: str = "a whole number") -> Kind:
     def read(value: object) -> int:
         if isinstance(value, int) and not isinstance(value, bool) and low <= value <= high:
             return value
-        raise ValueError(f"{what} from {low} to {high}")
+        raise ValueError(f"{what} from {low} to {high}{units.if_quoted(value)}")
 
     return Kind(read, same)
 
@@ -63,7 +63,8 @@ def duration(low: float, high: float) -> Kind:
         seconds = _seconds(value)
         if seconds is None or not low <= seconds <= high:
             span = f"from {shown_duration(low)} to {shown_duration(high)}"
-            raise ValueError(f'a duration {span}, in seconds or as "500ms", "30s", "10min", "2h"')
+            forms = 'in seconds or as "500ms", "30s", "10min", "2h"'
+            raise ValueError(f"a duration {span}, {forms}{units.if_quoted(value)}")
         return float(seconds)
 
     return Kind(read, shown_duration)
@@ -102,7 +103,7 @@ def flag() -> Kind:
     def read(value: object) -> bool:
         if isinstance(value, bool):
             return value
-        raise ValueError("true or false")
+        raise ValueError(f"true or false{units.if_quoted(value)}")
 
     return Kind(read, same)
 

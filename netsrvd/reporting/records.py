@@ -4,6 +4,7 @@ from functools import cache
 from itertools import compress
 from typing import NamedTuple
 
+from netsrvd.escapes import escaped
 from netsrvd.events import Event
 
 IDENTIFIER = "netsrvd"
@@ -61,12 +62,6 @@ def _traceback(text: str) -> str:
 
 
 def printable(text: str) -> str:
-    r"""Return `text` with everything that is not printable as its escape, such as `\x1b` or `\n`.
-
-    Control characters would command a terminal, a line break would forge a record, lone surrogates
-    cannot be encoded, and characters that turn the direction of writing deceive the eye.
-    """
-    if not text.isprintable():
-        # ascii() needs no codec: a first use of one opens its file, and descriptors may be short.
-        text = "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
+    """Return `text` escaped (see `escapes.py`), and cut off where it is too long for a field."""
+    text = escaped(text)
     return text if len(text) <= LONGEST_FIELD else text[: LONGEST_FIELD - 1] + "…"

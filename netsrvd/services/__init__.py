@@ -2,8 +2,12 @@
 
 from collections.abc import Callable
 from importlib import import_module
+from typing import TYPE_CHECKING
 
 from netsrvd.services.base import Present, Service, Wishes
+
+if TYPE_CHECKING:
+    from netsrvd.services import handler
 
 SERVICES = (
     *("echo", "discard", "chargen", "daytime", "time", "qotd", "active"),
@@ -17,22 +21,23 @@ def reader() -> Callable[[object], str]:
     It raises ValueError, whose text says what was expected. Installed packages are asked for names
     at most once, and only for one that is none of ours.
     """
-    found: list[dict[str, str]] = []
+    found: list[handler.Named] = []
 
     def read(value: object) -> str:
         if isinstance(value, str) and value in SERVICES:
             return value
         from netsrvd.services import handler  # noqa: PLC0415 - most configurations name none
 
-        def entry_points() -> dict[str, str]:
+        def entry_points() -> "handler.Named":
             if not found:
                 found.append(handler.entry_points())
             return found[0]
 
-        if isinstance(value, str) and (handler.is_path(value) or value in entry_points()):
+        if isinstance(value, str) and (handler.is_path(value) or value in entry_points().by_name):
             return value
-        known = ", ".join(f'"{each}"' for each in (*SERVICES, *entry_points()))
-        raise ValueError(f'one of {known}, or a handler as "{handler.FORM}"')
+        known = ", ".join(f'"{each}"' for each in (*SERVICES, *entry_points().by_name))
+        unread = "".join(f"; {each}" for each in entry_points().unreadable)
+        raise ValueError(f'one of {known}, or a handler as "{handler.FORM}"{unread}')
 
     return read
 

@@ -4,6 +4,7 @@ import sys
 from collections.abc import Iterable
 from importlib import import_module
 from operator import attrgetter
+from typing import Any, NamedTuple
 
 from netsrvd.services import base
 
@@ -24,33 +25,50 @@ def is_path(name: str) -> bool:
     return name.startswith(PREFIX) and bool(colon) and all(map(str.isidentifier, parts))
 
 
-def entry_points() -> dict[str, str]:
-    """Return the handlers that installed packages give names to, each as `module:function`.
+class Named(NamedTuple):
+    """The handlers that installed packages give names to, each as `module:function`."""
 
-    This looks through all packages that are installed, in milliseconds. Raises ValueError with the
-    name of a package whose entry points cannot be read.
+    by_name: dict[str, str]
+    unreadable: list[str]
+    """What to say of each package whose entry points cannot be read."""
+
+
+def entry_points() -> Named:
+    """Return the handlers that installed packages give names to. Never raises.
+
+    This looks through all packages that are installed, in milliseconds.
     """
     from importlib import metadata  # noqa: PLC0415 - 20 ms, for those alone who name such a one
 
     _look_in_folder()
     try:
-        return {each.name: each.value for each in metadata.entry_points(group=GROUP)}
-    except Exception as error:  # importlib raises a TypeError for a line without "="
-        names = ", ".join(filter(_is_broken, (each.name for each in metadata.distributions())))
-        raise ValueError(
-            f"the entry points of the installed package {names} cannot be read: {error!r}; "
-            f'repair or remove that package, or name a handler as "{FORM}"'
-        ) from error
+        found = metadata.entry_points(group=GROUP)
+    except Exception:  # noqa: BLE001 - a malformed file of any package raises anything
+        return _one_by_one(metadata.distributions())
+    return Named({each.name: each.value for each in found}, [])
 
 
-def _is_broken(package: str) -> bool:
-    """Return whether the entry points of an installed package cannot be read."""
-    from importlib import metadata  # noqa: PLC0415 - as above
+def _one_by_one(packages: Iterable[Any]) -> Named:
+    """Return the entry points of all packages but those whose files are malformed."""
+    found = Named({}, [])
+    for package in packages:
+        try:
+            for each in package.entry_points.select(group=GROUP):
+                found.by_name.setdefault(each.name, each.value)
+        except Exception as error:  # noqa: BLE001 - as above
+            place = package.locate_file("")
+            what = f"{type(error).__name__}: {error}"
+            found.unreadable.append(
+                f"{_title(package)} cannot be read: {what}; repair or remove it in {place}"
+            )
+    return found
 
+
+def _title(package: Any) -> str:
     try:
-        return not isinstance(metadata.distribution(package).entry_points, Iterable)
-    except Exception:  # noqa: BLE001 - of whatever kind
-        return True
+        return f"the entry points of the installed package {package.metadata['Name']}"
+    except Exception:  # noqa: BLE001 - as above
+        return "the entry points of an installed package"
 
 
 def find(name: str) -> base.Handler:
@@ -58,7 +76,7 @@ def find(name: str) -> base.Handler:
 
     Raises ValueError where there is none.
     """
-    path = name.removeprefix(PREFIX) if is_path(name) else entry_points().get(name, "")
+    path = name.removeprefix(PREFIX) if is_path(name) else entry_points().by_name.get(name, "")
     if not path:
         raise ValueError(f"there is no service {name}, and no package has a handler of that name")
     module, _, function = path.partition(":")

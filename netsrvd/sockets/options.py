@@ -136,13 +136,14 @@ def _families() -> list[int]:
 def _check_flag(_option: Option, value: object) -> bool:
     if isinstance(value, bool):
         return value
-    raise ValueError("expected true or false")
+    raise ValueError(f"expected true or false{units.if_quoted(value)}")
 
 
 def _check_number(option: Option, value: object) -> int:
     if isinstance(value, int) and not isinstance(value, bool) and value in option.values:
         return value
-    raise ValueError(f"expected a whole number from {option.values[0]} to {option.values[-1]}")
+    span = f"from {option.values[0]} to {option.values[-1]}"
+    raise ValueError(f"expected a whole number {span}{units.if_quoted(value)}")
 
 
 def _check_size(option: Option, value: object) -> int:

@@ -26,6 +26,7 @@ ROWS = (
         "events",
         "counters",
         "errors",
+        "escapes",
         "addresses",
         "units",
         "duty",

@@ -71,7 +71,12 @@ CASES = [
     Case("run --inetd", 64, stderr=("standard input is no socket", "xinetd", "Accept=yes")),
     Case("run --listener echo", 64, stderr=("--listener goes with --inetd",)),
     Case("run --pid-file pid", 64, stderr=("--pid-file goes with --detach",)),
-    Case("check -c {FILE}", 0, ("drain_timeout = ", "# default", 'listener.echo.service = "echo"')),
+    Case(
+        "check --all -c {FILE}",
+        0,
+        ("drain_timeout = ", "# default", 'listener.echo.service = "echo"', "# valid: "),
+    ),
+    Case("check --help", 0, ("--all", "--json", "--config")),
     Case(
         "check -c {FILE}",
         0,
@@ -110,7 +115,10 @@ CASES = [
     *(
         Case("check -c {FILE}", 78, stderr=words, configuration=f"[listener.lab]\n{text}")
         for text, words in (
-            ('port = 17\nservice = "qotd"', ("listener lab: service qotd: quotes must be",)),
+            (
+                'port = 17\nservice = "qotd"',
+                ("listener.lab.service", "service qotd: quotes must be"),
+            ),
             ('port = 17\nservice = "qotd"\nquotes = "/nowhere"', ("/nowhere: No such file",)),
             ('port = 17\nquotes = "here"', ('lab.quotes = "here": expected an absolute path',)),
             ('port = 11\nservice = "active"', ("service active: active_listeners must name",)),
@@ -158,8 +166,8 @@ def test_socket_options_can_be_read_by_programs(command: Command) -> None:
 
 def test_what_check_prints_is_a_configuration(command: Command) -> None:
     """The effective configuration, fed back, is valid and means the same."""
-    first = command("check -c {FILE}", toml(echo(7007, idle_timeout="90s"))).stdout
-    second = command("check -c {FILE}", first)
+    first = command("check --all -c {FILE}", toml(echo(7007, idle_timeout="90s"))).stdout
+    second = command("check --all -c {FILE}", first)
     assert second.returncode == 0, second
     assert _without_origins(second.stdout) == _without_origins(first)
 

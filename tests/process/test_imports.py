@@ -25,7 +25,18 @@ PUBLIC = {
 
 OURS = {
     *("addresses", "admission", "assembly", "cli", "commands", "config", "counters", "daemon"),
-    *("detach", "duty", "ending", "errors", "events", "house", "linux", "listeners", "reporting"),
+    *(
+        "detach",
+        "duty",
+        "ending",
+        "errors",
+        "escapes",
+        "events",
+        "house",
+        "linux",
+        "listeners",
+        "reporting",
+    ),
     *("services", "settings", "sockets", "staff", "tracebacks", "units"),
 }
 """Rooms and words; no hand-over, and of services and events only what is used."""

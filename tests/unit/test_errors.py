@@ -22,7 +22,11 @@ STATUSES = {
 
 def test_every_error_has_its_status() -> None:
     """The exit statuses are those of sysexits(3), and no error is without one."""
-    kinds = [each for each in vars(errors).values() if isinstance(each, type)]
+    kinds = [
+        each
+        for each in vars(errors).values()
+        if isinstance(each, type) and issubclass(each, Exception)
+    ]
     assert {kind: kind.exit_status for kind in kinds} == STATUSES
 
 
@@ -36,3 +40,10 @@ def test_a_configuration_error_has_a_line_for_each_fault() -> None:
     """All faults are shown at once, and each can be counted."""
     error = errors.ConfigError(["one", "two"])
     assert (str(error), error.problems) == ("one\ntwo", ["one", "two"])
+
+
+def test_a_fault_begins_with_its_place() -> None:
+    """As compilers write it, so that editors find it: the file and the line, as far as known."""
+    assert str(errors.Fault("wrong", "a.toml", 3)) == "a.toml:3: wrong"
+    assert str(errors.Fault("wrong", "a.toml")) == "a.toml: wrong"
+    assert str(errors.Fault("wrong")) == "wrong"

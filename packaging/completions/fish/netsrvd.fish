@@ -4,12 +4,13 @@ set -l commands run check explain reload sockopts
 set -l no_command "not __fish_seen_subcommand_from $commands"
 set -l command "__fish_seen_subcommand_from run check explain sockopts"
 set -l run "__fish_seen_subcommand_from run"
+set -l check "__fish_seen_subcommand_from check"
 set -l explain "__fish_seen_subcommand_from explain"
 set -l reload "__fish_seen_subcommand_from reload"
 set -l sockopts "__fish_seen_subcommand_from sockopts"
 
 function __netsrvd_listeners
-    netsrvd check 2>/dev/null | string replace -rf '^listener\.([^".]*)\..*' '$1' | sort -u
+    netsrvd check --all 2>/dev/null | string replace -rf '^listener\.([^".]*)\..*' '$1' | sort -u
 end
 
 complete -c netsrvd -f
@@ -28,6 +29,9 @@ complete -c netsrvd -n $run -l log -x -a 'auto journal syslog stderr' -d 'where 
 complete -c netsrvd -n $run -l inetd -d 'serve the connection on standard input'
 complete -c netsrvd -n $run -l listener -x -a '(__netsrvd_listeners)' \
     -d 'with --inetd: as this listener would'
+complete -c netsrvd -n $check -l all -d 'print defaults, too'
+complete -c netsrvd -n $check -l json -d 'print JSON, faults as well'
+complete -c netsrvd -n $explain -l json -d 'print JSON'
 complete -c netsrvd -n $explain -l udp -d 'ask about datagrams'
 complete -c netsrvd -n $explain -a '(__netsrvd_listeners)' -d 'a listener'
 complete -c netsrvd -n $reload -a '(pgrep -x netsrvd)' -d 'a daemon'

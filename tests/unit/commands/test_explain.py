@@ -47,7 +47,9 @@ def ask(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Any:
     config.write_text(CONFIGURATION)
 
     def asked(listener: str, address: str, *, udp: bool = False) -> Told:
-        arguments = argparse.Namespace(config=config, listener=listener, address=address, udp=udp)
+        arguments = argparse.Namespace(
+            config=config, listener=listener, address=address, udp=udp, json=False
+        )
         status = explain.run(arguments)
         verdict, *notes = capsys.readouterr().out.splitlines()
         return Told(status, verdict, [note.strip() for note in notes])

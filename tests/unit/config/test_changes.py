@@ -83,7 +83,7 @@ def test_listeners_come_and_go() -> None:
 
 def test_a_renamed_listener_cannot_take_its_own_port() -> None:
     """Another name at the same address would close the queue of waiting clients: a restart."""
-    with pytest.raises(ConfigError, match=r"listener new: tcp \S+ port 1001 overlaps"):
+    with pytest.raises(ConfigError, match=r"listener new: port 1001 \(tcp \S+\) overlaps"):
         changes.plan(BOTH, changed(ONE._replace(name="new")), ())
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from netsrvd.assembly import WORDS
 from netsrvd.config import files, schema
-from netsrvd.config.files import Configuration
+from netsrvd.config.files import Configuration, Sources
 from netsrvd.errors import ConfigError
 from netsrvd.settings import DEFAULT_PORT, Settings
 from tests.support.configurations import SETTINGS
@@ -55,7 +55,8 @@ def problems(main: Path, text: str = "", **drop_ins: str) -> list[str]:
 def test_the_default_file_may_be_missing(monkeypatch: pytest.MonkeyPatch, main: Path) -> None:
     """Without a configuration file there are the defaults; none of them comes from a file."""
     monkeypatch.setattr(files, "DEFAULT_FILE", main)
-    assert files.load(None, WORDS) == Configuration(Settings(), (), {})
+    found = files.load(None, WORDS)
+    assert (found.settings, found.files, found.sources.origins) == (Settings(), (), {})
 
 
 def test_drop_ins_need_no_main_file(monkeypatch: pytest.MonkeyPatch, main: Path) -> None:
@@ -104,10 +105,10 @@ def test_each_key_remembers_its_file(main: Path) -> None:
     by_key = {text.split(" = ")[0]: Path(origin).name for text, origin in origins.items()}
     told = {key: origin for key, origin in by_key.items() if origin != "default"}
     assert told == {
-        "workers": "netsrvd.toml",
-        "log.target": "netsrvd.toml",
-        "log.level": "a.toml",
-        "listener.echo.options.SO_KEEPALIVE": "a.toml",
+        "workers": "netsrvd.toml:1",
+        "log.target": "netsrvd.toml:3",
+        "log.level": "a.toml:2",
+        "listener.echo.options.SO_KEEPALIVE": "a.toml:4",
     }
     assert by_key["listener.echo.port"] == "default"
 
@@ -116,7 +117,7 @@ def test_a_table_can_take_the_place_of_a_value(main: Path) -> None:
     """A drop-in mends a value that stood where a table belongs; its keys are then its own."""
     found = load(main, "log = 7", a='[log]\nlevel = "debug"')
     [line] = [line for line in found.lines(WORDS) if line.startswith("log.level")]
-    assert line.endswith("a.toml")
+    assert line.endswith("a.toml:2")
 
 
 def test_hidden_files_and_other_names_are_no_drop_ins(main: Path) -> None:
@@ -154,24 +155,27 @@ def test_faults_of_all_files_come_in_one_go(main: Path) -> None:
         b="= 1",
         c="[listener.echo]\nport = 0",
     ) == [
-        "conf.d/b.toml: not valid TOML: Invalid statement (at line 1, column 1)",
-        "netsrvd.toml: workers = 99: expected a whole number from 0 to 64",
-        "conf.d/c.toml: listener.echo.port = 0: expected a port from 1 to 65535",
-        'conf.d/a.toml: listener.echo.prot = 8: unknown key; did you mean "port"?',
+        "conf.d/b.toml:1: not valid TOML: Invalid statement (column 1)",
+        "netsrvd.toml:1: workers = 99: expected a whole number from 0 to 64",
+        "conf.d/c.toml:2: listener.echo.port = 0: expected a port from 1 to 65535",
+        'conf.d/a.toml:2: listener.echo.prot = 8: unknown key; did you mean "port"?',
     ]
 
 
 def test_a_conflict_with_a_default_names_its_listener(main: Path) -> None:
-    """Two listeners on one address: the fault stands in the file of the second."""
-    [first, *others] = problems(main, "[listener.lab]")
-    assert first.startswith(f"netsrvd.toml: listener.lab.port: tcp 0.0.0.0 port {DEFAULT_PORT}")
-    assert len(others) == 3
+    """Two listeners on one address: one fault, at the place of the second in its file."""
+    [line] = problems(main, "# nothing\n[listener.lab]")
+    assert line == (
+        f"netsrvd.toml:2: listener.lab.port: port {DEFAULT_PORT} (tcp 0.0.0.0, tcp ::, "
+        "udp 0.0.0.0, udp ::) is also wanted by listener echo; give one of them another port, "
+        "host or interface"
+    )
 
 
 def test_nothing_served_by_default_is_nobodys_file(main: Path) -> None:
     """A fault without a key still names the file that caused it."""
     [line] = problems(main, "[listener.echo]\nenabled = false")
-    assert line == "netsrvd.toml: listener: none is enabled, so nothing would be served"
+    assert line == "netsrvd.toml:1: listener: none is enabled, so nothing would be served"
 
 
 # --- whatever the text ------------------------------------------------------------------------
@@ -246,7 +250,7 @@ def test_any_mutation_gives_settings_or_faults(
 @given(SETTINGS)
 def test_what_check_prints_means_the_same_settings(main: Path, given_settings: Settings) -> None:
     """The effective configuration is valid TOML; read as a file it gives the same settings."""
-    text = "\n".join(Configuration(given_settings, (), {}).lines(WORDS))
+    text = "\n".join(Configuration(given_settings, (), Sources()).lines(WORDS))
     assert load(main, text).settings == given_settings
 
 
@@ -339,9 +343,12 @@ def test_good_files(path: Path) -> None:
 
 @pytest.mark.parametrize("path", BAD, ids=lambda path: path.stem)
 def test_bad_files(path: Path) -> None:
-    """Each file of data/config/bad has one fault, which its first line tells."""
+    """Each file of data/config/bad has one fault, which its first line tells, at its line."""
     expected = path.read_text().splitlines()[0].removeprefix("# ")
     with pytest.raises(ConfigError) as caught:
         files.load(path, WORDS)
-    assert caught.value.problems == [f"{path}: {expected}"]
+    [fault] = caught.value.faults
+    assert (fault.file, fault.text) == (str(path), expected)
+    key = fault.key[-1].removesuffix("port") if fault.key else "port"
+    assert key in path.read_text().splitlines()[fault.line - 1]
     assert caught.value.exit_status == os.EX_CONFIG

@@ -1,5 +1,7 @@
 """netsrvd.config.toml"""
 
+import os
+import stat
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -44,10 +46,30 @@ def test_a_file_is_what_toml_says(file: Path) -> None:
     assert toml.read(file) == {"a": {"b": "ö"}, "c": {"d": [1]}}
 
 
-def test_a_file_without_end_is_refused() -> None:
-    """A device or the wrong file does not fill the memory: no more than the limit is read."""
-    with pytest.raises(ValueError, match=r"^it is longer than 1048576 bytes$"):
+@pytest.mark.parametrize(("kind", "name"), [(stat.S_IFIFO, "a FIFO"), (stat.S_IFSOCK, "a socket")])
+def test_only_regular_files_are_opened(file: Path, kind: int, name: str) -> None:
+    """Nobody waits for who writes into a FIFO; what it is stands in the complaint."""
+    os.mknod(file, kind | 0o600)
+    with pytest.raises(OSError, match=f"it is {name}; only regular files are read"):
+        toml.read(file)
+
+
+def test_a_device_is_not_opened() -> None:
+    """It may have no end, and opening alone makes some devices do something."""
+    with pytest.raises(OSError, match="it is a device; only regular files are read"):
         toml.read(Path("/dev/zero"))
+
+
+def test_a_mark_of_utf_8_is_no_fault(file: Path) -> None:
+    """Some editors put it at the beginning. One of UTF-16 is named, and so is what is no UTF-8."""
+    file.write_bytes(b"\xef\xbb\xbfa = 1")
+    assert toml.read(file) == {"a": 1}
+    file.write_bytes("\ufeffa = 1".encode("utf-16-le"))
+    with pytest.raises(ValueError, match="it is UTF-16; save it as UTF-8"):
+        toml.read(file)
+    file.write_bytes(b"a = 1\nb = '\xff'")
+    with pytest.raises(ValueError, match=r"byte 0xff is not UTF-8 \(at line 2\)"):
+        toml.read(file)
 
 
 def test_the_largest_file_is_read(file: Path) -> None:

@@ -1,0 +1,14 @@
+"""Escapes text from outside for a terminal or a log."""
+
+
+def escaped(text: str) -> str:
+    r"""Return `text` with everything that is not printable as its escape, such as `\x1b` or `\n`.
+
+    Control characters would command a terminal, a line break would forge a line, lone surrogates
+    (file names that are not UTF-8) cannot be encoded, and characters that turn the direction of
+    writing deceive the eye.
+    """
+    if text.isprintable():
+        return text
+    # ascii() needs no codec: a first use of one opens its file, and descriptors may be short.
+    return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
