@@ -28,7 +28,8 @@ def main(argv: list[str] | None = None) -> int:
     The statuses are those of sysexits(3); an error is one line or more on standard error.
     """
     _open_standard_streams()
-    sys.stdout, before = Output(sys.stdout), sys.stdout
+    before: TextIO = sys.stdout
+    sys.stdout = Output(before)
     try:
         status, command = _run(argv)
     except KeyboardInterrupt:  # before the daemon takes signals as work
