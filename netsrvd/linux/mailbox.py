@@ -4,6 +4,7 @@ import os
 import select
 from collections import deque
 from collections.abc import Callable
+from sys import maxsize
 
 
 class Mailbox:
@@ -46,8 +47,18 @@ class Mailbox:
                 return
             os.eventfd_write(self._eventfd, 1)
 
-    def deliver(self) -> None:
-        """Run all calls that wait, in the order in which they came (owner only)."""
+    @property
+    def waiting(self) -> int:
+        """The number of calls that waited a moment ago (any thread)."""
+        return len(self._calls)
+
+    def deliver(self, most: int = maxsize) -> None:
+        """Run the calls that wait now, `most` of them at most, in their order (owner only).
+
+        A call that comes meanwhile is left for the next delivery. Otherwise this would not return
+        while another thread posts as fast as the calls are run. If calls are left because of
+        `most`, the owner's next poll returns at once.
+        """
         if not self._token:
             try:
                 os.eventfd_read(self._eventfd)
@@ -56,9 +67,12 @@ class Mailbox:
             else:
                 self._token.append(True)
         calls = self._calls
-        while calls:
+        waiting = len(calls)
+        for _ in range(min(waiting, most)):
             call, arguments = calls.popleft()
             call(*arguments)
+        if waiting > most:
+            self.wake()
 
     def close(self) -> None:
         """Close the descriptor; calls that are left are forgotten, later ones wake nobody.

@@ -22,8 +22,11 @@ from netsrvd.listeners.watch import CONGESTED_SECONDS, Watch, Width
 from netsrvd.listeners.worker import Worker
 from netsrvd.settings import ListenerSettings
 
-ACCEPTS_A_TURN = 64
+ACCEPTS_A_TURN = 16
 """Connections taken before the mailbox is looked at again."""
+
+REFUSED_A_PAUSE = 64
+"""Connections refused at once while there is no descriptor; then the listener pauses again."""
 
 NO_DESCRIPTOR = "descriptors", "none is left; raise LimitNOFILE= or lower max_connections"
 
@@ -171,6 +174,8 @@ class Acceptor:
         self._congested = self._report.congested
         if self._congested or self._paused:
             return Width.MAIL
+        if not self._entrance.has_room(self._duty.mailbox.wake):
+            return Width.MAIL
         return Width.LOBBY if full else Width.ALL
 
     def _patience(self, now: float, width: Width) -> float:
@@ -210,7 +215,7 @@ class Acceptor:
 
     def _turn_away(self, listening: socket.socket, now: float) -> None:
         """Refuse those who wait, with the one descriptor that is kept for this."""
-        for _ in range(ACCEPTS_A_TURN if self._reserve.release() else 0):
+        for _ in range(REFUSED_A_PAUSE if self._reserve.release() else 0):
             try:
                 sock, address = listening.accept()
             except OSError:

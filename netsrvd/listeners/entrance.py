@@ -27,7 +27,7 @@ class Entrance:
 
     __slots__ = (
         *("_capacity", "_counters", "_gate", "_identify", "_on_lobby", "_report", "_service"),
-        *("_settings", "_take_over", "_workers", "lobby", "refusals", "visitor"),
+        *("_settings", "_take_over", "_turns", "_workers", "lobby", "refusals", "visitor"),
     )
 
     def __init__(
@@ -46,7 +46,8 @@ class Entrance:
         self._settings = settings
         self._gate = gate
         self._service, self._take_over = service, take
-        self._workers = cycle(workers)
+        self._workers = workers
+        self._turns = cycle(workers)
         self._capacity = capacity
         self._report = report
         self._identify = identify
@@ -67,11 +68,15 @@ class Entrance:
             self.lobby.update(settings, self._gate.is_proxy, monotonic())
         self._furnish()
 
+    def has_room(self, wake: Callable[[], None]) -> bool:
+        """Return whether the workers have taken what they were given; if not, one calls `wake`."""
+        return all(worker.has_room(wake) for worker in self._workers)
+
     def admit(self, sock: socket.socket, peer: Peer, now: float) -> None:
         """Take a connection; one of a proxy waits until its client is known."""
         if self.visitor.is_it(peer):
             self._capacity.give_back()  # or it would take the last one, and be told as a crowd
-            next(self._workers).take(visitor.welcomed(sock, peer))
+            next(self._turns).take(visitor.welcomed(sock, peer))
             return
         self._capacity.live += 1
         if self.lobby and self._gate.is_proxy(peer[0]):
@@ -83,7 +88,7 @@ class Entrance:
         """Take a connection that the process before let in, whether there is room or not."""
         self._capacity.take_anyway()
         connection.departed = partial(self._departed, self._gate.enter(connection.peer[0]))
-        next(self._workers).take(connection)
+        next(self._turns).take(connection)
 
     def adopt_guest(self, guest: Guest) -> None:
         """Take a connection that waited for its header in the process before."""
@@ -139,7 +144,7 @@ class Entrance:
         )
         self._counters.accepted += 1
         self._report(connection.accepted())
-        (self._take_over or next(self._workers).take)(connection)
+        (self._take_over or next(self._turns).take)(connection)
 
     def _dismiss(
         self, sock: socket.socket, peer: Peer, why: Refusal | None, now: float, proxy: Peer | None

@@ -4,6 +4,7 @@ import select
 import socket
 from enum import IntEnum
 from math import inf
+from sys import maxsize
 
 from netsrvd.linux.mailbox import Mailbox
 
@@ -20,12 +21,16 @@ class Width(IntEnum):
 
 
 class Watch:
-    """A poll(2) of some sockets, a lobby and one mailbox. Owned by the thread they belong to."""
+    """A poll(2) of some sockets, a lobby and one mailbox. Owned by the thread they belong to.
 
-    __slots__ = ("_mailbox", "_polls")
+    A wait delivers at most `most` calls of the mailbox.
+    """
 
-    def __init__(self, mailbox: Mailbox) -> None:
+    __slots__ = ("_mailbox", "_most", "_polls")
+
+    def __init__(self, mailbox: Mailbox, most: int = maxsize) -> None:
         self._mailbox = mailbox
+        self._most = most
         self._polls = [select.poll() for _ in Width]
         for poll in self._polls:
             poll.register(mailbox, select.POLLIN)
@@ -51,5 +56,5 @@ class Watch:
         looked at is left alone: what comes there waits in the kernel.
         """
         ready = self._polls[width].poll(None if seconds == inf else max(0.0, seconds * 1000))
-        self._mailbox.deliver()
+        self._mailbox.deliver(self._most)
         return ready

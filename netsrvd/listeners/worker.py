@@ -18,6 +18,16 @@ RECEIVE_BYTES = 65_536
 LONGEST_SWEEP_SECONDS = 1.0
 """How late a time-out may be noticed; a look at 8,000 connections takes about a millisecond."""
 
+TAKEN_A_TURN = 16
+"""New connections that a worker takes before it serves the others again. 16 take 2 ms; clients that
+connect as fast as the daemon accepts would otherwise be all that it serves.
+"""
+
+MOST_WAITING = 32
+"""Connections that may wait for a worker before its acceptors pause. The kernel's queue holds the
+others, where they take no place of the listener and no descriptor of the daemon.
+"""
+
 RESET_ERRORS = frozenset({errno.ECONNRESET, errno.EPIPE, errno.ESHUTDOWN, errno.ENOTCONN})
 
 
@@ -43,6 +53,7 @@ class Worker:
         "_stopping",
         "_sweep_at",
         "_sweep_seconds",
+        "_wakes",
         "counters",
         "cut",
     )
@@ -54,6 +65,8 @@ class Worker:
         self.cut = 0
         """Connections that were still open when the worker stopped."""
         self._connections: dict[int, Connection] = {}
+        self._wakes: dict[Callable[[], None], None] = {}
+        """What wakes the acceptors that have paused."""
         self._epoll = select.epoll()
         self._report = report
         self._on_empty = on_empty
@@ -85,6 +98,16 @@ class Worker:
     def take(self, connection: Connection) -> None:
         """Hand over a connection."""
         self._duty.mailbox.post(self._take, connection)
+
+    def has_room(self, wake: Callable[[], None]) -> bool:
+        """Return whether more connections may be handed over now (any thread).
+
+        If it returns False, the worker calls `wake` once when it has taken those that wait.
+        """
+        if self._duty.mailbox.waiting < MOST_WAITING:
+            return True
+        self._wakes[wake] = None
+        return self._duty.mailbox.waiting < MOST_WAITING  # the worker may have looked before
 
     def update(self, listeners: Mapping[str, tuple[ListenerSettings, RuleAgainst]]) -> None:
         """Give the live connections of these listeners, by name, their new settings.
@@ -158,10 +181,17 @@ class Worker:
                 ready = self._epoll.poll(self._sweep_seconds if connections else None)
                 self._now = monotonic()
                 self._serve(ready)
-                mailbox.deliver()
+                mailbox.deliver(TAKEN_A_TURN)
+                if self._wakes and mailbox.waiting < TAKEN_A_TURN:
+                    self._wake_acceptors()
                 if self._now >= self._sweep_at:
                     self._sweep()
             self._cut_all()
+
+    def _wake_acceptors(self) -> None:
+        while self._wakes:
+            wake, _ = self._wakes.popitem()
+            wake()
 
     def _serve(self, ready: list[tuple[int, int]]) -> None:
         """Take one step for each connection that epoll tells of. The hot path of TCP.

@@ -16,6 +16,11 @@ REST_SECONDS = 0.005
 Even the smallest queue then has room for 20,000 records a second.
 """
 
+RECORDS_A_TURN = 500
+"""Records written before the mailbox is looked at again. They take 10 ms. The queue may be filled
+as fast as it is emptied, and the watchdog waits for an answer.
+"""
+
 PATIENCE_SECONDS = 0.25
 """How long to wait for a slow log before the mailbox is looked at again."""
 
@@ -153,17 +158,21 @@ class Reporter:
                 poll.poll()
                 self._duty.mailbox.deliver()
                 self._write_queue()
-                sleep(REST_SECONDS)
-            self._write_queue()
+                if self._queue:
+                    self._duty.mailbox.wake()
+                else:
+                    sleep(REST_SECONDS)
+            self._write_queue(len(self._queue))
         finally:
             self._log.close()
 
-    def _write_queue(self) -> None:
+    def _write_queue(self, most: int = RECORDS_A_TURN) -> None:
         queue = self._queue
-        while queue:
+        for _ in range(min(most, len(queue))):
             if not self._write(queue.popleft()):
                 self._unwritten += 1
-        self._tell_losses()
+        if not queue:
+            self._tell_losses()
 
     def _tell_losses(self) -> None:
         """Tell what was lost, now that the queue has room again."""

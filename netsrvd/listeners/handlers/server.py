@@ -22,6 +22,10 @@ LAST_SECONDS = 2.0
 """How long a stop waits for handlers whose connections it has ended."""
 
 
+CALLS_A_TURN = 64
+"""New connections and ends of handlers that are dealt with before the next look at time-outs."""
+
+
 class Team:
     """The crew of one listener, and whether somebody waits for it: since when, and for what."""
 
@@ -154,7 +158,7 @@ class Handlers:
         self._stopping = True
 
     def _run(self) -> None:
-        watch = Watch(self._duty.mailbox)
+        watch = Watch(self._duty.mailbox, CALLS_A_TURN)
         while not self._stopping:
             watch.wait(self._patience(), Width.MAIL)
             self._sweep()

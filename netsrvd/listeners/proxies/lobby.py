@@ -3,7 +3,7 @@
 import select
 import socket
 from collections.abc import Callable
-from itertools import takewhile
+from itertools import islice, takewhile
 from math import inf
 from time import monotonic
 
@@ -20,6 +20,9 @@ whether we are there. Whoever looks leaves at once; a service that speaks first 
 
 LOOK_SECONDS = 0.1
 """How often to look whether a wait is over whose end wakes nobody."""
+
+LOOKS_A_TURN = 16
+"""Guests that are heard before the acceptor looks at its sockets and its mail again."""
 
 NO_PROXY = "access", "proxies no longer has it"
 
@@ -117,10 +120,16 @@ class Lobby:
         return left
 
     def serve(self, now: float) -> None:
-        """Hear those who have something to say, and end the wait of those whose time is over."""
-        for descriptor, _ in self._epoll.poll(0, max(1, self.guests)):
+        """Hear those who have something to say, and end the wait of those whose time is over.
+
+        A call hears and ends LOOKS_A_TURN of each at most; the next call goes on.
+        """
+        for descriptor, _ in self._epoll.poll(0, LOOKS_A_TURN):
             self._hear(self._arrived.get(descriptor) or self._own[descriptor], now)
         for guest in _overdue(self._arrived, now - self._settings.proxy_seconds):
+            self._hear(guest, now)  # its header may have come, and wait behind others
+            if self._arrived.get(guest.sock.fileno()) is not guest:
+                continue
             rule = f"no whole header within proxy_timeout = {self._settings.proxy_seconds:g} s"
             self._counters.proxy_late += 1
             self._end(guest, (LATE, rule), now)
@@ -223,5 +232,6 @@ class Lobby:
 
 
 def _overdue(table: dict[int, Guest], until: float) -> list[Guest]:
-    """Return the guests at the head of a table who have been there since `until` or longer."""
-    return list(takewhile(lambda guest: guest.since <= until, table.values()))
+    """Return guests at the head of a table who have been there since `until` or longer."""
+    overdue = takewhile(lambda guest: guest.since <= until, table.values())
+    return list(islice(overdue, LOOKS_A_TURN))

@@ -67,7 +67,7 @@ def test_a_wake_up_alone_delivers_nothing(mailbox: Mailbox) -> None:
 
 
 def test_a_call_may_post_again(mailbox: Mailbox) -> None:
-    """What a call posts is delivered in the same turn."""
+    """What a call posts is delivered in the next turn, which the owner need not wait for."""
     calls: list[str] = []
 
     def first() -> None:
@@ -76,7 +76,40 @@ def test_a_call_may_post_again(mailbox: Mailbox) -> None:
 
     mailbox.post(first)
     mailbox.deliver()
+    assert calls == ["first"]
+    assert wakes(mailbox)
+    mailbox.deliver()
     assert calls == ["first", "second"]
+
+
+def test_a_delivery_ends_while_others_post(mailbox: Mailbox) -> None:
+    """However fast calls come, a delivery runs those that waited at its beginning, and ends."""
+    calls: list[int] = []
+
+    def again() -> None:
+        calls.append(1)
+        for _ in range(2):
+            mailbox.leave(again)
+
+    mailbox.post(again)
+    for count in (1, 2, 4):
+        assert mailbox.waiting == count
+        mailbox.deliver()
+    assert len(calls) == 7
+
+
+def test_a_delivery_of_a_few_goes_on_in_the_next_turn(mailbox: Mailbox) -> None:
+    """With `most` it runs that number of calls, in their order, and the next poll returns."""
+    calls: list[int] = []
+    for number in range(5):
+        mailbox.post(calls.append, number)
+    for delivered in (2, 4):
+        mailbox.deliver(2)
+        assert calls == [*range(delivered)]
+        assert wakes(mailbox)
+    mailbox.deliver(2)
+    assert calls == [*range(5)]
+    assert not wakes(mailbox)
 
 
 def test_a_wake_up_that_is_still_on_its_way_is_seen_later(mailbox: Mailbox) -> None:

@@ -70,6 +70,10 @@ class Worker:
     def take(self, connection: Connection) -> None:
         self.taken.append(connection)
 
+    def has_room(self, wake: Callable[[], None]) -> bool:
+        """Return whether it may be handed more."""
+        return True
+
 
 class Stage:
     """An acceptor with a listening socket and a worker that are none."""
