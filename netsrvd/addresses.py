@@ -31,6 +31,16 @@ def unmapped(host: str) -> str:
     return bare if bare != host and "." in bare and ":" not in bare else host
 
 
+def is_address(host: str) -> bool:
+    """Return whether a host is an IP address, with or without its interface."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        socket.inet_pton(family, host.partition("%")[0])
+    except (OSError, ValueError):
+        return False
+    return True
+
+
 def shown(host: str, port: int | str) -> str:
     """Return `host:port`, with the brackets of RFC 3986 around an IPv6 address."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

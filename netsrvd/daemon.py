@@ -34,7 +34,14 @@ from netsrvd.errors import (
     shortage,
 )
 from netsrvd.events import Event
-from netsrvd.events.life import Ready, Reloaded, ReloadFailed, Starting
+from netsrvd.events.life import (
+    CodeMissing,
+    NotHandedOver,
+    Ready,
+    Reloaded,
+    ReloadFailed,
+    Starting,
+)
 from netsrvd.house import House
 from netsrvd.listeners.inherited import Inherited
 from netsrvd.reporting.askers import SYSTEM, Askers, Outside, answer, identity, told_outside
@@ -52,6 +59,10 @@ WAKE = signal.SIGUSR2
 SIGNALS = STOPS | {RELOAD, FOLLOWED, WAKE}
 TICK_SECONDS = 5.0
 TICKS_A_VISIT = 3
+
+PRELOAD_SECONDS = 1.0
+"""When to import, after the start, what it did not need: the first clients are answered by then."""
+
 FAILURE, IDLE = "failure", "idle"
 
 FOLLOWED_SECONDS = 30.0
@@ -82,6 +93,8 @@ class Daemon:
         self._settings = start.settings
         self._ping = 0
         self._followed_until = 0.0
+        self._is_loaded = False
+        """Whether all modules that may be needed later are imported."""
         self._seen, self._busy_at = 0, monotonic()
         self._fault = ""
         """What begins the status line while the files are not what is in force."""
@@ -153,6 +166,8 @@ class Daemon:
             elif received == FOLLOWED:
                 self._followed_until = monotonic() + FOLLOWED_SECONDS
             if received is None or monotonic() >= due_at:  # signals must not starve the watchdog
+                if not self._is_loaded:
+                    self._preload()
                 due_at = monotonic() + self._patience()
                 self._tick()
                 if self._is_idle():
@@ -161,7 +176,8 @@ class Daemon:
     def _patience(self) -> float:
         """Return how long to wait for a signal before the next look around."""
         watchdog, idle = self._notifier.watchdog_seconds, self._settings.idle_exit_seconds
-        return min(watchdog / 4 or TICK_SECONDS, idle / 4 or TICK_SECONDS, TICK_SECONDS)
+        first = TICK_SECONDS if self._is_loaded else PRELOAD_SECONDS
+        return min(watchdog / 4 or TICK_SECONDS, idle / 4 or TICK_SECONDS, first)
 
     def _is_idle(self) -> bool:
         """Return whether to end because nobody has come for long; nobody is taken any more then."""
@@ -189,6 +205,14 @@ class Daemon:
         for duty in duties:  # those of a reload have not heard this number yet
             duty.ping(self._ping)
         self._notifier.status(self._status())
+
+    def _preload(self) -> None:
+        """Import what may be needed until the end: an upgrade may replace the files any time."""
+        from netsrvd.preload import preload  # noqa: PLC0415 - after the start, which it is not to delay
+
+        self._is_loaded = True
+        for problem in preload():
+            self._house.report(CodeMissing(*problem))
 
     def _is_answering(self) -> bool:
         is_due = self._notifier.watchdog_seconds and self._ping % TICKS_A_VISIT == 0
@@ -263,8 +287,6 @@ class Daemon:
             prepare_services(settings, self._start.services.present, sources)
             self._try_sockets(settings)
         except Exception as error:  # noqa: BLE001 - whatever it is, connections are drained then
-            from netsrvd.events.handover import NotHandedOver  # noqa: PLC0415 - rarely needed
-
             self._house.report(NotHandedOver(self._house.connections, reason_of(error)))
             return False
         return True

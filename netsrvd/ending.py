@@ -4,10 +4,12 @@ import signal
 from collections.abc import Callable
 from time import monotonic
 
-from netsrvd.events.life import Stopped, Stopping
+from netsrvd.events.life import NotHandedOver, Stopped, Stopping
 from netsrvd.house import House
+from netsrvd.listeners.connection import Connection
 from netsrvd.listeners.proxies.lobby import Guest
 from netsrvd.reporting.notify import Notifier
+from netsrvd.tracebacks import place_of
 
 LONGEST_END_SECONDS = 20.0
 """What a stop may take besides the drain, if every thread and the log have to be waited for."""
@@ -75,41 +77,56 @@ class Ending:
 
         Of the guests nobody has heard yet: as many as there is room for go along.
         """
+        house = self._house
+        guests: list[Guest] = []
+        surrendered: list[Connection] = []
+        try:
+            return self._give(guests, surrendered)
+        except Exception as error:  # noqa: BLE001 - of systemd, a service, or files of another version
+            house.readmit(surrendered)
+            house.stop_listening(self._seconds_left)
+            fault = f"that fails: {error!r} at {place_of(error)}"
+            house.report(NotHandedOver(house.connections, fault))
+            return 0
+        finally:
+            for guest in guests:
+                guest.sock.close()
+
+    def _give(self, guests: list[Guest], surrendered: list[Connection]) -> int:
+        """Hand over what can be; return the number of connections.
+
+        Whoever waits for the header of its proxy is put into `guests`, and the connections that no
+        thread serves are in `surrendered` if this raises.
+        """
         from netsrvd import handover  # noqa: PLC0415 - most stops have nobody to follow
-        from netsrvd.events.handover import HandedOver, NotHandedOver  # noqa: PLC0415 - so here
+        from netsrvd.events.handover import HandedOver  # noqa: PLC0415 - so here
 
         house = self._house
         room = max(0, self._notifier.store_room - handover.OF_STATES)
-        guests = self._drain_the_staying(room)
+        self._drain_the_staying(room, guests)
         began_at = monotonic()
-        given, left = handover.portable(house.staff.surrender(), room)
+        surrendered += house.staff.surrender()
+        given, left = handover.portable(surrendered, room)
+        surrendered[:] = given
         if left:
             house.readmit(left)
         fit = guests[: room - len(given)]
         if given or fit:
-            try:
-                handover.give(given, fit, self._notifier)
-                if given:
-                    house.report(HandedOver(len(given), monotonic() - began_at))
-            except Exception as error:  # noqa: BLE001 - of systemd or of a service: they live on
-                house.readmit(given)
-                house.report(NotHandedOver(house.connections, f"that fails: {error!r}"))
-                given = []
-        for guest in guests:
-            guest.sock.close()
+            handover.give(given, fit, self._notifier)
+        surrendered.clear()
+        if given:
+            house.report(HandedOver(len(given), monotonic() - began_at))
         return len(given)
 
-    def _drain_the_staying(self, room: int) -> list[Guest]:
+    def _drain_the_staying(self, room: int, guests: list[Guest]) -> None:
         """Take nobody new, and drain those that cannot be given; a record says why. All others are
         served meanwhile and, while only handlers are in the way, taken as well.
 
-        Returns those who wait for the headers of their proxies.
+        Those who wait for the headers of their proxies are put into `guests`.
         """
-        from netsrvd.events.handover import NotHandedOver  # noqa: PLC0415 - as above
         from netsrvd.handover import portable  # noqa: PLC0415 - as above
 
         house, staff = self._house, self._house.staff
-        guests: list[Guest] = []
 
         def staying() -> int:
             fit, _ = portable(staff.movable(), room)
@@ -126,7 +143,6 @@ class Ending:
         if count := staying():
             house.report(NotHandedOver(count, STAYING))
         self._drain(lambda: not (staff.handled or staying()))
-        return guests
 
     def _drain(self, is_over: Callable[[], bool]) -> None:
         """Wait until it is over.

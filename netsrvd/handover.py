@@ -61,7 +61,7 @@ def give(connections: list[Connection], guests: list[Guest], notifier: Notifier)
         notifier.store(store.STATE, [states])
         notifier.store(store.CONNECTION, [sock.fileno() for sock in sockets])
         notifier.settle()
-    except OSError:
+    except BaseException:
         take_back(notifier)
         raise
     finally:
@@ -94,6 +94,7 @@ def take_up(
         listener = by_name.get(state.listener) or ListenerSettings(state.listener, state.service)
         connection = _connection(sock, state, listener, known)
         try:
+            sock.setblocking(False)
             _resume(connection, state)
         except Exception as error:  # noqa: BLE001 - whatever it is, it ends one connection
             sock.close()
@@ -130,8 +131,6 @@ class Services:
 def _connection(
     sock: socket.socket, state: ConnectionState, listener: ListenerSettings, services: Services
 ) -> Connection:
-    sock.setblocking(False)
-
     def made(client: Client, at: float) -> Stream:
         return services.found(state.service, listener).stream(client, at)
 

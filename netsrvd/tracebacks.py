@@ -2,10 +2,16 @@
 
 
 def traceback_of(error: BaseException) -> str:
-    """Return the traceback of an exception, as Python prints it."""
-    import traceback  # noqa: PLC0415 - a start needs none, and it takes its time
+    """Return the traceback of an exception, as Python prints it.
 
-    return "".join(traceback.format_exception(error))
+    If that fails, as for an exception whose own code is faulty, return only where it was raised.
+    """
+    try:
+        import traceback  # noqa: PLC0415 - a start needs none, and it takes its time
+
+        return "".join(traceback.format_exception(error))
+    except Exception:  # noqa: BLE001 - the record matters more than its traceback
+        return f"{type(error).__name__} at {place_of(error)}\n"
 
 
 def place_of(error: BaseException) -> str:

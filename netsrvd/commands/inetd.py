@@ -9,13 +9,15 @@ from time import monotonic
 
 from netsrvd import assembly
 from netsrvd.admission.connections import ConnectionGate
-from netsrvd.daemon import block_signals, stop_waits, wait_signal, wake_main
+from netsrvd.daemon import PRELOAD_SECONDS, block_signals, stop_waits, wait_signal, wake_main
 from netsrvd.ending import STOPS
 from netsrvd.errors import DetachError, SocketError, UsageError
 from netsrvd.events import Event
+from netsrvd.events.life import CodeMissing
 from netsrvd.events.sockets import OptionAdjusted
 from netsrvd.house import House
 from netsrvd.listeners import passed
+from netsrvd.preload import preload
 from netsrvd.reporting import journal
 from netsrvd.reporting.stand_in import StandIn
 from netsrvd.services.base import Present
@@ -89,9 +91,14 @@ def _serve(
     known = sock, house.identify(), listener, gate, service.stream, take, house.report
     passed.admit(*known, is_over=stop_waits)
     house.stop_listening(inf)  # so that the end of this connection is told
-    deadline = inf
+    deadline, longest = inf, PRELOAD_SECONDS
     while not house.drained and not house.failures and monotonic() < deadline:
-        received = wait_signal(min(deadline - monotonic(), LONGEST_WAIT_SECONDS))
+        received = wait_signal(min(deadline - monotonic(), longest))
+        if received is None and longest == PRELOAD_SECONDS:
+            # A connection that lasts may outlive the files of this version.
+            longest = LONGEST_WAIT_SECONDS
+            for problem in preload():
+                house.report(CodeMissing(*problem))
         if received in STOPS:
             deadline = min(deadline, monotonic() + settings.drain_seconds)
             house.stop_listening(settings.drain_seconds)

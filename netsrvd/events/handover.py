@@ -22,25 +22,6 @@ class HandedOver(Event):
         )
 
 
-class NotHandedOver(Event):
-    """The daemon is being restarted, and so many connections cannot be handed over to the next
-    process; they are drained instead.
-
-    The store has room for `FileDescriptorStoreMax=` of the unit. The connections of handlers are
-    never handed over, nor are those whose clients have left more than 32 MiB together unread.
-    """
-
-    __slots__ = ()
-    MESSAGE_ID = "deb7b560baf3447983ab2261cd40b0b0"
-    PRIORITY = WARNING
-    SUBJECT = "Connections cannot be handed over"
-    connections: int
-    reason: str
-
-    def text(self) -> str:
-        return f"{self.connections} connections are not handed over: {one_line(self.reason)}"
-
-
 class TookOver(Event):
     """The daemon goes on with the live connections of the process before, where that left them.
 

@@ -1,6 +1,6 @@
 """What the daemon says of itself: start, ready, reload, stop, failure."""
 
-from netsrvd.events import ERROR, NOTICE, Event, one_line
+from netsrvd.events import ERROR, NOTICE, WARNING, Event, one_line
 
 
 class Starting(Event):
@@ -158,6 +158,44 @@ class Stopped(Event):
             f"end; {self.datagrams_received} datagrams received, {self.datagrams_sent} sent; "
             f"{self.records_lost} records lost"
         )
+
+
+class NotHandedOver(Event):
+    """The daemon is being restarted, and so many connections cannot be handed over to the next
+    process; they are drained instead.
+
+    The store has room for `FileDescriptorStoreMax=` of the unit. The connections of handlers are
+    never handed over, nor are those whose clients have left more than 32 MiB together unread.
+    """
+
+    __slots__ = ()
+    MESSAGE_ID = "deb7b560baf3447983ab2261cd40b0b0"
+    PRIORITY = WARNING
+    SUBJECT = "Connections cannot be handed over"
+    connections: int
+    reason: str
+
+    def text(self) -> str:
+        return f"{self.connections} connections are not handed over: {one_line(self.reason)}"
+
+
+class CodeMissing(Event):
+    """A module that the daemon may need later cannot be imported. What needs it will fail, and says
+    so then; at a restart connections may be drained instead of being handed over.
+
+    The files of the package are damaged, or were replaced while the daemon was starting: reinstall
+    it and restart the service.
+    """
+
+    __slots__ = ()
+    MESSAGE_ID = "d231471570ad4574a30afb3b21d92cb8"
+    PRIORITY = WARNING
+    SUBJECT = "A module of netsrvd cannot be imported"
+    module: str
+    error: str
+
+    def text(self) -> str:
+        return f"{self.module} cannot be imported: {one_line(self.error)}; restart the service"
 
 
 class ThreadFailed(Event):

@@ -7,8 +7,11 @@ import base64
 import binascii
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from types import MappingProxyType
 from typing import Any, NamedTuple, TypeVar
+
+from netsrvd.addresses import is_address
 
 VERSION = 1
 """Raised when an older process could no longer make sense of it. A field that is added needs a
@@ -39,6 +42,10 @@ MALFORMED = (
     *(KeyError, TypeError, AttributeError, OverflowError),
     *(RecursionError, binascii.Error),
 )
+
+
+class NotAnAddressError(Exception):
+    """A connection has a peer that no listener could have accepted."""
 
 
 class ConnectionState(NamedTuple):
@@ -126,7 +133,13 @@ def _entry(state: ConnectionState | GuestState) -> dict[str, Any]:
 
 
 def _states(kind: type[State], entries: Mapping[str, dict[str, Any]]) -> dict[int, State]:
-    return {int(cookie): _state(kind, entry) for cookie, entry in entries.items()}
+    """Return the states by cookie, without those whose addresses are none."""
+    found = {}
+    for cookie, entry in entries.items():
+        number = int(cookie)
+        with suppress(NotAnAddressError):
+            found[number] = _state(kind, entry)
+    return found
 
 
 def _state(kind: type[State], entry: dict[str, Any]) -> State:
@@ -139,5 +152,12 @@ def _state(kind: type[State], entry: dict[str, Any]) -> State:
     for name in ("peer", "local", "proxy"):
         if known.get(name) is not None:
             host, port = known[name]
-            known[name] = str(host), int(port)
+            known[name] = _address(host, port)
     return kind(**known)
+
+
+def _address(host: str, port: int) -> tuple[str, int]:
+    """Return a host and a port; raises NotAnAddressError if they are none."""
+    if not is_address(host) or not 0 <= port < 1 << 16:
+        raise NotAnAddressError
+    return host, port

@@ -31,6 +31,7 @@ ROWS = (
         "units",
         "duty",
         "tracebacks",
+        "preload",
         "linux",
         "",
     },

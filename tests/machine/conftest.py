@@ -1,6 +1,7 @@
 """The machines of this tier, one boot of each Debian for each module, and the package they get."""
 
 import os
+import shutil
 import subprocess
 from collections.abc import Generator, Iterator
 from pathlib import Path
@@ -14,6 +15,16 @@ from tests.support.machine import Machine
 
 ROOT = Path(__file__).parents[2]
 NEXT_VERSION = f"{netsrvd.__version__}+next1"
+MOVED_VERSION = f"{netsrvd.__version__}+next2"
+MOVED = {
+    "netsrvd/handover.py": "transfer",
+    "netsrvd/linux/outgoing.py": "unsent",
+    "netsrvd/linux/memfd.py": "sealed",
+    "netsrvd/sockets/store.py": "kept",
+    "netsrvd/sockets/states.py": "forms",
+}
+"""Modules that a start does not import, each with the name that it has in the next version."""
+
 SUITES = ("bookworm", "trixie")
 
 
@@ -56,6 +67,34 @@ def next_package() -> Path:
     """Build a package with a higher version, of the same tree, to upgrade to."""
     built = subprocess.run(
         [ROOT / "packaging/make-deb", NEXT_VERSION], stdout=subprocess.PIPE, text=True, check=True
+    )
+    return Path(built.stdout.strip().splitlines()[-1])
+
+
+@pytest.fixture(scope="session")
+def moved_package(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Build a package with a higher version in which modules have other names."""
+    tree = tmp_path_factory.mktemp("moved") / "netsrvd"
+    files = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    listed = subprocess.run(files, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True).stdout
+    for name in filter(None, listed.split("\0")):
+        (tree / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, tree / name)
+    for path, name in MOVED.items():
+        (tree / path).rename((tree / path).with_name(f"{name}.py"))
+    for module in (tree / "netsrvd").rglob("*.py"):
+        text = module.read_text()
+        for path, name in MOVED.items():
+            package, _, old = path.removesuffix(".py").replace("/", ".").rpartition(".")
+            text = text.replace(f"{package}.{old} import", f"{package}.{name} import")
+            text = text.replace(f'"{package}.{old}"', f'"{package}.{name}"')
+            text = text.replace(
+                f"from {package} import {old}", f"from {package} import {name} as {old}"
+            )
+        module.write_text(text)
+    subprocess.run(["git", "init", "--quiet"], cwd=tree, check=True)
+    built = subprocess.run(
+        [tree / "packaging/make-deb", MOVED_VERSION], stdout=subprocess.PIPE, text=True, check=True
     )
     return Path(built.stdout.strip().splitlines()[-1])
 

@@ -8,12 +8,19 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from statistics import median
+from time import monotonic
 
 import pytest
 
 from netsrvd.events.connections import Accepted, Closed
-from netsrvd.events.handover import HandedOver, NotHandedOver, TookOver
-from netsrvd.events.life import ReloadFailed, Stopping, ThreadFailed
+from netsrvd.events.handover import HandedOver, TookOver
+from netsrvd.events.life import (
+    CodeMissing,
+    NotHandedOver,
+    ReloadFailed,
+    Stopping,
+    ThreadFailed,
+)
 from tests.support.installed import (
     CLIENT,
     SERVICE,
@@ -341,3 +348,28 @@ def test_the_first_answer_comes_soon(quiet: Machine, capsys: pytest.CaptureFixtu
     with capsys.disabled():
         print(f"\n{quiet.suite}: ms until the first answer, medians: {medians}")
     assert took["netsrvd"] <= MOST_COLD * took["small"], medians
+
+
+def test_an_upgrade_in_which_modules_moved_goes_unnoticed(
+    quiet: Machine, moved_package: Path
+) -> None:
+    """The old process hands its connections over although none of the modules for that has its old
+    name any more; the new one takes them up, with every byte in its order. (The last test of this
+    module: the machine has another package afterwards.)
+    """
+    quiet.run("systemctl", "start", SERVICE)
+    pid = main_pid(quiet)
+    since = 1e-6 * int(shown(quiet, "ExecMainStartTimestampMonotonic"))
+    eventually(lambda: monotonic() > since + 3.0, "all modules are imported")
+    before = len(told(quiet, TookOver))
+    with Load(quiet, "tcp", TALKERS) as talkers:
+        go_on([talkers], 0.2)
+        quiet.run("apt-get", "install", "--yes", quiet.copy_in(moved_package), timeout=120)
+        assert main_pid(quiet) != pid
+        go_on([talkers], 0.2)
+    assert talkers.faults == []
+    assert quiet.run("ls", "/usr/lib/python3/dist-packages/netsrvd").stdout.count("transfer.py")
+    took = told(quiet, TookOver)[before:]
+    assert [each["NETSRVD_CONNECTIONS"] for each in took] == [str(TALKERS)]
+    for kind in (NotHandedOver, CodeMissing, ThreadFailed):
+        assert run_records(quiet, pid, f"MESSAGE_ID={kind.MESSAGE_ID}") == []

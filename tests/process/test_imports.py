@@ -7,7 +7,9 @@ from tests.process.conftest import Start
 from tests.support.clients import serves
 
 PLANTED = """
+from netsrvd import daemon
 from netsrvd.ending import Ending
+daemon.PRELOAD_SECONDS = daemon.TICK_SECONDS
 def end(self, *more, end=Ending.end, **named):
     print("IMPORTED", *sys.modules, file=sys.stderr)
     return end(self, *more, **named)

@@ -10,13 +10,22 @@ from typing import Any
 
 import pytest
 
-from netsrvd import daemon, handover
+from netsrvd import daemon, handover, preload
 from netsrvd.assembly import prepare_services
 from netsrvd.daemon import FOLLOWED, RELOAD, WAKE, Daemon, Start
 from netsrvd.errors import SocketError
 from netsrvd.events import Event
-from netsrvd.events.handover import NotHandedOver, TookOver
-from netsrvd.events.life import Ready, Reloaded, ReloadFailed, Starting, Stopped, Stopping
+from netsrvd.events.handover import TookOver
+from netsrvd.events.life import (
+    CodeMissing,
+    NotHandedOver,
+    Ready,
+    Reloaded,
+    ReloadFailed,
+    Starting,
+    Stopped,
+    Stopping,
+)
 from netsrvd.events.sockets import FamilyMissing
 from netsrvd.listeners.inherited import Inherited
 from netsrvd.services.base import Present
@@ -48,6 +57,7 @@ class Stage:
         services = prepare_services(Settings(), Present())
         start = Start(Settings(), self.config, {}, services, 9, notes, "x", None, 0.0)
         self.daemon = Daemon(start, lambda: self.steps.append("ready to detach"))
+        self.daemon._is_loaded = True
 
     def answer(self, askers: Any, problem: str) -> None:
         self.answers.append((askers, problem))
@@ -399,3 +409,14 @@ def test_without_a_watchdog_nobody_visits(stage: Stage) -> None:
     """A daemon that nobody watches has no need of it."""
     stage.run(*[None] * 8, TERM)
     assert "visit" not in stage.steps
+
+
+def test_what_a_start_does_not_need_is_imported_soon_after(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At the first tick, a second after READY, and once; what cannot be imported is told."""
+    monkeypatch.setattr(preload, "preload", lambda: [("netsrvd.handover", "SyntaxError()")])
+    stage.daemon._is_loaded = False
+    stage.run(None, None, TERM)
+    assert stage.waits == [pytest.approx(1.0, abs=0.1), *[pytest.approx(5.0, abs=0.1)] * 2]
+    assert stage.said(CodeMissing) == CodeMissing("netsrvd.handover", "SyntaxError()")

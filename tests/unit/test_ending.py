@@ -10,8 +10,8 @@ import pytest
 from netsrvd import ending, handover
 from netsrvd.counters import Counters
 from netsrvd.ending import Ending
-from netsrvd.events.handover import HandedOver, NotHandedOver
-from netsrvd.events.life import Stopped, Stopping
+from netsrvd.events.handover import HandedOver
+from netsrvd.events.life import NotHandedOver, Stopped, Stopping
 from tests.support.fake_house import FakeHouse, FakeNotifier
 
 TERM, WAKE, RELOAD = int(signal.SIGTERM), int(signal.SIGUSR2), int(signal.SIGHUP)

@@ -16,7 +16,7 @@ from netsrvd.sockets.states import (
     encode,
 )
 
-ADDRESSES = st.tuples(st.text(max_size=50), st.integers(0, 65535))
+ADDRESSES = st.tuples(st.ip_addresses().map(str), st.integers(0, 65535))
 COUNTS, TIMES = st.integers(0, 1 << 62), st.floats(0, 1e9)
 STATES = st.builds(
     ConnectionState,
@@ -107,3 +107,12 @@ def test_what_cannot_be_understood_is_told(data: bytes, why: str) -> None:
     """A version beyond ours, or anything that `encode` does not write, is one kind of error."""
     with pytest.raises(ValueError, match=why):
         decode(data)
+
+
+@pytest.mark.parametrize(
+    "peer", [("nowhere", 7), ("192.0.2", 7), ("192.0.2.1", 65536), ("::1", -1), ("a\0b", 7)]
+)
+def test_a_peer_that_is_no_address_costs_one_connection(peer: tuple[str, int]) -> None:
+    """Its state is left out; the others of the same file are read."""
+    states = {1: STATE, 2: STATE._replace(peer=peer), 3: STATE._replace(proxy=peer)}
+    assert decode(encode(Handover(1.0, states))).connections == {1: STATE}

@@ -1,0 +1,170 @@
+"""A daemon whose files an upgrade has replaced by those of another version."""
+
+import shutil
+import signal
+from collections.abc import Iterator
+from contextlib import ExitStack, suppress
+from pathlib import Path
+
+import pytest
+
+import netsrvd
+from tests.process.conftest import Start
+from tests.support.activation import opened
+from tests.support.clients import ended, leaves_in_order, talking
+from tests.support.peers import connect, echoed
+from tests.support.run import Run, echo
+from tests.support.unit import Unit, follow
+
+IS_COPY = """
+import os
+assert cli.__file__.startswith(os.environ["COPY"])
+"""
+
+FAULTY = f"""{IS_COPY}
+from netsrvd.services.echo import Stream
+def respond(self, data, respond=Stream.respond):
+    if data == b"fail":
+        raise RuntimeError("planted in a service")
+    return respond(self, data)
+Stream.respond = respond
+"""
+
+
+def of(copy: Path) -> dict[str, str]:
+    """Return the environment of a run whose package is this copy."""
+    return {"PYTHONPATH": str(copy), "PYTHONSAFEPATH": "1", "COPY": str(copy)}
+
+
+@pytest.fixture
+def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with a copy of the package."""
+    folder = tmp_path_factory.mktemp("copy")
+    shutil.copytree(Path(netsrvd.__file__).parent, folder / "netsrvd")
+    return folder
+
+
+@pytest.fixture
+def unit(start: Start, port: int) -> Iterator[Unit]:
+    with ExitStack() as stack:
+        yield Unit(start, port, opened(stack, port, "tcp4", "tcp6", "udp4", "udp6"))
+
+
+def replace(run: Run, copy: Path) -> None:
+    """Replace each module by one that cannot be imported, once the daemon has run for a while."""
+    run.wait_notice("WATCHDOG")  # of its first tick
+    for module in copy.rglob("*.py"):
+        module.write_text('raise TypeError("this is another version")\n')
+    for folder in copy.rglob("__pycache__"):
+        shutil.rmtree(folder)
+
+
+def test_all_that_a_daemon_does_works_with_other_files(unit: Unit, copy: Path, port: int) -> None:
+    """A client that does not read, an exception in a service, a reload with and without a fault, a
+    reload that adds another service, and a restart: nothing is imported for them any more.
+    """
+    settings = {"write_timeout": 0.3, "options": {"SO_SNDBUF": 4096}}
+    run = unit.start(
+        configuration=echo(port, **settings),
+        environment=of(copy),
+        planted=FAULTY,
+    )
+    replace(run, copy)
+    with talking(port) as kept, talking(port, "::1") as other:
+        with connect(("127.0.0.1", port)) as deaf:
+            deaf.setblocking(False)
+            with suppress(BlockingIOError):
+                while deaf.send(bytes(65536)):
+                    pass
+            run.wait_line("closed: write")
+        with talking(port) as failing:
+            failing.sendall(b"fail")
+            assert ended(failing)
+        run.wait_line("closed: error")
+        run.wait_line("RuntimeError: planted in a service")
+
+        run.reload("nonsense = [1]\n")
+        run.wait_line("reload failed, the old configuration stays: ")
+        run.reload(echo(port, **settings, idle_timeout=100, service="discard"))
+        run.wait_line("configuration reloaded: ")
+        assert echoed(kept)
+        assert serves_nothing(port)
+
+        follow(run)
+        successor = unit.succeed(run)
+        assert echoed(kept)
+        assert leaves_in_order(other)
+    successor.wait_line("closed: client", 2)
+    successor.rest()
+    run.wait_line("2 connections handed over to the next process")
+
+
+def serves_nothing(port: int) -> bool:
+    """Return whether what is sent is thrown away."""
+    with connect(("127.0.0.1", port)) as sock:
+        sock.sendall(b"thrown away")
+        return leaves_in_order(sock)
+
+
+def test_a_stop_works_with_other_files(start: Start, copy: Path, port: int) -> None:
+    """A drain, its time-out and the last record."""
+    run = start({"drain_timeout": 0.2, **echo(port)}, environment=of(copy), planted=IS_COPY)
+    replace(run, copy)
+    with talking(port):
+        run.send(signal.SIGTERM)
+        run.wait_end()
+    run.wait_line("1 cut off at the end")
+
+
+PLANTED = f"""{IS_COPY}
+from netsrvd import preload
+preload.MODULES = ()
+"""
+
+
+@pytest.mark.parametrize("module", ["handover", "events/handover", "sockets/store"])
+def test_a_handover_that_cannot_be_imported_becomes_a_drain(
+    unit: Unit, copy: Path, port: int, module: str
+) -> None:
+    """Whatever is raised: a record says so, the connections are served until the drain is over,
+    and nothing is left in the store.
+    """
+    run = unit.start(environment=of(copy), planted=PLANTED)
+    run.wait_notice("WATCHDOG")
+    (copy / f"netsrvd/{module}.py").write_text('raise TypeError("this is another version")\n')
+    with talking(port) as live, talking(port) as other:
+        run.send(signal.SIGUSR1)
+        run.send(signal.SIGTERM)
+        run.wait_line("2 connections are not handed over: that fails: TypeError(")
+        assert echoed(live)
+        assert leaves_in_order(other)
+    run.wait_end()
+    assert run.store == []
+    assert "0 handed over, 0 cut off" in run.lines[-1]
+
+
+def test_everything_is_imported_soon(start: Start, copy: Path) -> None:
+    """A second after READY each module of the package that can be needed is there."""
+    program = (
+        "from netsrvd import daemon\n"
+        "def tick(self, tick=daemon.Daemon._tick):\n"
+        "    print('IMPORTED', *sys.modules, file=sys.stderr)\n"
+        "    tick(self)\n"
+        "daemon.Daemon._tick = tick\n"
+    )
+    run = start(planted=program)
+    run.allow("IMPORTED ")
+    imported = {*run.wait_line("IMPORTED ").split()}
+    root = copy / "netsrvd"
+    modules = {
+        ".".join(path.relative_to(copy).with_suffix("").parts) for path in root.rglob("*.py")
+    }
+    expected = {name.removesuffix(".__init__") for name in modules if not name.endswith("__main__")}
+    assert expected - imported == {
+        *(f"netsrvd.commands.{name}" for name in COMMANDS),
+        *("netsrvd.sockets.inetd", "netsrvd.reporting.stand_in", "netsrvd.listeners.passed"),
+    }
+
+
+COMMANDS = ("check", "explain", "inetd", "reload", "sockopts")
+"""Those that run in a process of their own."""
