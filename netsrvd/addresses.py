@@ -1,6 +1,7 @@
 """How socket addresses are written for people and compared by rules."""
 
 import socket
+from collections.abc import Collection
 from functools import lru_cache
 
 UNKNOWN = "0.0.0.0"  # noqa: S104 - compared with, not bound to
@@ -39,6 +40,20 @@ def is_address(host: str) -> bool:
     except (OSError, ValueError):
         return False
     return True
+
+
+def without_scope(host: str) -> str:
+    """Return an address without the `%interface` of a link-local one (RFC 4007, 11)."""
+    return host.partition("%")[0]
+
+
+def is_among(host: str, addresses: Collection[str]) -> bool:
+    """Return whether a local address is one of `addresses`.
+
+    "0.0.0.0" and "::" stand for every IPv4 and every IPv6 address.
+    """
+    every = "::" if ":" in host else UNKNOWN
+    return every in addresses or without_scope(host) in map(without_scope, addresses)
 
 
 def shown(host: str, port: int | str) -> str:

@@ -7,7 +7,7 @@ words of the rooms; sockets are adopted and opened; then come the parts that are
 import itertools
 import os
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -19,11 +19,11 @@ from netsrvd.admission.ports import checked_ports
 from netsrvd.config import changes, files
 from netsrvd.config.schema import Vocabulary
 from netsrvd.duty import OnFailure
-from netsrvd.errors import ConfigError, DetachError, Fault
+from netsrvd.errors import ConfigError, DetachError, Fault, SocketError
 from netsrvd.events import LEVELS, Event
 from netsrvd.events.connections import ConnectionsLimited
 from netsrvd.events.log import LogFallback
-from netsrvd.events.sockets import FamilyMissing, Listening, OptionAdjusted
+from netsrvd.events.sockets import FamilyMissing, Listening, NotInForce, OptionAdjusted
 from netsrvd.listeners.acceptor import Acceptor
 from netsrvd.listeners.connection import Connection, Take
 from netsrvd.listeners.contracts import Report
@@ -34,10 +34,11 @@ from netsrvd.reporting import journal, stderr, syslog
 from netsrvd.reporting.reporter import Log, Reporter
 from netsrvd.services import SERVICES, prepare, reader
 from netsrvd.services.base import Handler, Present, Service
-from netsrvd.settings import Endpoint, ListenerSettings, Settings
+from netsrvd.settings import EVERYWHERE, Endpoint, ListenerSettings, Settings
 from netsrvd.sockets import activation, bind, broadcast, descriptors, options
 from netsrvd.sockets.activation import Passed
 from netsrvd.sockets.bind import Opened
+from netsrvd.sockets.matching import Match, match, uncovered
 
 WORDS = Vocabulary(
     service_reader=reader,
@@ -71,6 +72,11 @@ class Services(NamedTuple):
 
     by_name: dict[str, Service]
     present: Present
+
+    def of(self, listener: ListenerSettings) -> Service:
+        """Return the service of a listener; one that is not configured serves nothing."""
+        found = self.by_name.get(listener.name)
+        return found or prepare("close", listener, self.present)
 
     @property
     def handled(self) -> bool:
@@ -113,38 +119,135 @@ def _unusable(
     return sources.fault(text, (*table, key), (*table, "service"))
 
 
-def open_sockets(settings: Settings, passed: list[Passed]) -> tuple[Sockets, list[Event]]:
-    """Adopt what systemd passed and bind what nobody passed; or nothing at all.
+def open_sockets(
+    configuration: files.Configuration, passed: list[Passed]
+) -> tuple[Sockets, list[Event]]:
+    """Adopt what systemd passed and bind what no passed socket serves; or nothing at all.
 
-    Returns the sockets and what is to be reported about them. Raises ActivationError or
+    A listener whose passed sockets the files contradict is served as far as its own sockets can be
+    bound. Returns the sockets and what is to be reported about them. Raises ActivationError or
     SocketError, with nothing left open but what systemd passed.
     """
+    settings, named = configuration.settings, configuration.named
+    adopted = activation.adopt(passed, settings.listeners, named)
     sockets: Sockets = {}
-    for opened in activation.adopt(passed, settings.listeners):
+    for opened in adopted:
         sockets.setdefault(Endpoint(opened.listener.name, opened.protocol), []).append(opened)
-    adopted = {(end.listener, end.protocol) for end in sockets}
-    wanted = changes.endpoints(settings, adopted)
-    bound, notes = bind_all({end: wanted[end] for end in wanted if end not in sockets})
-    return sockets | bound, _opened(sockets) + notes
+    wanted = changes.endpoints(settings, served(adopted))
+    bound, notes = bind_all(
+        wanted,
+        may_fail=keys_of(adopted),
+        share=activation.shares_ports(adopted),
+    )
+    return sockets | bound, _opened(sockets) + problems_of(adopted, configuration) + notes
 
 
-def bind_all(wanted: changes.Endpoints) -> tuple[Sockets, list[Event]]:
+def keys_of(passed: Iterable[Opened]) -> set[tuple[str, str]]:
+    """Return the listeners and protocols that these sockets are for."""
+    return {(one.listener.name, one.protocol) for one in passed}
+
+
+def served(passed: Iterable[Opened]) -> set[tuple[str, str]]:
+    """Return the listeners and protocols that these sockets serve."""
+    return {(one.listener.name, one.protocol) for one in passed if one.serves}
+
+
+def rematched(passed: Iterable[Opened], configuration: files.Configuration) -> list[Opened]:
+    """Return passed sockets as another configuration has them; nothing of them changes yet.
+
+    One that is for another listener now has a descriptor of its own: see `close_moved`. Raises
+    SocketError where there is none.
+    """
+    listeners, named = configuration.settings.listeners, configuration.named
+    found: list[Opened] = []
+    for one in passed:
+        to = match(activation.facts(one.sock, one.name), listeners, named)
+        moves = to.listener.name != one.listener.name
+        try:
+            sock = one.sock.dup() if moves else one.sock
+        except OSError as error:
+            close_moved(passed, found)
+            raise SocketError(
+                f"a socket of systemd's cannot change its listener: {error}"
+            ) from error
+        new = one._replace(
+            sock=sock, listener=to.listener, addresses=to.addresses, problem=to.problem
+        )
+        found.append(new)
+    return found
+
+
+def close_moved(before: Iterable[Opened], after: Iterable[Opened]) -> None:
+    """Close the descriptors that `rematched` has made."""
+    for old, new in zip(before, after, strict=False):
+        if new.sock is not old.sock:
+            new.sock.close()
+
+
+def problems_of(passed: Iterable[Opened], configuration: files.Configuration) -> list[NotInForce]:
+    """Return what of the configuration the sockets that systemd passed cannot put into force."""
+    passed = list(passed)
+    found = [
+        NotInForce(one.listener.name, one.protocol, one.problem) for one in passed if one.problem
+    ]
+    matched = [
+        (activation.facts(one.sock, one.name), Match(one.listener, one.addresses)) for one in passed
+    ]
+    missing = uncovered(configuration.settings.listeners, configuration.named, matched)
+    return found + [
+        NotInForce(listener.name, protocol, text) for listener, protocol, text in missing
+    ]
+
+
+def bind_all(
+    wanted: changes.Endpoints,
+    may_fail: Collection[tuple[str, str]] = (),
+    *,
+    share: bool = False,
+) -> tuple[Sockets, list[Event]]:
     """Open the sockets of all endpoints; or none, and raise SocketError.
 
-    Returns the sockets and what is to be reported about them.
+    What cannot be bound of a listener and protocol in `may_fail` is only reported. With `share`
+    other instances of the daemon may bind the same ports (SO_REUSEPORT). Returns the sockets and
+    what is to be reported about them.
     """
     sockets: Sockets = {}
-    missing: list[Event] = []
+    failed: dict[Event, None] = {}
     try:
         for endpoint, listener in wanted.items():
+            name, protocol = listener.name, endpoint.protocol
             try:
-                sockets[endpoint] = [bind.open_endpoint(endpoint, listener)]
+                sockets[endpoint] = [bind.open_endpoint(endpoint, listener, share=share)]
             except bind.FamilyMissingError as error:
-                missing.append(FamilyMissing(listener.name, endpoint.protocol, str(error)))
+                failed[FamilyMissing(name, protocol, str(error))] = None
+            except SocketError as error:
+                if (name, protocol) not in may_fail:
+                    raise
+                failed[NotInForce(name, protocol, _not_bound(error, listener))] = None
     except BaseException:
         close_bound(sockets)
         raise
-    return sockets, missing + _opened(sockets)
+    return sockets, [*failed, *_opened(sockets)]
+
+
+def bind_again(plan: changes.Plan, *, share: bool) -> tuple[Sockets, list[Event]]:
+    """Open the sockets that a reload needs; or none, and raise SocketError.
+
+    What could not be bound before is tried once more, and only reported if it cannot.
+    """
+    sockets, notes = bind_all(plan.open, share=share)
+    again = {(end.listener, end.protocol) for end in plan.retry}
+    found, others = bind_all(plan.retry, again, share=share)
+    notes += [note for note in others if not isinstance(note, FamilyMissing)]
+    return sockets | found, notes
+
+
+def _not_bound(error: SocketError, listener: ListenerSettings) -> str:
+    """Return the problem of an endpoint; both families of all addresses have the same one."""
+    problem = str(error).removeprefix(f"listener {listener.name}: ")
+    for host in () if listener.hosts else EVERYWHERE:
+        problem = problem.replace(f" {host} port ", " port ")
+    return problem
 
 
 def close_bound(sockets: Sockets) -> None:
@@ -276,12 +379,12 @@ def update_workers(workers: Sequence[Updated], settings: Settings) -> None:
 
 def own_udp_ports(opened: Iterable[Opened]) -> frozenset[int]:
     """Return the ports on which datagrams are answered."""
-    return frozenset(one.address()[1] for one in opened if one.protocol == "udp")
+    return frozenset(one.address()[1] for one in opened if one.protocol == "udp" and one.serves)
 
 
 def _opened(sockets: Sockets) -> list[Event]:
     found: list[Event] = []
-    for opened in (one for all_of in sockets.values() for one in all_of):
+    for opened in (one for all_of in sockets.values() for one in all_of if one.serves):
         listener, where = opened.listener, opened.address()
         service, protocol = listener.service, opened.protocol
         found.append(Listening(listener.name, service, protocol, *where, opened.origin))

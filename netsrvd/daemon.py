@@ -16,14 +16,20 @@ import netsrvd
 from netsrvd.assembly import (
     Services,
     Sockets,
+    bind_again,
     bind_all,
     close_bound,
+    close_moved,
     count_places,
+    keys_of,
     prepare_services,
+    problems_of,
     read_configuration,
+    rematched,
+    served,
 )
 from netsrvd.config import changes
-from netsrvd.config.files import DEFAULT_FILE
+from netsrvd.config.files import DEFAULT_FILE, Configuration
 from netsrvd.ending import STOPS, Ending
 from netsrvd.errors import (
     ConfigError,
@@ -42,12 +48,13 @@ from netsrvd.events.life import (
     ReloadFailed,
     Starting,
 )
+from netsrvd.events.sockets import NotInForce
 from netsrvd.house import House
 from netsrvd.listeners.inherited import Inherited
 from netsrvd.reporting.askers import SYSTEM, Askers, Outside, answer, identity, told_outside
 from netsrvd.reporting.notify import Notifier
-from netsrvd.settings import Settings
 from netsrvd.sockets import descriptors
+from netsrvd.sockets.activation import shares_ports
 from netsrvd.tracebacks import place_of
 
 RELOAD = signal.SIGHUP
@@ -72,8 +79,7 @@ FOLLOWED_SECONDS = 30.0
 class Start(NamedTuple):
     """What was made before the daemon starts; from here on nothing should fail."""
 
-    settings: Settings
-    config_path: Path | None
+    configuration: Configuration
     sockets: Sockets
     services: Services
     places: int
@@ -90,16 +96,21 @@ class Daemon:
     def __init__(self, start: Start, on_ready: Callable[[], None]) -> None:
         self._start = start
         self._on_ready = on_ready
-        self._settings = start.settings
+        self._settings = start.configuration.settings
+        passed = [one for end, opened in start.sockets.items() if not end.port for one in opened]
+        self._wanted = changes.endpoints(self._settings, served(passed))
+        """What the daemon is to bind itself, by the settings in force."""
+        self._problems = [note for note in start.notes if isinstance(note, NotInForce)]
+        """What of the configuration the sockets that systemd passed cannot put into force."""
         self._ping = 0
         self._followed_until = 0.0
         self._is_loaded = False
         """Whether all modules that may be needed later are imported."""
         self._seen, self._busy_at = 0, monotonic()
         self._fault = ""
-        """What begins the status line while the files are not what is in force."""
+        """What begins the status line after a reload that failed."""
         self._house = House(
-            start.settings, start.sockets, start.services, start.places, start.log, wake_main
+            self._settings, start.sockets, start.services, start.places, start.log, wake_main
         )
         self._notifier = Notifier()
         self._askers = Askers()
@@ -226,14 +237,7 @@ class Daemon:
             for outside in filter(None, map(told_outside, asked)):
                 self._check_directory(outside)
                 follow_zone(outside.zone)
-            configuration = read_configuration(self._start.config_path)
-            settings, sources = configuration.settings, configuration.sources
-            services = prepare_services(settings, self._start.services.present, sources)
-            plan = changes.plan(self._settings, settings, self._house.adopted)
-            count = self._house.count_sockets(plan.keep) + len(plan.open)
-            places, limit_notes = count_places(settings, count)
-            sockets, notes = bind_all(plan.open)
-            self._house.apply(plan, sockets, services, places, settings)
+            self._change(read_configuration(self._start.configuration.path))
         except Exception as error:  # noqa: BLE001 - no file may end what serves
             reason = reason_of(error)
             self._house.report(ReloadFailed(reason))
@@ -241,13 +245,32 @@ class Daemon:
             self._notifier.ready(self._status())
             answer(asked, reason)
             return
-        self._settings, self._fault = settings, ""
-        for note in limit_notes + notes:
-            self._house.report(note)
-        told = map(", ".join, (plan.changed, plan.needs_restart, plan.of_units))
-        self._house.report(Reloaded(*told))
+        self._fault = ""
         self._notifier.ready(self._status())
-        answer(asked, "")
+        answer(asked, "", [problem.text() for problem in self._problems])
+
+    def _change(self, configuration: Configuration) -> None:
+        """Put a configuration into force, or raise what went wrong and change nothing."""
+        house, settings = self._house, configuration.settings
+        present, sources = self._start.services.present, configuration.sources
+        services = prepare_services(settings, present, sources)
+        passed = rematched(house.passed, configuration)
+        try:
+            wanted = changes.endpoints(settings, served(passed))
+            plan = changes.plan(self._settings, settings, house.bound, self._wanted, wanted)
+            count = len(passed) + len(plan.keep) + len(plan.open) + len(plan.retry)
+            places, limit_notes = count_places(settings, count)
+            sockets, notes = bind_again(plan, share=shares_ports(passed))
+            house.apply(plan, sockets, passed, services, places, settings)
+        except BaseException:
+            close_moved(house.passed, passed)
+            raise
+        self._settings, self._wanted = settings, wanted
+        notes += problems_of(house.passed, configuration)
+        self._problems = [note for note in notes if isinstance(note, NotInForce)]
+        for note in limit_notes + notes:
+            house.report(note)
+        house.report(Reloaded(", ".join(plan.changed), ", ".join(plan.needs_restart)))
 
     def _check_directory(self, outside: Outside) -> None:
         """Raise ConfigError if the directory of the configuration is not the one outside.
@@ -255,7 +278,7 @@ class Daemon:
         The caller may have other files than this process altogether, in a container; then nothing
         can be said.
         """
-        directory = str((self._start.config_path or DEFAULT_FILE).parent)
+        directory = str((self._start.configuration.path or DEFAULT_FILE).parent)
         if (outside.system, outside.directory) != (identity(SYSTEM), directory):
             return
         if outside.configuration != identity(directory):
@@ -282,38 +305,46 @@ class Daemon:
         if monotonic() >= self._followed_until:
             return False
         try:
-            configuration = read_configuration(self._start.config_path)
+            configuration = read_configuration(self._start.configuration.path)
             settings, sources = configuration.settings, configuration.sources
             prepare_services(settings, self._start.services.present, sources)
-            self._try_sockets(settings)
+            self._try_sockets(configuration)
         except Exception as error:  # noqa: BLE001 - whatever it is, connections are drained then
             self._house.report(NotHandedOver(self._house.connections, reason_of(error)))
             return False
         return True
 
-    def _try_sockets(self, settings: Settings) -> None:
+    def _try_sockets(self, configuration: Configuration) -> None:
         """Raise what the next process would end by for good, so that nobody is handed to it.
 
         By other errors of sockets it ends as well, but systemd tries again, and keeps what is
         handed over.
         """
-        adopted = self._house.adopted
-        if problems := changes.orphans(settings, adopted):
-            raise ConfigError(problems)
-        before = changes.endpoints(self._settings, adopted)
-        after = changes.endpoints(settings, adopted)
+        passed = rematched(self._house.passed, configuration)
+        close_moved(self._house.passed, passed)
+        after = changes.endpoints(configuration.settings, served(passed))
+        new = {end: after[end] for end in after if end not in self._wanted}
         try:
-            sockets, _ = bind_all({end: after[end] for end in after if end not in before})
+            sockets, _ = bind_all(new, keys_of(passed))
         except PrivilegeError:
             raise
         except SocketError:
             return
         close_bound(sockets)
 
+    def _not_in_force(self) -> str:
+        """Return what begins the status line while the files are not what is in force."""
+        if not self._problems:
+            return ""
+        first, *others = self._problems
+        more = f" (and {len(others)} more)" if others else ""
+        return f"Not all of the configuration is in force: {first.text()}{more}; "
+
     def _status(self) -> str:
         house, counters = self._house, self._house.counters()
         return (
-            f"{self._fault}Serving {house.connections} connections and {house.flows} flows; "
+            f"{self._fault}{self._not_in_force()}"
+            f"Serving {house.connections} connections and {house.flows} flows; "
             f"{counters.accepted} connections accepted, {counters.refused} refused, "
             f"{counters.datagrams_received} datagrams, {house.reporter.lost} records lost"
         )

@@ -27,7 +27,9 @@ from netsrvd.listeners.proxies.lobby import Guest
 from netsrvd.listeners.visitor import Rounds
 from netsrvd.reporting.reporter import Port
 from netsrvd.settings import Endpoint, Settings
+from netsrvd.sockets.activation import bind_to_interface
 from netsrvd.sockets.bind import Opened
+from netsrvd.sockets.options import put_back
 from netsrvd.staff import JOIN_SECONDS, HandlerServer, Staff
 from netsrvd.tracebacks import traceback_of
 
@@ -69,18 +71,19 @@ class House:
         self._open(sockets)
 
     @property
-    def adopted(self) -> set[MoverKey]:
-        """Return the listener and protocol of each socket that systemd passed."""
-        return {(end.listener, end.protocol) for end in self._sockets if not end.port}
+    def passed(self) -> list[Opened]:
+        """Return the sockets that systemd passed."""
+        return [one for end, opened in self._sockets.items() if not end.port for one in opened]
+
+    @property
+    def bound(self) -> set[Endpoint]:
+        """Return the endpoints that the daemon has bound itself."""
+        return {end for end in self._sockets if end.port}
 
     @property
     def is_adopted(self) -> bool:
         """Whether systemd has all sockets, and so starts a daemon whenever somebody comes."""
         return bool(self._sockets) and not any(end.port for end in self._sockets)
-
-    def count_sockets(self, endpoints: Iterable[Endpoint]) -> int:
-        """Return how many sockets these have: systemd may pass several for one."""
-        return sum(len(self._sockets.get(each, ())) for each in endpoints)
 
     @property
     def connections(self) -> int:
@@ -150,29 +153,36 @@ class House:
         self,
         plan: changes.Plan,
         sockets: Sockets,
+        passed: list[Opened],
         services: Services,
         places: int,
         settings: Settings,
     ) -> None:
         """Change what runs to the new settings. Returns when they are in force.
 
-        New threads are started first. Raises ResourceError, OSError or MemoryError, with `sockets`
-        closed and nothing changed, if they cannot be had.
+        `sockets` are those that were bound for it, `passed` the sockets of systemd's as the new
+        settings have them. New threads are started first. Raises ResourceError, OSError or
+        MemoryError, with `sockets` closed and nothing changed, if they cannot be had.
         """
-        kept = dict(self._movers)
-        openings = self._prepare(sockets, services)
-        self._sockets |= sockets
+        before, kept = self.passed, dict(self._movers)
+        moved = _moved(before, passed)
+        openings = self._prepare(sockets | moved, services)
+        passed = [bind_to_interface(one) for one in passed]
+        self._add(sockets)
         self._services = services
         self.reporter.level = LEVELS[settings.log.level]
         self._places.resize(places)
+        self._rematch(before, passed)
         for endpoint in plan.close:  # after that, so that a listener that moves keeps its counts
-            self._close(endpoint)
+            self._close_all(endpoint)
         own_ports = own_udp_ports(self._every_socket())
-        served = (plan.keep | plan.open).items()
-        for key, listener in {(end.listener, end.protocol): each for end, each in served}.items():
-            if key in kept:
-                service = services.by_name[listener.name]
-                update_mover(kept[key], listener, service, own_ports, self.staff.handle)
+        by_name = {listener.name: listener for listener in settings.listeners}
+        for (name, protocol), mover in kept.items():
+            if self._movers.get((name, protocol)) is not mover:
+                continue
+            if name in by_name:  # the others only refuse, by their old settings
+                service = services.by_name[name]
+                update_mover(mover, by_name[name], service, own_ports, self.staff.handle)
         for mover in self._movers.values():
             # Before the workers are told, or a connection that is on its way to one with the old
             # settings would keep them.
@@ -180,6 +190,8 @@ class House:
         self.staff.update(settings)
         for serve in openings:
             serve()
+        for one in passed:  # the interface of a socket that moves may not have been had
+            self._movers[one.listener.name, one.protocol].restrict(one.sock, one.addresses)
         for mover in self._movers.values():
             mover.duty.settle(JOIN_SECONDS)
 
@@ -260,13 +272,16 @@ class House:
         Handlers are told how long they have for that. Those who wait for the headers of their
         proxies are put into `left`, whose owner closes them; without that they are turned away.
         """
+        self._put_options_back({one.listener.name for one in self.passed})
         self._stop(self._movers.values(), left)
         self.staff.drain(drain_seconds)
 
     def stop_handling(self, drain_seconds: float, left: list[Guest]) -> None:
         """Do so for handlers alone; all others are still served, and taken."""
         by_name, movers = self._services.by_name, self._movers.items()
-        self._stop([mover for (name, _), mover in movers if by_name[name].handler], left)
+        handled = {name for name, service in by_name.items() if service.handler}
+        self._put_options_back(handled)
+        self._stop([mover for (name, _), mover in movers if name in handled], left)
         self.staff.drain_handlers(drain_seconds)
 
     def stop_workers(self) -> int:
@@ -277,6 +292,12 @@ class House:
         """Write what is still to be written, as far as the log takes it."""
         self.reporter.stop()
         self.reporter.duty.join(JOIN_SECONDS)
+
+    def _put_options_back(self, listeners: Collection[str]) -> None:
+        """Give sockets of systemd's, which outlive the daemon, the options that they had."""
+        for opened in self.passed:
+            if opened.listener.name in listeners:
+                put_back(opened.sock, opened.originals)
 
     def _stop(self, movers: Collection[Mover], left: list[Guest] | None) -> None:
         for mover in movers:
@@ -290,17 +311,22 @@ class House:
     def _every_socket(self) -> Iterable[Opened]:
         return itertools.chain.from_iterable(self._sockets.values())
 
-    def _close(self, endpoint: Endpoint) -> None:
-        """Close the sockets of an endpoint, and end the thread that has no other."""
-        if endpoint not in self._sockets:  # the kernel lacks its address family
-            return
+    def _close_all(self, endpoint: Endpoint) -> None:
+        """Close the sockets of an endpoint."""
+        for opened in tuple(self._sockets.get(endpoint, ())):  # none where the family is missing
+            where = opened.address()
+            self._close(endpoint, opened)
+            self.report(ListeningEnded(endpoint.listener, endpoint.protocol, *where))
+
+    def _close(self, endpoint: Endpoint, opened: Opened) -> None:
+        """Close one socket, and end the thread that has no other."""
         key = endpoint.listener, endpoint.protocol
         mover = self._movers[key]
-        for opened in self._sockets.pop(endpoint):
-            where = opened.address()
-            mover.close(opened.sock)
-            mover.duty.settle(JOIN_SECONDS)
-            self.report(ListeningEnded(*key, *where))
+        mover.close(opened.sock)
+        mover.duty.settle(JOIN_SECONDS)
+        self._sockets[endpoint].remove(opened)
+        if not self._sockets[endpoint]:
+            del self._sockets[endpoint]
         if key not in {(end.listener, end.protocol) for end in self._sockets}:
             mover.stop()
             mover.duty.join(JOIN_SECONDS)
@@ -308,10 +334,29 @@ class House:
             self.reporter.give_back(self._ports.pop(key))
             del self._movers[key]
 
+    def _add(self, sockets: Sockets) -> None:
+        for endpoint, opened in sockets.items():
+            self._sockets.setdefault(endpoint, []).extend(opened)
+
+    def _rematch(self, before: list[Opened], passed: list[Opened]) -> None:
+        """Have the sockets of systemd's serve as they are matched now.
+
+        One that is for another listener now comes as a duplicate of its descriptor, to a thread
+        that has been built for it.
+        """
+        for old, new in zip(before, passed, strict=True):
+            endpoint = Endpoint(old.listener.name, old.protocol)
+            if new.sock is old.sock:
+                opened = self._sockets[endpoint]
+                opened[opened.index(old)] = new
+            else:
+                self._add({Endpoint(new.listener.name, new.protocol): [new]})
+                self._close(endpoint, old)
+
     def _open(self, sockets: Sockets) -> None:
         """Take these sockets into service, by threads that are still to be started."""
         openings, _ = self._openings(sockets, self._services)
-        self._sockets |= sockets
+        self._add(sockets)
         for serve in openings:
             serve()
 
@@ -332,7 +377,7 @@ class House:
                 self._movers[key] = build_mover(
                     opened.protocol,
                     opened.listener,
-                    services.by_name[opened.listener.name],
+                    services.of(opened.listener),
                     own_ports,
                     self._places,
                     self.staff.workers,
@@ -340,7 +385,7 @@ class House:
                 )
                 self._ports[key] = port
                 built.append(self._movers[key])
-            openings.append(self._movers[key].opening(opened.sock))
+            openings.append(self._movers[key].opening(opened.sock, opened.addresses))
         return openings, built
 
     def failed(self, name: str, error: BaseException) -> None:
@@ -349,3 +394,12 @@ class House:
         self.failures.append(f"thread {name} failed: {error!r}\n{text}")
         self.reporter.put(ThreadFailed(name, repr(error), text))
         self._wake()
+
+
+def _moved(before: list[Opened], after: list[Opened]) -> Sockets:
+    """Return those sockets of systemd's that are for another listener than before."""
+    found: Sockets = {}
+    for old, new in zip(before, after, strict=True):
+        if new.sock is not old.sock:
+            found.setdefault(Endpoint(new.listener.name, new.protocol), []).append(new)
+    return found

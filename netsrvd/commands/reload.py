@@ -4,6 +4,7 @@ import argparse
 import os
 import signal
 import socket
+import sys
 
 from netsrvd.config.files import DEFAULT_FILE
 from netsrvd.errors import ConfigError, ReloadError, UsageError
@@ -31,8 +32,11 @@ def run(arguments: argparse.Namespace) -> int:
         os.close(process)
     if not answer:
         raise ReloadError("the daemon ended without an answer; see its log")
-    if problems := answer.strip().splitlines():
-        raise ConfigError([_printable(each) for each in problems])
+    lines = [_printable(each) for each in answer.strip().splitlines()]
+    if problems := [line for line in lines if not line.startswith(askers.WARNING)]:
+        raise ConfigError(problems)
+    for line in lines:
+        print(f"netsrvd: {line}", file=sys.stderr)
     return os.EX_OK
 
 

@@ -66,7 +66,7 @@ def _prepare(
     services = assembly.prepare_services(settings, present, configuration.sources)
     target = arguments.log or settings.log.target
     log, log_notes = assembly.choose_log(target, detached=arguments.detach)
-    sockets, notes = assembly.open_sockets(settings, passed)
+    sockets, notes = assembly.open_sockets(configuration, passed)
     count = sum(len(opened) for opened in sockets.values())
     try:
         places, limit_notes = assembly.count_places(settings, count)
@@ -76,7 +76,7 @@ def _prepare(
     notes = log_notes + limit_notes + notes
     inherited = _take_up(stored, settings, services) if stored else None
     return Start(
-        settings, path, sockets, services, places, notes, log, inherited, arguments.began_at
+        configuration, sockets, services, places, notes, log, inherited, arguments.began_at
     )
 
 

@@ -11,9 +11,6 @@ from netsrvd.settings import Endpoint, ListenerSettings, LogSettings, Settings
 SOCKET_KEYS = ("backlog", "options")
 """Settings of a listener that its sockets are given when they are opened."""
 
-UNIT_KEYS = ("host", "port")
-"""Settings of a listener that sockets which systemd passed have from their unit."""
-
 KEYS = {
     "drain_seconds": "drain_timeout",
     "idle_exit_seconds": "idle_exit",
@@ -30,49 +27,53 @@ KEYS = {
 
 Table = TypeVar("Table", Settings, LogSettings, ListenerSettings)
 Endpoints = dict[Endpoint, ListenerSettings]
-Adopted = Collection[tuple[str, str]]
-"""The listener and protocol of each socket that systemd passed."""
+Passed = Collection[tuple[str, str]]
+"""The listeners and protocols for which a socket that systemd passed serves."""
 
 
 class Plan(NamedTuple):
     """The steps from the old settings to the new ones.
 
-    An endpoint in `keep` keeps its socket and the queue of it, with new settings. `needs_restart`
-    names what was changed but cannot change while the daemon runs, `of_units` what has no effect,
-    as systemd has the sockets.
+    An endpoint in `keep` keeps its socket and the queue of it, with new settings. Those in `retry`
+    were wanted before and could not be opened. `needs_restart` names what was changed but cannot
+    change while the daemon runs.
     """
 
     open: Endpoints
+    retry: Endpoints
     keep: Endpoints
     close: tuple[Endpoint, ...]
     changed: tuple[str, ...]
     needs_restart: tuple[str, ...]
-    of_units: tuple[str, ...]
 
 
-def endpoints(settings: Settings, adopted: Adopted) -> Endpoints:
-    """Return all that is to be served; what systemd passed sockets for is not bound besides."""
-    found: Endpoints = {}
-    for listener in settings.listeners:
-        for endpoint in listener.endpoints():
-            key = (endpoint.listener, endpoint.protocol)
-            found[Endpoint(*key) if key in adopted else endpoint] = listener
-    return found
+def endpoints(settings: Settings, passed: Passed) -> Endpoints:
+    """Return all that is to be bound: nothing for which a passed socket serves."""
+    return {
+        endpoint: listener
+        for listener in settings.listeners
+        for endpoint in listener.endpoints()
+        if (endpoint.listener, endpoint.protocol) not in passed
+    }
 
 
-def plan(old: Settings, new: Settings, adopted: Adopted) -> Plan:
+def plan(
+    old: Settings,
+    new: Settings,
+    bound: Collection[Endpoint],
+    before: Collection[Endpoint],
+    wanted: Endpoints,
+) -> Plan:
     """Return the steps that lead from `old` to `new`.
 
-    Raises ConfigError for a socket that cannot be opened because an overlapping one of ours would
-    have to be closed first, which could refuse connections: that takes a restart; and for
-    `orphans`.
+    `bound` is what the daemon has bound, `before` what it was to bind by the old settings, `wanted`
+    by the new ones. Raises ConfigError for a socket that cannot be opened because an overlapping
+    one of ours would have to be closed first, which could refuse connections: that takes a restart.
     """
-    before, after = endpoints(old, adopted), endpoints(new, adopted)
-    names = {name for name, _ in adopted}
-    opening = {end: listener for end, listener in after.items() if end not in before}
-    served = Taken(before)
+    missing = {end: listener for end, listener in wanted.items() if end not in bound}
+    served = Taken(bound)
     in_the_way: dict[tuple[str, str], list[Endpoint]] = {}
-    for one in opening:
+    for one in missing:
         if other := served.overlapped(one):
             in_the_way.setdefault((one.listener, other.host), []).append(one)
     problems = [
@@ -80,47 +81,25 @@ def plan(old: Settings, new: Settings, adopted: Adopted) -> Plan:
         "netsrvd instead"
         for (name, host), both in in_the_way.items()
     ]
-    problems += orphans(new, adopted)
     if problems:
         raise ConfigError(problems)
     return Plan(
-        open=opening,
-        keep={end: listener for end, listener in after.items() if end in before},
-        close=tuple(end for end in before if end not in after),
+        open={end: listener for end, listener in missing.items() if end not in before},
+        retry={end: listener for end, listener in missing.items() if end in before},
+        keep={end: listener for end, listener in wanted.items() if end in bound},
+        close=tuple(end for end in bound if end not in wanted),
         changed=tuple(_changed(old, new)),
-        needs_restart=tuple(_needs_restart(old, new, names)),
-        of_units=tuple(_of_units(old, new, names)),
+        needs_restart=tuple(_needs_restart(old, new)),
     )
 
 
-def orphans(settings: Settings, adopted: Adopted) -> list[str]:
-    """Return a problem for each socket of systemd's that nobody would serve: a start refuses it."""
-    served = {
-        (listener.name, protocol)
-        for listener in settings.listeners
-        for protocol in listener.protocols
-    }
-    return [
-        f"listener {name}: systemd has a {protocol} socket for it; take that out of the socket "
-        f"unit first (systemctl cat netsrvd.socket), or leave the listener and its {protocol}"
-        for name, protocol in sorted({*adopted} - served)
-    ]
-
-
-def _needs_restart(old: Settings, new: Settings, adopted: Collection[str]) -> list[str]:
+def _needs_restart(old: Settings, new: Settings) -> list[str]:
     found = [] if old.workers == new.workers else ["workers"]
     found += [f"log.{name}" for name in _differing(old.log, new.log) if name != "level"]
-    for name, key in _changed_keys(old, new):
-        if key in SOCKET_KEYS or (key == "interface" and name in adopted):
-            found.append(f"listener.{name}.{key}")
-    return found
-
-
-def _of_units(old: Settings, new: Settings, adopted: Collection[str]) -> list[str]:
-    changed = _changed_keys(old, new)
-    return [
-        f"listener.{name}.{key}" for name, key in changed if name in adopted and key in UNIT_KEYS
+    found += [
+        f"listener.{name}.{key}" for name, key in _changed_keys(old, new) if key in SOCKET_KEYS
     ]
+    return found
 
 
 def _changed_keys(old: Settings, new: Settings) -> Iterator[tuple[str, str]]:

@@ -19,6 +19,9 @@ DROP_INS = "conf.d"
 DEEPEST = 4
 """Keys of the longest path, `listener.NAME.options.OPTION`; tables below it are faults anyway."""
 
+KEY_OF_LISTENER = 3
+"""Parts of the path `listener.NAME.KEY`."""
+
 WIDEST = 60
 """Characters of a line behind which origins stand in a column; longer lines stand out alone."""
 
@@ -97,6 +100,8 @@ class Configuration(NamedTuple):
     sources: Sources
     unread: tuple[Path, ...] = ()
     """What is in the folder of the drop-ins and is none, by its name."""
+    path: Path | None = None
+    """The file that was asked for; None for the default one."""
 
     def rows(self, words: Vocabulary) -> list[Row]:
         """Return all keys of the effective configuration."""
@@ -124,6 +129,15 @@ class Configuration(NamedTuple):
             for row in self.rows(words)
             if only is None or row.path in only
         ]
+
+    @property
+    def named(self) -> dict[str, set[str]]:
+        """Return the keys that the files have in each listener's table, by the listener's name."""
+        found: dict[str, set[str]] = {}
+        for path in self.sources.origins:
+            if len(path) == KEY_OF_LISTENER and path[0] == "listener":
+                found.setdefault(path[1], set()).add(path[2])
+        return found
 
     def lines(
         self,
@@ -172,7 +186,7 @@ def load(path: Path | None, words: Vocabulary) -> Configuration:
     faults += [sources.fault(problem.text, problem.path) for problem in problems]
     if faults:
         raise ConfigError(faults)
-    return Configuration(settings, tuple(sources.texts), sources, tuple(unread))
+    return Configuration(settings, tuple(sources.texts), sources, tuple(unread), path)
 
 
 def _drop_ins(folder: Path, faults: list[Fault]) -> tuple[list[Path], list[Path]]:

@@ -55,9 +55,8 @@ class Ready(Event):
 class Reloaded(Event):
     """The configuration was read again and is in force. Live connections went on.
 
-    What can only change by a restart is named; it keeps its old value until then. So is what is not
-    used: a socket that systemd passed has the address and port of its socket unit; change them
-    there (`systemctl edit netsrvd.socket`), and restart that.
+    What can only change by a restart is named; it keeps its old value until then. What the sockets
+    that systemd passed cannot put into force has a record of its own.
     """
 
     __slots__ = ()
@@ -66,12 +65,10 @@ class Reloaded(Event):
     SUBJECT = "netsrvd has a new configuration"
     changes: str
     needs_restart: str = ""
-    not_used: str = ""
 
     def text(self) -> str:
         later = f"; only after a restart: {self.needs_restart}" if self.needs_restart else ""
-        unit = f"; not used, as systemd has the sockets: {self.not_used}" if self.not_used else ""
-        return f"configuration reloaded: {self.changes or 'nothing changed'}{later}{unit}"
+        return f"configuration reloaded: {self.changes or 'nothing changed'}{later}"
 
 
 class ReloadFailed(Event):

@@ -12,9 +12,11 @@ class Refused(Event):
     opens the listener to anybody) and reload. `source`: it has `max_connections_per_source`.
     `rate`, `bytes`: its connections or datagrams come faster than its limits. `budget`: all answers
     together are as many as `reply_rate` allows. `port`: the source port is one of `refused_ports`.
-    `destination`: it was sent to a multicast or broadcast address. `sender`: it claims to come from
-    such a one. `descriptors`: there was none left for a connection. `busy`: the handler has no
-    thread for a datagram, and many wait already; see `handler_threads`.
+    `configuration`: the files do not name the address or port that it asked for, for which systemd
+    still has a socket; `netsrvd apply` changes the socket units. `destination`: it was sent to a
+    multicast or broadcast address. `sender`: it claims to come from such a one. `descriptors`:
+    there was none left for a connection. `busy`: the handler has no thread for a datagram, and many
+    wait already; see `handler_threads`.
 
     The peer is one of the `proxies` where what it sent is no header of the PROXY protocol
     (`proxy-header`) or is too long for one (`proxy-long`), or none came within `proxy_timeout`

@@ -64,6 +64,26 @@ class OptionAdjusted(Event):
         )
 
 
+class NotInForce(Event):
+    """The sockets that systemd passed are not as the files say, so part of the configuration is not
+    in force. No more than the files say is served: other connections are reset, other datagrams
+    dropped (`refused: configuration`).
+
+    `netsrvd apply` changes the socket units to what the files say, and ends no connection.
+    """
+
+    __slots__ = ()
+    MESSAGE_ID = "6d3891c150034886a83b63c08676e565"
+    PRIORITY = WARNING
+    SUBJECT = "Part of the configuration is not in force"
+    listener: str
+    protocol: str
+    problem: str
+
+    def text(self) -> str:
+        return f"{self.listener}: {self.problem}; run `netsrvd apply`"
+
+
 class FamilyMissing(Event):
     """The kernel has no IPv6 (or no IPv4), so the listener serves the other family alone."""
 

@@ -16,6 +16,7 @@ from netsrvd.listeners.contracts import ConnectionGate, Report, StreamFactory
 from netsrvd.listeners.entrance import Entrance
 from netsrvd.listeners.places import Places
 from netsrvd.listeners.proxies.lobby import Guest
+from netsrvd.listeners.refusals import Addresses
 from netsrvd.listeners.reserve import Reserve
 from netsrvd.listeners.trouble import Trouble
 from netsrvd.listeners.watch import CONGESTED_SECONDS, Watch, Width
@@ -39,7 +40,16 @@ class Acceptor:
     """
 
     __slots__ = (
-        *("_capacity", "_congested", "_duty", "_entrance", "_left", "_paused", "_report"),
+        *(
+            "_addresses",
+            "_capacity",
+            "_congested",
+            "_duty",
+            "_entrance",
+            "_left",
+            "_paused",
+            "_report",
+        ),
         *("_reserve", "_settings", "_sockets", "_stopping", "_taking", "_trouble"),
         *("_watch", "counters"),
     )
@@ -60,6 +70,7 @@ class Acceptor:
         self._settings = settings
         self._report = report
         self._sockets: dict[int, socket.socket] = {}
+        self._addresses: dict[int, Addresses] = {}
         self._reserve = Reserve()
         self._stopping = self._paused = self._congested = False
         self._left: list[Guest] | None = None
@@ -84,9 +95,16 @@ class Acceptor:
         """Serve one more listening socket, which belongs to the thread from now on."""
         self.opening(sock)()
 
-    def opening(self, sock: socket.socket) -> Callable[[], None]:
-        """Return the call that does so. It cannot fail."""
-        return lambda: self._duty.mailbox.post(self._open, sock)
+    def opening(self, sock: socket.socket, addresses: Addresses = None) -> Callable[[], None]:
+        """Return the call that does so. It cannot fail.
+
+        Of its local addresses those are served that `addresses` has.
+        """
+        return lambda: self._duty.mailbox.post(self._open, sock, addresses)
+
+    def restrict(self, sock: socket.socket, addresses: Addresses) -> None:
+        """Have a socket serve other addresses, for the connections to come."""
+        self._duty.mailbox.post(self._addresses.__setitem__, sock.fileno(), addresses)
 
     def close(self, sock: socket.socket) -> None:
         """Ask the thread to close one of its sockets."""
@@ -125,13 +143,14 @@ class Acceptor:
         """Go on waiting with a connection for its header."""
         self._duty.mailbox.post(self._entrance.adopt_guest, guest)
 
-    def _open(self, sock: socket.socket) -> None:
+    def _open(self, sock: socket.socket, addresses: Addresses) -> None:
         self._reserve.take()  # with the first socket: a daemon that is ready has all descriptors
         self._sockets[sock.fileno()] = sock
+        self._addresses[sock.fileno()] = addresses
         self._watch.add(sock)
 
     def _close(self, sock: socket.socket) -> None:
-        del self._sockets[sock.fileno()]
+        del self._sockets[sock.fileno()], self._addresses[sock.fileno()]
         self._watch.remove(sock)
         sock.close()
 
@@ -201,7 +220,8 @@ class Acceptor:
                     self._failed(listening, error, now)
                 return
             self._duty.mailbox.deliver()  # who left before this one came is counted out
-            self._entrance.admit(sock, host_and_port(address), now)
+            addresses = self._addresses[listening.fileno()]
+            self._entrance.admit(sock, host_and_port(address), now, addresses)
 
     def _failed(self, listening: socket.socket, error: OSError, now: float) -> None:
         """Go on after an error of accept, unless it speaks of the listening socket itself."""

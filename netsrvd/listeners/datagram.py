@@ -14,7 +14,7 @@ from netsrvd.listeners.contracts import DatagramGate, DatagramService, Handler, 
 from netsrvd.listeners.desk import Desk
 from netsrvd.listeners.flow import Answerer
 from netsrvd.listeners.inlet import Inlet
-from netsrvd.listeners.refusals import Refusals
+from netsrvd.listeners.refusals import Addresses, Refusals
 from netsrvd.listeners.trouble import Trouble
 from netsrvd.listeners.watch import CONGESTED_SECONDS, Watch, Width
 from netsrvd.settings import ListenerSettings
@@ -89,13 +89,18 @@ class Receiver:
         """Serve one more socket, which belongs to the thread from now on."""
         self.opening(sock)()
 
-    def opening(self, sock: socket.socket) -> Callable[[], None]:
+    def opening(self, sock: socket.socket, addresses: Addresses = None) -> Callable[[], None]:
         """Make the buffers for one more socket; return the call that has it served.
 
-        The call cannot fail; this raises OSError or MemoryError if there is no memory.
+        Of its local addresses those are served that `addresses` has. The call cannot fail; this
+        raises OSError or MemoryError if there is no memory.
         """
-        inlet = Inlet(sock, self._desk, self._payload_bytes)
+        inlet = Inlet(sock, self._desk, self._payload_bytes, addresses)
         return lambda: self._duty.mailbox.post(self._open, inlet)
+
+    def restrict(self, sock: socket.socket, addresses: Addresses) -> None:
+        """Have a socket serve other addresses; flows of those that are left out end."""
+        self._duty.mailbox.post(self._restrict, sock.fileno(), addresses)
 
     def close(self, sock: socket.socket) -> None:
         """Ask the thread to sum up the flows of one of its sockets and close it."""
@@ -122,6 +127,11 @@ class Receiver:
     def _open(self, inlet: Inlet) -> None:
         self._inlets[inlet.sock.fileno()] = inlet
         self._watch.add(inlet.sock)
+
+    def _restrict(self, descriptor: int, addresses: Addresses) -> None:
+        inlet = self._inlets[descriptor]
+        inlet.addresses = addresses
+        inlet.rejudge()
 
     def _close(self, descriptor: int, reason: str) -> None:
         inlet = self._inlets.pop(descriptor)

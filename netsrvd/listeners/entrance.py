@@ -1,21 +1,25 @@
 """What becomes of a connection that was accepted: it is let in, refused, or waits for its proxy."""
 
 import socket
+import struct
 from collections.abc import Callable
 from functools import partial
 from itertools import cycle
 from time import monotonic
 
-from netsrvd.addresses import host_and_port
+from netsrvd.addresses import host_and_port, is_among
 from netsrvd.counters import Counters
 from netsrvd.listeners import visitor
 from netsrvd.listeners.capacity import Capacity
 from netsrvd.listeners.connection import Connection, Take
 from netsrvd.listeners.contracts import ConnectionGate, Refusal, Report, StreamFactory
 from netsrvd.listeners.proxies.lobby import NO_PROXY, Guest, Lobby
-from netsrvd.listeners.refusals import Peer, Refusals
+from netsrvd.listeners.refusals import NOT_CONFIGURED, Addresses, Peer, Refusals
 from netsrvd.listeners.worker import Worker
 from netsrvd.settings import ListenerSettings
+
+RESET = struct.pack("ii", 1, 0)
+"""struct linger: a close sends a reset (SO_LINGER in socket(7))."""
 
 
 class Entrance:
@@ -72,14 +76,22 @@ class Entrance:
         """Return whether the workers have taken what they were given; if not, one calls `wake`."""
         return all(worker.has_room(wake) for worker in self._workers)
 
-    def admit(self, sock: socket.socket, peer: Peer, now: float) -> None:
-        """Take a connection; one of a proxy waits until its client is known."""
+    def admit(
+        self, sock: socket.socket, peer: Peer, now: float, addresses: Addresses = None
+    ) -> None:
+        """Take a connection; one of a proxy waits until its client is known.
+
+        One that came to none of `addresses` is reset.
+        """
         if self.visitor.is_it(peer):
             self._capacity.give_back()  # or it would take the last one, and be told as a crowd
             next(self._turns).take(visitor.welcomed(sock, peer))
             return
         self._capacity.live += 1
-        if self.lobby and self._gate.is_proxy(peer[0]):
+        if addresses is not None and not _is_served(sock, addresses):
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+            self._dismiss(sock, peer, NOT_CONFIGURED, now, None)
+        elif self.lobby and self._gate.is_proxy(peer[0]):
             self.lobby.admit(sock, peer, now)
         else:
             self._enter(sock, peer, None, now)
@@ -164,3 +176,7 @@ class Entrance:
     def _depart(self, source: str) -> None:
         self._capacity.live -= 1
         self._gate.leave(source)
+
+
+def _is_served(sock: socket.socket, addresses: frozenset[str]) -> bool:
+    return bool(addresses) and is_among(host_and_port(sock.getsockname())[0], addresses)

@@ -4,14 +4,14 @@ import socket
 from collections.abc import Sequence
 from time import time
 
-from netsrvd.addresses import UNKNOWN, host_and_port
+from netsrvd.addresses import UNKNOWN, host_and_port, is_among
 from netsrvd.linux.mmsg import LAYOUTS, Batch
 from netsrvd.listeners.contracts import Refusal
 from netsrvd.listeners.desk import Desk
 from netsrvd.listeners.drops import Drops
 from netsrvd.listeners.flow import Answerer, Flow
 from netsrvd.listeners.proxies.forwarded import Forwarded
-from netsrvd.listeners.refusals import Peer
+from netsrvd.listeners.refusals import NOT_CONFIGURED, Addresses, Peer
 from netsrvd.listeners.trouble import named
 
 STRANGERS_KEPT = 4096
@@ -23,11 +23,14 @@ class Inlet:
 
     __slots__ = (
         *("_descriptor", "_desk", "_drops", "_forwarded", "_strangers"),
-        *("batch", "flows", "local", "sock"),
+        *("addresses", "batch", "flows", "local", "sock"),
     )
 
-    def __init__(self, sock: socket.socket, desk: Desk, payload_bytes: int) -> None:
+    def __init__(
+        self, sock: socket.socket, desk: Desk, payload_bytes: int, addresses: Addresses = None
+    ) -> None:
         self.sock = sock
+        self.addresses = addresses
         self.local = host_and_port(sock.getsockname())
         self.flows: dict[bytes, Flow] = {}
         """By their envelopes, behind a proxy by the keys of `Forwarded.unwrap`."""
@@ -91,7 +94,7 @@ class Inlet:
             flow.settings = self._desk.settings
             _, asked, local = self._read(envelope)
             stranded = flow.proxy and not gate.is_proxy(flow.proxy[0])
-            if stranded or gate.refusal(flow.peer, asked, local):
+            if stranded or not self._serves(asked) or gate.refusal(flow.peer, asked, local):
                 self.end(envelope, "reload")
             else:  # its source may have gained or lost its limits
                 source = gate.enter(flow.peer[0])
@@ -150,9 +153,14 @@ class Inlet:
         return None
 
     def _refusal(self, envelope: bytes, peer: Peer, asked: str, local: str) -> Refusal | None:
+        if not self._serves(asked):
+            return NOT_CONFIGURED
         if error := self._forwarded.errors.get(envelope):
             return error.reason, str(error)
         return self._desk.gate.refusal(peer, asked, local)
+
+    def _serves(self, asked: str) -> bool:
+        return self.addresses is None or is_among(asked, self.addresses)
 
     def _begin(
         self, peer: Peer, proxy: Peer | None, local: Peer, now: float, *, unknown: bool

@@ -16,6 +16,12 @@ OTHERS = "others"
 
 Peer = tuple[str, int]
 
+NOT_CONFIGURED = "configuration", "the files do not name the address that it asked for"
+"""Why what comes by a socket of systemd's is refused that the files contradict."""
+
+Addresses = frozenset[str] | None
+"""The local addresses that a socket serves (`addresses.is_among`); None for every one."""
+
 
 class Offender:
     """One source that is refused for one reason."""

@@ -142,9 +142,14 @@ def credentials(sock: socket.socket) -> tuple[int, int]:
     return pid, user
 
 
-def answer(askers: Iterable[socket.socket], problem: str) -> None:
-    """Tell them how it went, an empty text for well, and close their connections."""
-    message = b"\n" + problem.encode(errors="replace")[:LONGEST_ANSWER]
+WARNING = "warning: "
+"""Begins each line of an answer that does not speak of a failure."""
+
+
+def answer(askers: Iterable[socket.socket], problem: str, warnings: Iterable[str] = ()) -> None:
+    """Tell them how it went, an empty problem for well, and close their connections."""
+    text = problem or "\n".join(WARNING + each for each in warnings)
+    message = b"\n" + text.encode(errors="replace")[:LONGEST_ANSWER]
     for asker in askers:
         with asker, suppress(OSError):
             asker.setblocking(False)

@@ -2,16 +2,22 @@
 
 import os
 import socket
+from collections.abc import Iterable
 from contextlib import suppress
 from typing import NamedTuple
 
-from netsrvd.addresses import shown, unmapped
+from netsrvd.addresses import host_and_port, shown
 from netsrvd.errors import ActivationError
 from netsrvd.settings import ListenerSettings
+from netsrvd.sockets import options
 from netsrvd.sockets.bind import Opened, set_options
+from netsrvd.sockets.matching import NO_ADDRESS, Facts, Match, Named, match
 
 SO_TIMESTAMP, SO_TIMESTAMPNS = 29, 35
 """Which Timestamping= of a socket unit sets (socket(7))."""
+
+IFNAMSIZ = 16
+"""Bytes of the name of an interface, a final NUL included (netdevice(7))."""
 
 PROTOCOLS = {socket.SOCK_STREAM: "tcp", socket.SOCK_DGRAM: "udp"}
 NUMBERS = {"tcp": socket.IPPROTO_TCP, "udp": socket.IPPROTO_UDP}
@@ -66,23 +72,59 @@ def passed() -> tuple[list[Passed], list[Stored]]:
     return found, stored
 
 
-def adopt(sockets: list[Passed], listeners: tuple[ListenerSettings, ...]) -> list[Opened]:
+def adopt(
+    sockets: list[Passed], listeners: tuple[ListenerSettings, ...], named: Named
+) -> list[Opened]:
     """Match each passed socket to the listener that it is for, and prepare it.
 
-    A listener's name counts before its address. Raises ActivationError with a line for each socket
-    that is of the wrong kind or that no listener wants.
+    `named` are the keys that the files have for each listener. A socket that they contradict is
+    prepared as well: it serves no address. Raises ActivationError with a line for each socket that
+    is of the wrong kind.
     """
     opened, problems = [], []
     for one in sockets:
-        fault = _wrong_kind(one.sock)
-        listener = None if fault else _wanted_by(one, listeners)
-        if listener is None:
-            problems.append(_refusal(one, fault, listeners))
+        if fault := _wrong_kind(one.sock):
+            what = f"{one.name or 'an unnamed socket'} (descriptor {one.sock.fileno()})"
+            problems.append(f"systemd passed {what}, which {fault}")
         else:
-            opened.append(_prepared(one.sock, listener))
+            matched = match(facts(one.sock, one.name), listeners, named)
+            opened.append(bind_to_interface(_prepared(one, matched)))
     if problems:
         raise ActivationError("\n".join(problems))
     return opened
+
+
+def facts(sock: socket.socket, name: str) -> Facts:
+    """Return what a passed socket is."""
+    host, port = host_and_port(sock.getsockname())
+    device = sock.getsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, IFNAMSIZ)
+    is_dual = sock.family == socket.AF_INET6 and not sock.getsockopt(
+        socket.IPPROTO_IPV6, socket.IPV6_V6ONLY
+    )
+    interface = device.partition(b"\0")[0].decode(errors="replace")
+    return Facts(name, PROTOCOLS[sock.type], host, port, interface, is_dual)
+
+
+def bind_to_interface(one: Opened) -> Opened:
+    """Bind a passed socket to its listener's interface, if it has any.
+
+    A socket that is bound to another one serves nothing then: only a privilege could change that.
+    """
+    interface = one.listener.interface
+    found = facts(one.sock, one.name)
+    if not one.serves or interface in ("", found.interface):
+        return one
+    try:
+        one.sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, interface.encode())
+    except OSError as error:
+        problem = f"{found.where} cannot be bound to interface {interface}: {error.strerror}"
+        return one._replace(addresses=NO_ADDRESS, problem=problem)
+    return one
+
+
+def shares_ports(passed: Iterable[Opened]) -> bool:
+    """Return whether systemd opened these sockets for one of several instances (ReusePort=)."""
+    return any(one.sock.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT) for one in passed)
 
 
 def turn_away(sockets: list[Passed]) -> None:
@@ -113,21 +155,8 @@ def _wrong_kind(sock: socket.socket) -> str:
     return ""
 
 
-def _wanted_by(one: Passed, listeners: tuple[ListenerSettings, ...]) -> ListenerSettings | None:
-    protocol = PROTOCOLS[one.sock.type]
-    candidates = [each for each in listeners if protocol in each.protocols]
-    for listener in candidates:
-        if listener.name == one.name:
-            return listener
-    host, port = one.sock.getsockname()[:2]
-    for listener in candidates:
-        if listener.port == port and (not listener.hosts or unmapped(host) in listener.hosts):
-            return listener
-    return None
-
-
-def _prepared(sock: socket.socket, listener: ListenerSettings) -> Opened:
-    protocol = PROTOCOLS[sock.type]
+def _prepared(one: Passed, matched: Match) -> Opened:
+    sock, listener, protocol = one.sock, matched.listener, PROTOCOLS[one.sock.type]
     # systemd passes blocking sockets. The flag is part of the open file that systemd shares.
     sock.setblocking(False)
     if protocol == "udp":
@@ -137,6 +166,11 @@ def _prepared(sock: socket.socket, listener: ListenerSettings) -> Opened:
         # With each datagram there is room for one control message: that which says whom it asked.
         for number in (SO_TIMESTAMP, SO_TIMESTAMPNS):
             sock.setsockopt(socket.SOL_SOCKET, number, 0)
+    listener = listener._replace(interface="", options=listener.options if matched.serves else {})
+    problem = matched.problem
+    if not problem and (left := options.left_over(sock, protocol, listener.options)):
+        problem = f"{facts(sock, one.name).where} keeps {left}, which the files do not name"
+    before = options.values(sock, protocol, listener.options)
     try:
         adjustments = set_options(sock, protocol, listener)
     except OSError as error:
@@ -145,22 +179,14 @@ def _prepared(sock: socket.socket, listener: ListenerSettings) -> Opened:
             f"listener {listener.name}: an option cannot be set on {protocol} {where}, which "
             f"systemd passed: {error.strerror}; set it in the socket unit or leave it out"
         ) from error
-    return Opened(sock, protocol, listener, "systemd", tuple(adjustments))
-
-
-def _refusal(one: Passed, fault: str, listeners: tuple[ListenerSettings, ...]) -> str:
-    what = f"systemd passed {one.name or 'an unnamed socket'} (descriptor {one.sock.fileno()})"
-    if fault:
-        return f"{what}, which {fault}"
-    host, port = one.sock.getsockname()[:2]
-    names, protocol = [listener.name for listener in listeners], PROTOCOLS[one.sock.type]
-    what += f", {protocol} {shown(host, port)}"
-    if one.name in names:
-        return (
-            f"{what}, which listener {one.name} does not serve; add {protocol} to its protocols, "
-            "or take the socket out of the socket unit (systemctl cat netsrvd.socket)"
-        )
-    return (
-        f"{what}, which no listener is for; give it a listener's name with FileDescriptorName= "
-        f"({', '.join(names)}), configure a listener for it, or take it out of the socket unit"
+    return Opened(
+        sock,
+        protocol,
+        matched.listener,
+        "systemd",
+        tuple(adjustments),
+        one.name,
+        matched.addresses,
+        problem,
+        options.originals(sock, protocol, before),
     )

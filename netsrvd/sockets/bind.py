@@ -15,6 +15,10 @@ Adjustment = tuple[str, str, str]
 """The name of an option, the value that was asked, the value that the kernel gave."""
 
 
+Original = tuple[str, bytes]
+"""The name of an option, and the value that it had before, as getsockopt(2) gave it."""
+
+
 class Opened(NamedTuple):
     """A socket that serves: bound, and listening if it is TCP. Whoever takes it closes it."""
 
@@ -24,6 +28,19 @@ class Opened(NamedTuple):
     origin: str
     """`bound` by the daemon itself, or passed by `systemd`."""
     adjustments: tuple[Adjustment, ...] = ()
+    name: str = ""
+    """The FileDescriptorName= of one that systemd passed."""
+    addresses: frozenset[str] | None = None
+    """The local addresses that are served, as in `sockets/matching.py`; None for every one."""
+    problem: str = ""
+    """What of the files this socket cannot put into force."""
+    originals: tuple[Original, ...] = ()
+    """The values to put back when the daemon gives it up."""
+
+    @property
+    def serves(self) -> bool:
+        """Whether any of its addresses is served."""
+        return self.addresses is None or bool(self.addresses)
 
     def address(self) -> tuple[str, int]:
         """Return the local address and port."""
@@ -35,8 +52,10 @@ class FamilyMissingError(Exception):
     """The kernel does not have the address family of an endpoint that stands for all addresses."""
 
 
-def open_endpoint(endpoint: Endpoint, listener: ListenerSettings) -> Opened:
+def open_endpoint(endpoint: Endpoint, listener: ListenerSettings, *, share: bool = False) -> Opened:
     """Open the socket of one endpoint, by the four steps.
+
+    With `share` sockets of the same user may have the same address (SO_REUSEPORT).
 
     Raises SocketError or PrivilegeError with one line that names the endpoint and the remedy, or
     FamilyMissingError where all addresses were meant and the kernel lacks one family. Nothing is
@@ -49,6 +68,8 @@ def open_endpoint(endpoint: Endpoint, listener: ListenerSettings) -> Opened:
             raise FamilyMissingError("IPv6" if ":" in endpoint.host else "IPv4") from error
         raise _explained(error, endpoint) from error
     try:
+        if share:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         adjustments = set_options(sock, endpoint.protocol, listener)
         bind(sock, endpoint)
         if endpoint.protocol == "tcp":
@@ -117,11 +138,14 @@ def listen(sock: socket.socket, backlog: int) -> None:
 
 
 _REMEDIES = {
-    errno.EADDRINUSE: "is already in use; `ss -anp` shows by whom: stop that or set another port",
+    errno.EADDRINUSE: (
+        "is already in use; `ss -anp` shows by whom: stop that or set another port; for a socket "
+        "of systemd's run `netsrvd apply`"
+    ),
     errno.EADDRNOTAVAIL: "is not an address of this host; `ip address` shows those it has",
     errno.ENODEV: "cannot be bound: there is no such interface; `ip link` shows those there are",
     errno.EAFNOSUPPORT: "cannot be had: this kernel lacks that address family",
-    errno.EACCES: "needs a privilege: let netsrvd.socket bind it, or set a port from 1024",
+    errno.EACCES: "needs a privilege: `netsrvd apply` has systemd bind it; or set a port from 1024",
     errno.EPERM: "needs a privilege ({}): run as root or leave it out",
     errno.EMFILE: "cannot be opened: too many descriptors; raise LimitNOFILE= or `ulimit -n`",
 }

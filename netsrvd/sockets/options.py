@@ -5,11 +5,11 @@ import re
 import socket
 import struct
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import ExitStack, suppress
 
 from netsrvd import units
-from netsrvd.settings import OptionValue
+from netsrvd.settings import DEFAULT_OPTIONS, OptionValue
 from netsrvd.sockets.option_table import ROWS, WORD, Kind, Option
 
 # Some numbers differ between architectures; where Python has the name it has the right one.
@@ -31,6 +31,14 @@ _UNAVAILABLE = frozenset(
 )
 _READ_BYTES = 512
 """More than any of these values; the kernel returns as much as there is."""
+
+SO_BUF_LOCK = 72
+"""<asm-generic/socket.h>: which buffers have a fixed size; the kernel adjusts the others."""
+_BUF_LOCK = "SO_BUF_LOCK"
+_BUFFERS = {"SO_SNDBUF", "SO_RCVBUF"}
+
+FINAL_OPTIONS = ("TCP_WINDOW_CLAMP",)
+"""What a listening socket never loses again (EINVAL), and no socket unit sets."""
 
 _LINGER = struct.Struct("@ii")  # struct linger { int l_onoff; int l_linger; };
 _TIMEVAL = struct.Struct("@ll")  # struct timeval { time_t tv_sec; suseconds_t tv_usec; };
@@ -72,6 +80,75 @@ def apply(sock: socket.socket, name: str, value: OptionValue) -> str | None:
     if option.factor > 1 and isinstance(given, int):
         given //= option.factor
     return None if text(given) == text(value) else text(given)
+
+
+def values(sock: socket.socket, protocol: str, names: Iterable[str]) -> dict[str, bytes]:
+    """Return the value that each of these options has now, as getsockopt(2) gives it.
+
+    Those that the socket does not have, and those that this daemon sets on every socket, are left
+    out.
+    """
+    found = {}
+    for name in names:
+        option = OPTIONS[name]
+        if name in DEFAULT_OPTIONS or not applies(option, protocol, sock.family):
+            continue
+        number = OPTIONS[option.reads or name].number
+        with suppress(OSError):
+            found[option.reads or name] = sock.getsockopt(option.level.number, number, _READ_BYTES)
+    if found.keys() & _BUFFERS:
+        with suppress(OSError):  # Linux before 5.14
+            found[_BUF_LOCK] = sock.getsockopt(socket.SOL_SOCKET, SO_BUF_LOCK, 4)
+    return found
+
+
+def left_over(sock: socket.socket, protocol: str, names: Collection[str]) -> str:
+    """Return an option with a value that another process gave it and that cannot be taken back.
+
+    `names` are the options that may have one. Empty for none.
+    """
+    for name in FINAL_OPTIONS:
+        option = OPTIONS[name]
+        if name not in names and applies(option, protocol, sock.family):
+            value = current(sock, option)
+            if value:
+                return f"{name} = {text(value)}"
+    return ""
+
+
+def originals(
+    sock: socket.socket, protocol: str, before: Mapping[str, bytes]
+) -> tuple[tuple[str, bytes], ...]:
+    """Return what `put_back` is to set, given the `values` before options were set.
+
+    A value that was there already may have been left by a process that was killed: then it is the
+    value of a fresh socket.
+    """
+    names = [name for name in before if name != _BUF_LOCK]
+    now = values(sock, protocol, names)
+    same = [name for name in names if before[name] == now.get(name)]
+    if not same:
+        return tuple(before.items())
+    with socket.socket(sock.family, sock.type, sock.proto) as fresh:
+        return tuple((dict(before) | values(fresh, protocol, same)).items())
+
+
+def put_back(sock: socket.socket, before: Iterable[tuple[str, bytes]]) -> None:
+    """Give options their values of before, as far as the kernel lets them be changed."""
+    for name, value in before:
+        with suppress(OSError):
+            if name == _BUF_LOCK:
+                sock.setsockopt(socket.SOL_SOCKET, SO_BUF_LOCK, value)
+            else:
+                option = OPTIONS[name]
+                sock.setsockopt(option.level.number, option.number, _undoubled(option, value))
+
+
+def _undoubled(option: Option, value: bytes) -> bytes:
+    """Return a value as setsockopt(2) wants it: the kernel doubles buffer sizes."""
+    if option.factor == 1:
+        return value
+    return (int.from_bytes(value, sys.byteorder) // option.factor).to_bytes(4, sys.byteorder)
 
 
 def current(sock: socket.socket, option: Option) -> OptionValue | None:

@@ -77,7 +77,7 @@ def check(data: bytes) -> None:
 def _adopts(made: list[Inherited]) -> None:
     try:
         passed, _ = activation.passed()
-        opened = activation.adopt(passed, LISTENERS)
+        opened = activation.adopt(passed, LISTENERS, {})
     except ActivationError as error:
         assert str(error)
         assert all(line.isprintable() for line in str(error).split("\n")), str(error)

@@ -252,27 +252,31 @@ def test_nothing_is_handed_to_a_configuration_that_fails(unit: Unit, port: int) 
     assert run.lines_with("closed: drain")
 
 
-FATAL = {
-    "a socket that nobody would serve": ({"protocols": ["tcp"]}, "systemd has a udp socket for it"),
-    "no listener for it": ({"enabled": False}, "systemd has a tcp socket for it"),
+UNSERVED = {
+    "another protocol": {"protocols": ["udp"]},
+    "another port": {"port": 1},
+    "no listener": {"enabled": False},
 }
 
 
-@pytest.mark.parametrize(("keys", "words"), FATAL.values(), ids=[*FATAL])
-def test_what_the_next_process_would_not_start_with_is_found_before(
-    unit: Unit, port: int, keys: dict[str, object], words: str
+@pytest.mark.parametrize("keys", UNSERVED.values(), ids=[*UNSERVED])
+def test_connections_outlive_what_is_no_longer_served(
+    unit: Unit, port: int, keys: dict[str, object]
 ) -> None:
-    """A reload refuses it; a restart hands nobody over to a process that would end at once."""
+    """A restart hands connections over to a process that refuses new ones at their address."""
+    run = unit.start()
     more = {"lab": {"host": "127.0.0.1", "port": free_port(port + 1)}}
-    run = unit.start(configuration={"drain_timeout": 0.1, **echo(port)})
-    changed = {"drain_timeout": 0.1, "listener": {**more, "echo": {"port": port, **keys}}}
-    assert words in run.reload(changed)["STATUS"]
     with talking(port) as sock:
-        follow(run)
-        assert ended(sock)
-    assert words in run.wait_line("1 connections are not handed over: ")
-    assert run.lines_with("closed: drain")
-    assert run.store == []
+        changed = {"listener": {**more, "echo": {"port": port, **keys}}}
+        run.configure(changed)
+        successor = unit.restart(run, changed)
+        assert echoed(sock)
+        successor.wait_line("is not served, ")
+        with pytest.raises(ConnectionResetError), connect(("127.0.0.1", port)) as late:
+            late.recv(1)
+        assert echoed(sock)
+    successor.wait_line("closed: client")
+    successor.rest()
 
 
 def test_a_successor_that_fails_leaves_them_in_the_store(unit: Unit) -> None:

@@ -19,7 +19,8 @@ class FakeHouse:
         self.failures: list[str] = []
         self.staff = self
         self.workers, self.all = [object()], ()
-        self.adopted: set[tuple[str, str]] = set()
+        self.passed: list[Any] = []
+        self.bound: list[Any] = []
         self.connections = self.flows = self.guests = 0
         self.all_duties = [SimpleNamespace(pulse=0, ping=self.pinged)]
         self.pings: list[int] = []
@@ -53,9 +54,6 @@ class FakeHouse:
 
     def failed(self, name: str, error: BaseException) -> None:
         self.failures.append(f"thread {name} failed: {error!r}\n")
-
-    def count_sockets(self, endpoints: Any) -> int:
-        return len(endpoints)
 
     def start(self, *, paused: bool) -> None:
         assert paused

@@ -43,7 +43,7 @@ def opened(protocol: str, settings: ListenerSettings, host: str = "127.0.0.1") -
 def adopted(kind: int, host: str = "::") -> socket.socket:
     """Return a socket that systemd made, by default a dual-stack one, as it is adopted."""
     sock = as_systemd(kind, host)
-    [one] = activation.adopt([activation.Passed(sock, "echo")], (listener(),))
+    [one] = activation.adopt([activation.Passed(sock, "echo")], (listener(),), {})
     return one.sock
 
 

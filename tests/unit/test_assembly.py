@@ -31,6 +31,7 @@ from netsrvd.sockets import bind
 from netsrvd.sockets.activation import Passed
 from netsrvd.sockets.bind import FamilyMissingError, Opened
 from tests.support.listening import FakeSocket
+from tests.support.planned import configuration
 from tests.support.reports import Failures, Reports
 
 ECHO = ListenerSettings("echo")
@@ -151,7 +152,7 @@ def opens(monkeypatch: pytest.MonkeyPatch) -> Callable[[Open], None]:
     return lambda opening: monkeypatch.setattr(bind, "open_endpoint", opening)
 
 
-def opened(endpoint: Endpoint, listener: ListenerSettings) -> Opened:
+def opened(endpoint: Endpoint, listener: ListenerSettings, *, share: bool = False) -> Opened:
     """Open a socket that is none, with one option adjusted."""
     sock = FakeSocket(address=(endpoint.host, endpoint.port))
     adjusted = (("SO_RCVBUF", "1", "2304"),)
@@ -161,7 +162,7 @@ def opened(endpoint: Endpoint, listener: ListenerSettings) -> Opened:
 def test_what_nobody_passed_is_bound_and_reported(opens: Callable[[Open], None]) -> None:
     """Each socket has its record, and each option that the kernel gave another value."""
     opens(opened)
-    sockets, notes = assembly.open_sockets(Settings(), [])
+    sockets, notes = assembly.open_sockets(configuration(Settings()), [])
     assert {*sockets} == {*ECHO.endpoints()}
     assert notes[:2] == [
         Listening("echo", "echo", "tcp", "0.0.0.0", DEFAULT_PORT, "bound"),
@@ -177,7 +178,7 @@ def test_what_was_passed_is_not_bound_besides(opens: Callable[[Open], None]) -> 
         Passed(FakeSocket(address=("0.0.0.0", 7)), "echo"),  # type: ignore[arg-type]
         Passed(FakeSocket(socket.AF_INET6, address=("::", 7)), "echo"),  # type: ignore[arg-type]
     ]
-    sockets, notes = assembly.open_sockets(Settings(), passed)
+    sockets, notes = assembly.open_sockets(configuration(Settings()), passed)
     assert len(sockets[Endpoint("echo", "tcp")]) == 2
     assert {end.protocol for end in sockets if end.port} == {"udp"}
     origins = [note.origin for note in notes if isinstance(note, Listening)]
@@ -195,7 +196,7 @@ def test_one_failure_closes_everything(opens: Callable[[Open], None]) -> None:
     """All or nothing: what was bound before the failure is closed again."""
     made: list[Opened] = []
 
-    def open_until_udp(endpoint: Endpoint, listener: ListenerSettings) -> Opened:
+    def open_until_udp(endpoint: Endpoint, listener: ListenerSettings, **_: bool) -> Opened:
         if endpoint.protocol == "udp":
             raise SocketError("in use")
         made.append(opened(endpoint, listener))
@@ -203,7 +204,7 @@ def test_one_failure_closes_everything(opens: Callable[[Open], None]) -> None:
 
     opens(open_until_udp)
     with pytest.raises(SocketError, match="in use"):
-        assembly.open_sockets(Settings(), [])
+        assembly.open_sockets(configuration(Settings()), [])
     assert len(made) == 2
     assert all(one.sock.closed for one in made)  # type: ignore[attr-defined]
 
@@ -211,13 +212,13 @@ def test_one_failure_closes_everything(opens: Callable[[Open], None]) -> None:
 def test_a_missing_family_is_a_note(opens: Callable[[Open], None]) -> None:
     """A kernel without IPv6 serves IPv4, and says so for each protocol."""
 
-    def open_ipv4(endpoint: Endpoint, listener: ListenerSettings) -> Opened:
+    def open_ipv4(endpoint: Endpoint, listener: ListenerSettings, **_: bool) -> Opened:
         if ":" in endpoint.host:
             raise FamilyMissingError("IPv6")
         return opened(endpoint, listener)
 
     opens(open_ipv4)
-    sockets, notes = assembly.open_sockets(Settings(), [])
+    sockets, notes = assembly.open_sockets(configuration(Settings()), [])
     assert {end.host for end in sockets} == {"0.0.0.0"}
     missing = [note for note in notes if isinstance(note, FamilyMissing)]
     assert missing == [FamilyMissing("echo", each, "IPv6") for each in ("tcp", "udp")]
@@ -227,7 +228,7 @@ def test_nothing_is_bound_where_a_passed_socket_does_not_fit(opens: Callable[[Op
     """A socket unit that does not fit is found before anything is bound."""
     opens(lambda *_: pytest.fail("bound"))
     with pytest.raises(ActivationError):
-        assembly.open_sockets(Settings(), [Passed(FakeSocket(listens=False), "x")])  # type: ignore[arg-type]
+        assembly.open_sockets(configuration(Settings()), [Passed(FakeSocket(listens=False), "x")])  # type: ignore[arg-type]
 
 
 # --- parts ------------------------------------------------------------------------------------

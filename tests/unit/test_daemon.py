@@ -31,6 +31,7 @@ from netsrvd.listeners.inherited import Inherited
 from netsrvd.services.base import Present
 from netsrvd.settings import Settings
 from tests.support.fake_house import FakeHouse, FakeNotifier
+from tests.support.planned import configuration
 
 TERM, INT = signal.SIGTERM, signal.SIGINT
 
@@ -55,11 +56,20 @@ class Stage:
         patch.setattr(daemon, "wait_signal", self.wait)
         notes: list[Event] = [FamilyMissing("a", "tcp", "IPv6")]
         services = prepare_services(Settings(), Present())
-        start = Start(Settings(), self.config, {}, services, 9, notes, "x", None, 0.0)
+        start = Start(
+            configuration(Settings())._replace(path=self.config),
+            {},
+            services,
+            9,
+            notes,
+            "x",
+            None,
+            0.0,
+        )
         self.daemon = Daemon(start, lambda: self.steps.append("ready to detach"))
         self.daemon._is_loaded = True
 
-    def answer(self, askers: Any, problem: str) -> None:
+    def answer(self, askers: Any, problem: str, warnings: Any = ()) -> None:
         self.answers.append((askers, problem))
 
     def wait(self, seconds: float) -> int | None:
@@ -191,7 +201,7 @@ def test_a_reload_puts_new_settings_into_force(
 ) -> None:
     """SIGHUP reads the file again; systemd hears when it begins and when it is done."""
     notes = [FamilyMissing("b", "udp", "IPv4")]
-    monkeypatch.setattr(daemon, "bind_all", lambda _: ({}, notes))
+    monkeypatch.setattr(daemon, "bind_again", lambda *_, **__: ({}, [*notes]))
     stage.config.write_text('workers = 2\n[log]\nlevel = "debug"')
     assert stage.run(RELOAD, RELOAD, TERM) == os.EX_OK
     assert stage.kinds[3:7] == ["FamilyMissing", "Reloaded", "FamilyMissing", "Reloaded"]
@@ -208,10 +218,10 @@ def test_a_reload_that_fails_changes_nothing(stage: Stage, monkeypatch: pytest.M
     """With a fault in the files or a socket that cannot be opened, the old settings stay."""
     stage.config.write_text("workers = -1")
 
-    def bind_all(_: object) -> None:
+    def bind_again(*_: object, **__: object) -> None:
         raise SocketError("in use")
 
-    monkeypatch.setattr(daemon, "bind_all", bind_all)
+    monkeypatch.setattr(daemon, "bind_again", bind_again)
     assert stage.run(RELOAD, TERM) == os.EX_OK
     assert "workers = -1: expected a whole number" in stage.said(ReloadFailed).reason
     assert not [step for step in stage.steps if step.startswith("apply")]

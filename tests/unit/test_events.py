@@ -76,7 +76,6 @@ def test_it_is_frozen(kind: type[Event]) -> None:
         (sample(FlowEnded, error="oh"), "unsent, last error: oh"),
         (Reloaded("", "workers"), "nothing changed; only after a restart: workers"),
         (Reloaded("log.level"), "configuration reloaded: log.level"),
-        (Reloaded("a", "", "b"), "reloaded: a; not used, as systemd has the sockets: b"),
         (ReloadFailed("one\ntwo"), "stays: one; two"),
         (Stopping("SIGTERM", 0, 10.0), "stopping on SIGTERM: nothing to drain"),
         (Stopping("SIGTERM", 2, 0.5), "draining 2 connections for up to 0.5 s"),

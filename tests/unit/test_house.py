@@ -24,6 +24,7 @@ from netsrvd.sockets.bind import Opened
 from tests.support.listening import FakeSocket
 from tests.support.logs import FakeLog
 from tests.support.patience import SECONDS, eventually
+from tests.support.planned import planned
 from tests.support.waiting import wait_end
 
 ONE = ListenerSettings("one", protocols=("tcp",), hosts=("127.0.0.1",), port=1)
@@ -60,7 +61,7 @@ class FakeMover:
         self.waiting: list[Guest] = []
         self._steps = steps
 
-    def opening(self, sock: object) -> Callable[[], None]:
+    def opening(self, sock: object, addresses: object) -> Callable[[], None]:
         return lambda: self._steps.append(f"open {self.duty.name}")
 
     def close(self, sock: object) -> None:
@@ -170,8 +171,8 @@ def test_a_reload_closes_keeps_and_opens(site: Site) -> None:
     new = ListenerSettings("new", protocols=("tcp",), hosts=("127.0.0.1",), port=3)
     stricter = TWO._replace(allow=())
     settings = Settings(listeners=(stricter, new), log=LogSettings(level="debug"))
-    plan = changes.plan(SETTINGS, settings, ())
-    site.house.apply(plan, site.opened(plan.open), site.services(settings), 100, settings)
+    plan = planned(SETTINGS, settings)
+    site.house.apply(plan, site.opened(plan.open), [], site.services(settings), 100, settings)
     assert site.steps == [
         *("start new", "close one", "settle one", "stop one", "join one"),
         *("update two", "settle two", "settle new", "open new"),
@@ -187,45 +188,34 @@ def test_an_address_that_the_kernel_lacks_can_be_closed(site: Site) -> None:
     """Without IPv6 a listener on all addresses has sockets of IPv4 alone, and goes all the same."""
     everywhere = ListenerSettings("all", protocols=("tcp",), port=4)
     one, both = Settings(listeners=(ONE,)), Settings(listeners=(ONE, everywhere))
-    opening = {
-        end: each for end, each in changes.plan(one, both, ()).open.items() if end.host != "::"
-    }
-    plan = changes.plan(both, one, ())
+    opening = {end: each for end, each in planned(one, both, ()).open.items() if end.host != "::"}
+    plan = planned(both, one, ())
     assert len(plan.close) == 2
     site.house._services = site.services(both)
     site.house._open(site.opened(opening))
-    site.house.apply(plan, {}, site.services(one), 100, one)
+    site.house.apply(plan, {}, [], site.services(one), 100, one)
     assert ("stop all" in site.steps, "update one" in site.steps) == (True, True)
     assert not [end for end in site.house._sockets if end.listener == "all"]
-
-
-def test_all_sockets_of_an_endpoint_are_counted(site: Site) -> None:
-    """Systemd may have passed several for one."""
-    passed = Endpoint("one", "udp")
-    [[opened]] = site.opened({passed: ONE}).values()
-    site.house._open({passed: [opened] * 3})
-    lacked = Endpoint("one", "tcp", "::", 1)
-    assert site.house.count_sockets([passed, *changes.endpoints(SETTINGS, ()), lacked]) == 5
 
 
 def test_a_listener_of_two_sockets_is_updated_once(site: Site) -> None:
     """Its thread gets the new settings once, however many addresses it serves."""
     both = TWO._replace(hosts=("127.0.0.1", "::1"))
     before, after = Settings(listeners=(both,)), Settings(listeners=(both._replace(allow=()),))
-    plan = changes.plan(before, after, ())
+    plan = planned(before, after, ())
     assert len(plan.keep) == 2
     site.steps.clear()
-    site.house.apply(plan, {}, site.services(after), 100, after)
+    site.house.apply(plan, {}, [], site.services(after), 100, after)
     assert site.steps.count("update two") == 1
 
 
 def test_reloads_without_end_cost_nothing(site: Site) -> None:
     """What a closed listener counted stays in the sums, and its port is used again."""
-    plans = [changes.plan(SETTINGS, Settings(listeners=(TWO,)), ())]
-    plans.append(changes.plan(Settings(listeners=(TWO,)), SETTINGS, ()))
+    plans = [planned(SETTINGS, Settings(listeners=(TWO,)), ())]
+    plans.append(planned(Settings(listeners=(TWO,)), SETTINGS, ()))
     services = site.services(SETTINGS)
     for plan in plans * 5:
-        site.house.apply(plan, site.opened(plan.open), services, 100, SETTINGS)
+        site.house.apply(plan, site.opened(plan.open), [], services, 100, SETTINGS)
     assert site.house.counters().accepted == 2 + 5
     assert len({id(port) for port in site.ports}) == 2
 
@@ -237,8 +227,8 @@ def test_a_listener_that_moves_keeps_its_thread(site: Site) -> None:
     moved = ONE._replace(hosts=("127.0.0.2",))
     before, after = Settings(listeners=(ONE, TWO)), Settings(listeners=(moved, TWO))
     site.steps.clear()
-    plan = changes.plan(before, after, ())
-    site.house.apply(plan, site.opened(plan.open), site.services(after), 100, after)
+    plan = planned(before, after)
+    site.house.apply(plan, site.opened(plan.open), [], site.services(after), 100, after)
     assert site.steps[:2] == ["close one", "settle one"]
     assert site.steps[-3:] == ["open one", "settle one", "settle two"]
     assert "stop one" not in site.steps
@@ -255,9 +245,10 @@ def test_sums_are_those_of_all_threads(site: Site) -> None:
 
 def test_what_systemd_passed_is_known(site: Site) -> None:
     """Endpoints without a port are those that a reload must not bind."""
-    assert site.house.adopted == set()
+    assert site.house.passed == []
     site.house._open(site.opened({Endpoint("one", "udp"): ONE}))
-    assert site.house.adopted == {("one", "udp")}
+    assert [(one.listener.name, one.protocol) for one in site.house.passed] == [("one", "udp")]
+    assert {end.protocol for end in site.house.bound} == {"tcp"}
 
 
 def test_a_failed_thread_is_told_and_wakes_the_daemon(site: Site) -> None:

@@ -16,6 +16,7 @@ from tests.support.inherited import as_systemd, by_descriptor
 from tests.support.namespaces import namespace
 from tests.support.patience import wait_readable
 from tests.support.peers import connect, datagrams, echoed, nothing_more
+from tests.support.planned import configuration
 from tests.support.serving import Serving, listener
 from tests.support.strangers import TAKE_UDP_PORT, as_nobody
 
@@ -45,7 +46,7 @@ def test_every_order_is_matched_by_name(stack: ExitStack) -> None:
         for number, kind in enumerate(KINDS.values())
     ]
     for order in itertools.permutations(sockets):
-        opened = activation.adopt(list(order), listeners)
+        opened = activation.adopt(list(order), listeners, {})
         assert [(one.sock, one.listener.name) for one in opened] == [
             (one.sock, one.name) for one in order
         ]
@@ -67,7 +68,7 @@ def test_sockets_without_a_listeners_name_are_matched_by_address(stack: ExitStac
         for name, sock in sockets.items()
     )
     passed = [Passed(sock, "netsrvd.socket") for sock in sockets.values()]
-    opened = activation.adopt(passed, tuple(reversed(listeners)))
+    opened = activation.adopt(passed, tuple(reversed(listeners)), {})
     assert [one.listener.name for one in opened] == list(sockets)
 
 
@@ -76,7 +77,7 @@ def test_timestamps_of_a_unit_harm_nobody(serving: Serving, number: int) -> None
     """With `Timestamping=` each datagram would come with one, in the place of whom it asked."""
     sock = as_systemd(DATAGRAM, "127.0.0.1")
     sock.setsockopt(socket.SOL_SOCKET, number, 1)
-    [opened] = activation.adopt([Passed(sock, "echo")], (listener(),))
+    [opened] = activation.adopt([Passed(sock, "echo")], (listener(),), {})
     receiver = serving.udp(opened.sock)
     with datagrams() as asker:
         asker.sendto(b"hello", receiver.local)
@@ -87,7 +88,7 @@ def test_a_mapped_address_is_the_ipv4_address(stack: ExitStack) -> None:
     """An IPv6 socket on ::ffff:127.0.0.1 is for the listener on 127.0.0.1."""
     sock = stack.enter_context(as_systemd(STREAM, "::ffff:127.0.0.1"))
     wanted = listener(port=port_of(sock), hosts=("127.0.0.1",))
-    [opened] = activation.adopt([Passed(sock, "")], (wanted,))
+    [opened] = activation.adopt([Passed(sock, "")], (wanted,), {})
     assert opened.listener is wanted
 
 
@@ -95,13 +96,13 @@ def test_names_count_before_addresses(stack: ExitStack) -> None:
     """A socket with a listener's name is for that one, though another one has its port."""
     sock = stack.enter_context(as_systemd(STREAM))
     listeners = (listener(name="port", port=port_of(sock)), listener(name="name", port=9))
-    [opened] = activation.adopt([Passed(sock, "name")], listeners)
+    [opened] = activation.adopt([Passed(sock, "name")], listeners, {})
     assert opened.listener.name == "name"
 
 
 def test_all_wrong_kinds_are_refused_at_once(stack: ExitStack) -> None:
     """Each socket that cannot be served has its line, with its name and what is wrong with it."""
-    served, other = as_systemd(STREAM), as_systemd(DATAGRAM)
+    served = as_systemd(STREAM)
     unix, silent = socket.socket(socket.AF_UNIX), by_descriptor(socket.socket(socket.AF_INET))
     packets = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP)
     lite = socket.socket(socket.AF_INET, DATAGRAM, socket.IPPROTO_UDPLITE)
@@ -111,12 +112,11 @@ def test_all_wrong_kinds_are_refused_at_once(stack: ExitStack) -> None:
         (silent, "echo", "which is a TCP socket that does not listen; the socket unit needs"),
         (packets, "raw", "which is neither TCP nor UDP"),
         (lite, "lite", "which is neither TCP nor UDP"),
-        (other, "", f"udp 127.0.0.1:{port_of(other)}, which no listener is for; give it a"),
     ]
     for sock, _, _ in expected:
         stack.enter_context(sock)
     with pytest.raises(ActivationError) as caught:
-        activation.adopt([Passed(sock, name) for sock, name, _ in expected], (listener(),))
+        activation.adopt([Passed(sock, name) for sock, name, _ in expected], (listener(),), {})
     assert caught.value.exit_status == os.EX_CONFIG
     lines = str(caught.value).splitlines()
     wrong = expected[1:]
@@ -127,20 +127,13 @@ def test_all_wrong_kinds_are_refused_at_once(stack: ExitStack) -> None:
         assert words in line
 
 
-def test_a_protocol_that_the_listener_does_not_serve_is_refused(stack: ExitStack) -> None:
-    """A UDP socket with the name of a listener that serves TCP alone is for nobody."""
-    sock = stack.enter_context(as_systemd(DATAGRAM))
-    with pytest.raises(ActivationError, match="which listener echo does not serve; add udp to"):
-        activation.adopt([Passed(sock, "echo")], (listener(protocols=("tcp",)),))
-
-
 @pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
 def test_what_was_blocking_never_blocks(kind: tuple[int, str], stack: ExitStack) -> None:
     """An adopted socket is non-blocking, also for those who share its open file."""
     sock = stack.enter_context(as_systemd(*kind))
     shared = stack.enter_context(sock.dup())
     assert os.get_blocking(shared.fileno())
-    activation.adopt([Passed(sock, "echo")], (listener(),))
+    activation.adopt([Passed(sock, "echo")], (listener(),), {})
     assert not os.get_blocking(shared.fileno())
 
 
@@ -149,7 +142,7 @@ def test_nobody_else_can_take_an_adopted_udp_port(host: str, stack: ExitStack) -
     """Another user can bind a UDP port that systemd made, until it is adopted."""
     sock = stack.enter_context(as_systemd(DATAGRAM, host))
     assert as_nobody(TAKE_UDP_PORT, host, port_of(sock)) == "bound"
-    activation.adopt([Passed(sock, "echo")], (listener(),))
+    activation.adopt([Passed(sock, "echo")], (listener(),), {})
     assert as_nobody(TAKE_UDP_PORT, host, port_of(sock)) == "EADDRINUSE"
     if host == "::":
         assert as_nobody(TAKE_UDP_PORT, "127.0.0.1", port_of(sock)) == "EADDRINUSE"
@@ -159,7 +152,7 @@ def test_what_was_passed_is_not_bound_besides(stack: ExitStack) -> None:
     """The protocol that systemd passed a socket for has that one alone; the other one is bound."""
     tcp = stack.enter_context(as_systemd(STREAM, "::"))
     settings = Settings(listeners=(listener(port=port_of(tcp)),))
-    sockets, _ = assembly.open_sockets(settings, [Passed(tcp, "echo")])
+    sockets, _ = assembly.open_sockets(configuration(settings), [Passed(tcp, "echo")])
     for opened in itertools.chain.from_iterable(sockets.values()):
         stack.enter_context(opened.sock)
     assert [one.sock for one in sockets[Endpoint("echo", "tcp")]] == [tcp]
@@ -169,7 +162,7 @@ def test_what_was_passed_is_not_bound_besides(stack: ExitStack) -> None:
 def test_adopted_sockets_serve(serving: Serving, stack: ExitStack) -> None:
     """Echo comes from every kind of socket that was adopted, by IPv4 and by IPv6."""
     for kind, host in KINDS.values():
-        [opened] = activation.adopt([Passed(as_systemd(kind, host), "echo")], (listener(),))
+        [opened] = activation.adopt([Passed(as_systemd(kind, host), "echo")], (listener(),), {})
         mover = (serving.tcp if kind == STREAM else serving.udp)(opened.sock)
         for client_host in ("127.0.0.1", "::1") if host == "::" else (host,):
             address = (client_host, mover.local[1])
@@ -185,7 +178,7 @@ def test_an_option_that_cannot_be_set_is_told(stack: ExitStack) -> None:
     """An option that the kernel refuses on an adopted socket is an error with its name."""
     sock = stack.enter_context(as_systemd(STREAM))
     with pytest.raises(ActivationError, match="IP_TTL = 300: Invalid argument; set it in the"):
-        activation.adopt([Passed(sock, "echo")], (listener(options={"IP_TTL": 300}),))
+        activation.adopt([Passed(sock, "echo")], (listener(options={"IP_TTL": 300}),), {})
 
 
 def test_turn_away_empties_the_queues(stack: ExitStack) -> None:

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 import pytest
 
 from netsrvd import assembly
-from netsrvd.config import changes
 from netsrvd.events.connections import Closed, ServiceFailed
 from netsrvd.events.sockets import ListeningEnded
 from netsrvd.house import House
@@ -15,6 +14,7 @@ from netsrvd.settings import ListenerSettings, Settings
 from tests.support.logs import FakeLog
 from tests.support.patience import SECONDS, eventually
 from tests.support.peers import connect, datagrams, echoed
+from tests.support.planned import configuration, planned
 from tests.support.run import free_port
 from tests.support.serving import listener
 
@@ -24,7 +24,7 @@ class Reloading:
 
     def __init__(self, *listeners: ListenerSettings) -> None:
         self.settings = Settings(listeners=listeners)
-        sockets, _ = assembly.open_sockets(self.settings, [])
+        sockets, _ = assembly.open_sockets(configuration(self.settings), [])
         services = assembly.prepare_services(self.settings, Present())
         self.house = House(self.settings, sockets, services, 10_000, "stderr", lambda: None)
         self.house.start()
@@ -32,10 +32,10 @@ class Reloading:
     def reload(self, *listeners: ListenerSettings) -> None:
         """Do what the daemon does for SIGHUP."""
         new = Settings(listeners=listeners)
-        plan = changes.plan(self.settings, new, self.house.adopted)
+        plan = planned(self.settings, new)
         sockets, _ = assembly.bind_all(plan.open)
         services = assembly.prepare_services(new, Present())
-        self.house.apply(plan, sockets, services, 10_000, new)
+        self.house.apply(plan, sockets, [], services, 10_000, new)
         self.settings = new
 
 

@@ -24,6 +24,7 @@ from netsrvd.settings import LogSettings, Settings
 from tests.support.logs import LogDaemon
 from tests.support.patience import SECONDS, eventually
 from tests.support.peers import Address, connect, echoed, nothing_more
+from tests.support.planned import configuration
 from tests.support.serving import answered, listener
 
 FILLER = b"FILLER="
@@ -70,7 +71,7 @@ def housed(journal: LogDaemon, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hous
                 log=LogSettings(**log),
                 listeners=(listener(hosts=("127.0.0.1",), protocols=("tcp",)),),
             )
-            sockets, _ = assembly.open_sockets(settings, [])
+            sockets, _ = assembly.open_sockets(configuration(settings), [])
             services = assembly.prepare_services(settings, Present())
             house = House(settings, sockets, services, 10_000, "journal", lambda: None)
             house.start()

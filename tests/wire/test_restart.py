@@ -27,6 +27,7 @@ from tests.support.inherited import as_systemd
 from tests.support.logs import FakeLog
 from tests.support.patience import SECONDS, eventually
 from tests.support.peers import connect, echoed, nothing_more, read_exactly
+from tests.support.planned import configuration
 from tests.support.proxied import CLIENT, v1
 from tests.support.serving import listener
 
@@ -46,7 +47,7 @@ class Life:
     def __init__(self, listeners: tuple[ListenerSettings, ...], passed: list[Passed]) -> None:
         self.settings = Settings(listeners=listeners, workers=2)
         present = Present()
-        self.sockets, _ = assembly.open_sockets(self.settings, passed)
+        self.sockets, _ = assembly.open_sockets(configuration(self.settings), passed)
         self.services = services = assembly.prepare_services(self.settings, present)
         self.house = House(self.settings, self.sockets, services, 10_000, "stderr", lambda: None)
 

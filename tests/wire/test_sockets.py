@@ -17,6 +17,7 @@ from netsrvd.sockets import bind
 from tests.support.namespaces import namespace
 from tests.support.patience import eventually
 from tests.support.peers import connect, echoed
+from tests.support.planned import configuration
 from tests.support.run import free_port
 from tests.support.serving import Serving, listener, opened
 from tests.support.strangers import TAKE_UDP_PORT, as_nobody
@@ -124,7 +125,7 @@ def test_nobody_else_can_take_a_udp_port(host: str) -> None:
 def test_both_families_have_the_same_port() -> None:
     """A listener without a host is four sockets, IPv4 and IPv6, TCP and UDP, on one port."""
     port = free_port()
-    sockets, notes = assembly.open_sockets(settings_of(port=port), [])
+    sockets, notes = assembly.open_sockets(configuration(settings_of(port=port)), [])
     try:
         found = {(end.protocol, one.address()) for end, [one] in sockets.items()}
         assert found == {(name, (host, port)) for name in ("tcp", "udp") for host in EVERYWHERE}
@@ -146,7 +147,7 @@ MAKE = bind.make
 def test_a_kernel_without_ipv6_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where IPv6 sockets cannot be made, all addresses are the IPv4 ones, and a record says so."""
     monkeypatch.setattr(bind, "make", without_ipv6)
-    sockets, notes = assembly.open_sockets(settings_of(), [])
+    sockets, notes = assembly.open_sockets(configuration(settings_of()), [])
     try:
         assert {end.host for end in sockets} == {"0.0.0.0"}
         missing = [note for note in notes if isinstance(note, FamilyMissing)]
@@ -163,7 +164,7 @@ def test_an_ipv6_address_without_ipv6_is_an_error(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(bind, "make", without_ipv6)
     for host in ("::1", "::"):
         with pytest.raises(SocketError, match=f"{host} port 0 cannot be had: this kernel lacks"):
-            assembly.open_sockets(settings_of(hosts=("127.0.0.1", host)), [])
+            assembly.open_sockets(configuration(settings_of(hosts=("127.0.0.1", host))), [])
 
 
 def test_ipv6_switched_off_does_no_harm(serving: Serving) -> None:
@@ -171,7 +172,7 @@ def test_ipv6_switched_off_does_no_harm(serving: Serving) -> None:
     with namespace() as space:
         space.sysctl("net/ipv6/conf/all/disable_ipv6", 1)
         with space.entered():
-            sockets, notes = assembly.open_sockets(settings_of(), [])
+            sockets, notes = assembly.open_sockets(configuration(settings_of()), [])
             assert {type(note) for note in notes} == {Listening}
             address = ("127.0.0.1", sockets[Endpoint("echo", "tcp", "0.0.0.0")][0].address()[1])
             acceptor = sockets.pop(Endpoint("echo", "tcp", "0.0.0.0"))[0].sock
@@ -186,7 +187,7 @@ def test_an_option_that_the_kernel_changes_is_told() -> None:
     largest = Path("/proc/sys/net/core/rmem_max").read_text(encoding="ascii").strip()
     asked = {"SO_RCVBUF": 1 << 30, "SO_KEEPALIVE": True, "TCP_KEEPIDLE": 77}
     settings = settings_of(options=asked, hosts=("127.0.0.1",))
-    sockets, notes = assembly.open_sockets(settings, [])
+    sockets, notes = assembly.open_sockets(configuration(settings), [])
     close_all(sockets)
     assert [note for note in notes if isinstance(note, OptionAdjusted)] == [
         OptionAdjusted("echo", protocol, "SO_RCVBUF", str(1 << 30), largest)
@@ -230,7 +231,7 @@ def test_a_fault_is_one_line_and_leaves_nothing_open(
     good = listener(name="good", hosts=("127.0.0.1",))
     before = open_descriptors()
     with pytest.raises(SocketError) as caught:
-        assembly.open_sockets(Settings(listeners=(good, faulty)), [])
+        assembly.open_sockets(configuration(Settings(listeners=(good, faulty))), [])
     assert words.format(port=port) in str(caught.value)
     assert str(caught.value).startswith(f"listener echo: {protocol} ")
     assert len(str(caught.value).splitlines()) == 1

@@ -21,6 +21,7 @@ from netsrvd.settings import LogSettings, Settings
 from tests.support.logs import FakeLog
 from tests.support.patience import eventually
 from tests.support.peers import connect, datagrams, echoed
+from tests.support.planned import configuration
 from tests.support.serving import Serving, answered, listener
 
 
@@ -46,7 +47,7 @@ def house(log: FakeLog, monkeypatch: pytest.MonkeyPatch) -> Iterator[House]:
         workers=1,
         listeners=(listener(hosts=("127.0.0.1", "::1")),),
     )
-    sockets, _ = assembly.open_sockets(settings, [])
+    sockets, _ = assembly.open_sockets(configuration(settings), [])
     services = assembly.prepare_services(settings, Present())
     built = House(settings, sockets, services, 10_000, "stderr", lambda: None)
     built.start()
@@ -129,7 +130,7 @@ def test_the_end_leaves_nothing(log: FakeLog, monkeypatch: pytest.MonkeyPatch) -
     """
     monkeypatch.setitem(assembly.LOGS, "stderr", lambda: log)
     settings = Settings(listeners=(listener(hosts=("127.0.0.1", "::1")),))
-    sockets, _ = assembly.open_sockets(settings, [])
+    sockets, _ = assembly.open_sockets(configuration(settings), [])
     services = assembly.prepare_services(settings, Present())
     house = House(settings, sockets, services, 10_000, "stderr", lambda: None)
     house.start()

@@ -68,7 +68,7 @@ def serve(
                 return receiver
             sock = as_systemd(socket.SOCK_DGRAM, host)
             before(sock.getsockname()[1])
-            [opened] = activation.adopt([Passed(sock, "echo")], (listener(),))
+            [opened] = activation.adopt([Passed(sock, "echo")], (listener(),), {})
             return serving.udp(opened.sock, **how, **ANYBODY)
 
     return begin

@@ -135,10 +135,10 @@ def test_the_configuration_is_found_again(scene: Scene, monkeypatch: pytest.Monk
     """A reload reads the same file, though a detached daemon works in another folder."""
     monkeypatch.chdir(scene.config.parent)
     scene.run(config=Path(scene.config.name))
-    assert scene.start.config_path == scene.config
+    assert scene.start.configuration.path == scene.config
     monkeypatch.setattr(assembly.files, "DEFAULT_FILE", scene.config)
     scene.run(config=None)
-    assert scene.start.config_path is None
+    assert scene.start.configuration.path is None
 
 
 def test_a_failed_start_turns_away_who_waits(scene: Scene) -> None:

@@ -7,6 +7,7 @@ from netsrvd.config import changes, schema
 from netsrvd.errors import ConfigError
 from netsrvd.settings import Endpoint, ListenerSettings, LogSettings, Settings
 from tests.support.effort import in_proportion
+from tests.support.planned import planned
 
 ONE = ListenerSettings("one", protocols=("tcp",), hosts=("127.0.0.1",), port=1001)
 TWO = ListenerSettings("two", protocols=("udp",), hosts=("::1", "127.0.0.1"), port=1002)
@@ -27,28 +28,28 @@ def test_endpoints_are_what_is_to_be_served() -> None:
     assert changes.endpoints(BOTH, ()) == {ONE_TCP: ONE, TWO_UDP_6: TWO, TWO_UDP_4: TWO}
 
 
-def test_what_systemd_passed_is_one_endpoint() -> None:
-    """Where systemd passed sockets for a listener's protocol, none of its addresses is bound."""
-    adopted = {("two", "udp"), ("gone", "tcp")}
-    assert changes.endpoints(BOTH, adopted) == {ONE_TCP: ONE, Endpoint("two", "udp"): TWO}
+def test_what_systemd_passed_is_not_bound() -> None:
+    """Where a socket of systemd's serves a listener's protocol, none of its addresses is bound."""
+    passed = {("two", "udp"), ("gone", "tcp")}
+    assert changes.endpoints(BOTH, passed) == {ONE_TCP: ONE}
 
 
 def test_nothing_changed() -> None:
     """The same settings again open and close nothing, and every socket is kept."""
-    assert changes.plan(BOTH, BOTH, ()) == changes.Plan(
+    assert planned(BOTH, BOTH) == changes.Plan(
         open={},
+        retry={},
         keep={ONE_TCP: ONE, TWO_UDP_6: TWO, TWO_UDP_4: TWO},
         close=(),
         changed=(),
         needs_restart=(),
-        of_units=(),
     )
 
 
 def test_a_new_port_is_opened_and_the_old_one_closed() -> None:
     """A listener that moves gets a new socket; the others keep theirs."""
     moved = ONE._replace(port=2001)
-    plan = changes.plan(BOTH, changed(moved), ())
+    plan = planned(BOTH, changed(moved))
     assert plan.open == {ONE_TCP._replace(port=2001): moved}
     assert plan.close == (ONE_TCP,)
     assert {*plan.keep} == {TWO_UDP_6, TWO_UDP_4}
@@ -57,7 +58,7 @@ def test_a_new_port_is_opened_and_the_old_one_closed() -> None:
 
 def test_one_address_more_leaves_the_others_alone() -> None:
     """Of a list of addresses only those that came or went are touched."""
-    plan = changes.plan(BOTH, changed(ONE._replace(hosts=("127.0.0.1", "127.0.0.2"))), ())
+    plan = planned(BOTH, changed(ONE._replace(hosts=("127.0.0.1", "127.0.0.2"))))
     assert {*plan.open} == {ONE_TCP._replace(host="127.0.0.2")}
     assert ONE_TCP in plan.keep
     assert plan.close == ()
@@ -66,7 +67,7 @@ def test_one_address_more_leaves_the_others_alone() -> None:
 def test_limits_change_under_the_same_socket() -> None:
     """What is not about the socket comes into force with new settings for the socket kept."""
     stricter = ONE._replace(allow=("loopback",), idle_seconds=1.0)
-    plan = changes.plan(BOTH, changed(stricter), ())
+    plan = planned(BOTH, changed(stricter))
     assert plan.keep[ONE_TCP] == stricter
     assert (plan.open, plan.close, plan.needs_restart) == ({}, (), ())
     assert plan.changed == ("listener.one.allow", "listener.one.idle_timeout")
@@ -75,7 +76,7 @@ def test_limits_change_under_the_same_socket() -> None:
 def test_listeners_come_and_go() -> None:
     """A listener that is new is opened, one that is gone is closed, and both are told."""
     new = TWO._replace(name="new", port=1003)
-    plan = changes.plan(BOTH, Settings(listeners=(TWO, new)), ())
+    plan = planned(BOTH, Settings(listeners=(TWO, new)))
     assert {end.port for end in plan.open} == {1003}
     assert plan.close == (ONE_TCP,)
     assert plan.changed == ("listener one is gone", "listener new is new")
@@ -84,7 +85,7 @@ def test_listeners_come_and_go() -> None:
 def test_a_renamed_listener_cannot_take_its_own_port() -> None:
     """Another name at the same address would close the queue of waiting clients: a restart."""
     with pytest.raises(ConfigError, match=r"listener new: port 1001 \(tcp \S+\) overlaps"):
-        changes.plan(BOTH, changed(ONE._replace(name="new")), ())
+        planned(BOTH, changed(ONE._replace(name="new")))
 
 
 @pytest.mark.parametrize(
@@ -94,7 +95,7 @@ def test_a_renamed_listener_cannot_take_its_own_port() -> None:
 def test_what_overlaps_an_open_socket_takes_a_restart(wider: ListenerSettings) -> None:
     """To go from one address to all of them, the first socket would have to be closed before."""
     with pytest.raises(ConfigError, match=r"which is still served; restart netsrvd instead$"):
-        changes.plan(BOTH, changed(wider), ())
+        planned(BOTH, changed(wider))
 
 
 def test_the_effort_is_in_proportion() -> None:
@@ -106,17 +107,9 @@ def test_the_effort_is_in_proportion() -> None:
             for word in ("old", "new")
         )
         with pytest.raises(ConfigError):
-            changes.plan(Settings(listeners=old), Settings(listeners=new), ())
+            planned(Settings(listeners=old), Settings(listeners=new))
 
     assert in_proportion(compare, 20)
-
-
-def test_a_passed_socket_is_kept_wherever_the_listener_moves() -> None:
-    """systemd's socket serves its listener as long as that is there, whatever its port says."""
-    adopted = {("one", "tcp")}
-    plan = changes.plan(BOTH, changed(ONE._replace(port=2001)), adopted)
-    assert (plan.open, plan.close) == ({}, ())
-    assert Endpoint("one", "tcp") in plan.keep
 
 
 @pytest.mark.parametrize(
@@ -132,27 +125,9 @@ def test_a_passed_socket_is_kept_wherever_the_listener_moves() -> None:
 )
 def test_what_only_a_restart_changes_is_named(new: Settings, names: tuple[str, ...]) -> None:
     """Workers, the log but for its level, backlog and options stay as they are, and it is told."""
-    plan = changes.plan(BOTH, new, ())
+    plan = planned(BOTH, new)
     assert plan.needs_restart == names
     assert plan.changed == names
-
-
-def test_what_sockets_of_systemd_have_from_their_unit_is_named() -> None:
-    """Another address or interface is for those that are bound, and the unit's are not."""
-    new = changed(ONE._replace(port=1004, hosts=("127.0.0.2",), interface="eth0"))
-    plan = changes.plan(BOTH, new, {("one", "tcp")})
-    assert (plan.open, plan.close) == ({}, ())
-    assert plan.needs_restart == ("listener.one.interface",)
-    assert plan.of_units == ("listener.one.host", "listener.one.port")
-    plan = changes.plan(BOTH, new, {("two", "udp")})
-    assert (plan.needs_restart, plan.of_units) == ((), ())
-
-
-def test_a_socket_of_systemd_that_nobody_would_serve_is_a_fault() -> None:
-    """A start with it would fail; so a reload does, before anything is changed."""
-    gone = Settings(listeners=(TWO,))
-    with pytest.raises(ConfigError, match="listener one: systemd has a tcp socket for it; take"):
-        changes.plan(BOTH, gone, {("one", "tcp"), ("two", "udp")})
 
 
 @pytest.mark.parametrize(
@@ -164,14 +139,21 @@ def test_a_socket_of_systemd_that_nobody_would_serve_is_a_fault() -> None:
 )
 def test_what_changes_at_once_needs_no_restart(new: Settings, names: tuple[str, ...]) -> None:
     """The drain time-out and the level of the log come into force at once."""
-    plan = changes.plan(BOTH, new, ())
+    plan = planned(BOTH, new)
     assert (plan.changed, plan.needs_restart) == (names, ())
+
+
+def test_what_could_not_be_bound_is_tried_again() -> None:
+    """An endpoint of the old settings that has no socket is no new one."""
+    wanted = changes.endpoints(BOTH, ())
+    plan = changes.plan(BOTH, BOTH, {ONE_TCP, TWO_UDP_4}, wanted, wanted)
+    assert (plan.open, plan.retry, plan.close) == ({}, {TWO_UDP_6: TWO}, ())
 
 
 def test_the_options_of_a_new_listener_need_no_restart() -> None:
     """Its sockets are opened now, so they are given their options now."""
     new = TWO._replace(name="new", port=1003, options={"SO_KEEPALIVE": True})
-    assert changes.plan(BOTH, Settings(listeners=(ONE, TWO, new)), ()).needs_restart == ()
+    assert planned(BOTH, Settings(listeners=(ONE, TWO, new))).needs_restart == ()
 
 
 def test_changes_are_told_by_the_keys_of_the_files() -> None:

@@ -102,18 +102,24 @@ NOT_PERMITTED = (
 )
 
 
+IN_USE = (
+    "is already in use; `ss -anp` shows by whom: stop that or set another port; for a socket of "
+    "systemd's run `netsrvd apply`"
+)
+
+
 @pytest.mark.parametrize(
     ("fails", "kind", "text"),
     [
         (
             {"bind": failure(errno.EADDRINUSE)},
             SocketError,
-            "is already in use; `ss -anp` shows by whom: stop that or set another port",
+            IN_USE,
         ),
         (
             {"listen": failure(errno.EADDRINUSE)},
             SocketError,
-            "is already in use; `ss -anp` shows by whom: stop that or set another port",
+            IN_USE,
         ),
         (
             {"bind": failure(errno.EADDRNOTAVAIL)},
@@ -128,7 +134,7 @@ NOT_PERMITTED = (
         (
             {"bind": failure(errno.EACCES)},
             PrivilegeError,
-            "needs a privilege: let netsrvd.socket bind it, or set a port from 1024",
+            "needs a privilege: `netsrvd apply` has systemd bind it; or set a port from 1024",
         ),
         (
             {"setsockopt": failure(errno.EPERM)},
