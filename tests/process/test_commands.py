@@ -221,4 +221,4 @@ def test_a_low_port_needs_a_privilege(command: Command) -> None:
     done = command("run -c {FILE}", toml(echo(7)), under=("unshare", "--user"))
     assert done.returncode == 77, done
     [line] = done.stderr.splitlines()
-    assert "port 7 needs a privilege: let netsrvd.socket bind it, or set a port from 1024" in line
+    assert "port 7 needs a privilege: `netsrvd apply` has systemd bind it; or set a port" in line

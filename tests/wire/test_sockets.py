@@ -242,8 +242,8 @@ def test_a_fault_is_one_line_and_leaves_nothing_open(
 @pytest.mark.parametrize(
     ("options", "host", "port", "words"),
     [
-        ({}, "127.0.0.1", 7, "needs a privilege: let netsrvd.socket bind it, or set a port from"),
-        ({}, "::1", 7, "needs a privilege: let netsrvd.socket bind it, or set a port from 1024"),
+        ({}, "127.0.0.1", 7, "needs a privilege: `netsrvd apply` has systemd bind it; or set a"),
+        ({}, "::1", 7, "needs a privilege: `netsrvd apply` has systemd bind it; or set a port"),
         ({"SO_MARK": 3}, "127.0.0.1", 5000, "(SO_MARK = 3: Operation not permitted)"),
     ],
     ids=["low IPv4 port", "low IPv6 port", "option"],
