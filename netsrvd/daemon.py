@@ -55,7 +55,7 @@ from netsrvd.reporting.askers import SYSTEM, Askers, Outside, answer, identity, 
 from netsrvd.reporting.notify import Notifier
 from netsrvd.sockets import descriptors
 from netsrvd.sockets.activation import shares_ports
-from netsrvd.tracebacks import place_of
+from netsrvd.tracebacks import described, place_of
 
 RELOAD = signal.SIGHUP
 FOLLOWED = signal.SIGUSR1
@@ -364,7 +364,7 @@ def reason_of(error: Exception) -> str:
     """Return why a reload or a handover failed; for an error of our own code, also where."""
     if found := error if isinstance(error, NetsrvdError) else shortage(error):
         return str(found)
-    return f"{error!r} at {place_of(error)}"
+    return f"{described(error)} at {place_of(error)}"
 
 
 def block_signals() -> None:

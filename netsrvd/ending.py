@@ -9,7 +9,7 @@ from netsrvd.house import House
 from netsrvd.listeners.connection import Connection
 from netsrvd.listeners.proxies.lobby import Guest
 from netsrvd.reporting.notify import Notifier
-from netsrvd.tracebacks import place_of
+from netsrvd.tracebacks import described, place_of
 
 LONGEST_END_SECONDS = 20.0
 """What a stop may take besides the drain, if every thread and the log have to be waited for."""
@@ -85,7 +85,7 @@ class Ending:
         except Exception as error:  # noqa: BLE001 - of systemd, a service, or files of another version
             house.readmit(surrendered)
             house.stop_listening(self._seconds_left)
-            fault = f"that fails: {error!r} at {place_of(error)}"
+            fault = f"that fails: {described(error)} at {place_of(error)}"
             house.report(NotHandedOver(house.connections, fault))
             return 0
         finally:

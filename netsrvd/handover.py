@@ -23,6 +23,7 @@ from netsrvd.settings import ListenerSettings, Settings
 from netsrvd.sockets import store
 from netsrvd.sockets.activation import Stored
 from netsrvd.sockets.states import ConnectionState, GuestState
+from netsrvd.tracebacks import described
 
 OF_STATES = 1
 """The descriptor of the file with the states, beside those of the connections."""
@@ -98,7 +99,7 @@ def take_up(
             _resume(connection, state)
         except Exception as error:  # noqa: BLE001 - whatever it is, it ends one connection
             sock.close()
-            end = connection.closed("error", monotonic(), repr(error))
+            end = connection.closed("error", monotonic(), described(error))
             notes += [connection.service_failed(error), end]
         else:
             found.append(connection)

@@ -31,7 +31,7 @@ from netsrvd.sockets.activation import bind_to_interface
 from netsrvd.sockets.bind import Opened
 from netsrvd.sockets.options import put_back
 from netsrvd.staff import JOIN_SECONDS, HandlerServer, Staff
-from netsrvd.tracebacks import traceback_of
+from netsrvd.tracebacks import described, traceback_of
 
 MoverKey = tuple[str, str]
 """A listener's name and a protocol."""
@@ -391,8 +391,8 @@ class House:
     def failed(self, name: str, error: BaseException) -> None:
         """Report the failure of a thread (called in that thread) and have the process end."""
         text = traceback_of(error)
-        self.failures.append(f"thread {name} failed: {error!r}\n{text}")
-        self.reporter.put(ThreadFailed(name, repr(error), text))
+        self.failures.append(f"thread {name} failed: {described(error)}\n{text}")
+        self.reporter.put(ThreadFailed(name, described(error), text))
         self._wake()
 
 

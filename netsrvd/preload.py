@@ -8,7 +8,7 @@ READY, when no client waits for the start any more.
 import sys
 from importlib import import_module
 
-from netsrvd.tracebacks import traceback_of
+from netsrvd.tracebacks import described, traceback_of
 
 MODULES = (
     # a stop that is the beginning of a restart, and its records
@@ -59,7 +59,7 @@ def preload() -> list[tuple[str, str]]:
             try:
                 import_module(name)
             except Exception as error:  # noqa: BLE001 - a damaged file may raise anything
-                problems.append((name, repr(error)))
+                problems.append((name, described(error)))
     _make_a_traceback()
     return problems
 

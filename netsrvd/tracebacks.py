@@ -14,6 +14,14 @@ def traceback_of(error: BaseException) -> str:
         return f"{type(error).__name__} at {place_of(error)}\n"
 
 
+def described(error: BaseException) -> str:
+    """Return `repr(error)`, or the name of its type if its own code fails."""
+    try:
+        return repr(error)
+    except BaseException:  # noqa: BLE001 - that code may do anything
+        return f"{type(error).__name__}, whose repr() fails"
+
+
 def place_of(error: BaseException) -> str:
     """Return the file and line that raised an exception, "?" for one that was never raised."""
     trace = error.__traceback__

@@ -1,6 +1,11 @@
-"""What the errors of accept(2) speak of."""
+"""What the errors of accept(2), and of other calls on sockets, speak of."""
 
 import errno
+
+OWN_ERRORS = frozenset({errno.EBADF, errno.ENOTSOCK, errno.EFAULT, errno.EINVAL})
+"""Errors of any call on a socket that only a bug of ours can cause. All others may pass, also those
+that no manual page names: the kernel returns what a filter, a tunnel or `ss -K` has set.
+"""
 
 PEER_ERRORS = frozenset(
     {
@@ -11,8 +16,5 @@ PEER_ERRORS = frozenset(
     }
 )
 """Errors of the one connection that accept(2) took off the queue: the next one may be well."""
-
-CAPACITY_ERRORS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
-"""Errors that last until something is given back: the connection stays in the queue."""
 
 DESCRIPTOR_ERRORS = frozenset({errno.EMFILE, errno.ENFILE})

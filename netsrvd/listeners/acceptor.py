@@ -9,7 +9,7 @@ from netsrvd.addresses import host_and_port
 from netsrvd.counters import Counters
 from netsrvd.duty import Duty, OnFailure
 from netsrvd.events.connections import AcceptRecovered, AcceptTrouble
-from netsrvd.listeners.accept_errors import CAPACITY_ERRORS, DESCRIPTOR_ERRORS, PEER_ERRORS
+from netsrvd.listeners.accept_errors import DESCRIPTOR_ERRORS, OWN_ERRORS, PEER_ERRORS
 from netsrvd.listeners.capacity import Capacity
 from netsrvd.listeners.connection import Connection, Take
 from netsrvd.listeners.contracts import ConnectionGate, Report, StreamFactory
@@ -35,8 +35,9 @@ NO_DESCRIPTOR = "descriptors", "none is left; raise LimitNOFILE= or lower max_co
 class Acceptor:
     """The TCP sockets of one listener and their thread, which owns all that changes in here.
 
-    `stop()` closes the sockets; connections that were accepted live on with their workers. Any
-    error of accept that is neither the peer's nor a shortage (EBADF, EINVAL, …) ends the thread.
+    `stop()` closes the sockets; connections that were accepted live on with their workers. An
+    error of accept that only a bug causes (`OWN_ERRORS`) ends the thread; after any other that is
+    not the peer's the sockets are left alone for a moment.
     """
 
     __slots__ = (
@@ -225,11 +226,11 @@ class Acceptor:
 
     def _failed(self, listening: socket.socket, error: OSError, now: float) -> None:
         """Go on after an error of accept, unless it speaks of the listening socket itself."""
-        if error.errno not in PEER_ERRORS and error.errno not in CAPACITY_ERRORS:
+        if error.errno in OWN_ERRORS:
             raise error
         self.counters.accept_errors += 1
         where = host_and_port(listening.getsockname())
-        self._trouble.occurred(error, where, now, pause=error.errno in CAPACITY_ERRORS)
+        self._trouble.occurred(error, where, now, pause=error.errno not in PEER_ERRORS)
         if error.errno in DESCRIPTOR_ERRORS and self._trouble.lasts(now):
             self._turn_away(listening, now)
 

@@ -3,6 +3,7 @@
 import socket
 import struct
 from collections.abc import Callable
+from contextlib import suppress
 from itertools import count
 from time import time, time_ns
 
@@ -11,7 +12,7 @@ from netsrvd.counters import Counters
 from netsrvd.events.connections import Accepted, Closed, ServiceFailed
 from netsrvd.listeners.contracts import StreamFactory, StreamService
 from netsrvd.settings import ListenerSettings
-from netsrvd.tracebacks import traceback_of
+from netsrvd.tracebacks import described, traceback_of
 
 LINGER_SECONDS = 2.0
 """How long to wait for the client's end after ours. A connection that is closed before all that
@@ -194,7 +195,7 @@ class Connection:
     def service_failed(self, error: BaseException) -> ServiceFailed:
         """Return the record of a bug in its service."""
         names = self.settings.name, self.service_name
-        what = repr(error), traceback_of(error)
+        what = described(error), traceback_of(error)
         return ServiceFailed(*names, *self.peer, *what, self.identity, *proxy_fields(self.proxy))
 
     def count_into(self, counters: Counters) -> None:
@@ -205,9 +206,10 @@ class Connection:
 
     def close(self, reason: str) -> None:
         """Close its socket; by a reset if the client does not take what was sent."""
-        if reason == "write":  # the kernel would go on offering it to the client (tcp(7))
-            self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_AT_CLOSE)
-        self.sock.close()
+        with suppress(OSError):  # EBADF: a handler has closed the descriptor by its number
+            if reason == "write":  # the kernel would go on offering it to the client (tcp(7))
+                self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_AT_CLOSE)
+            self.sock.close()
 
     def overdue(self, now: float) -> str:
         """Return the reason to end it now, for being silent or taking nothing; else nothing."""

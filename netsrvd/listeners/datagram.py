@@ -10,6 +10,7 @@ from netsrvd.counters import Counters
 from netsrvd.duty import Duty, OnFailure
 from netsrvd.events.flows import FlowsUntold, ReceiveRecovered, ReceiveTrouble
 from netsrvd.linux.mmsg import PAYLOAD_BYTES
+from netsrvd.listeners.accept_errors import OWN_ERRORS
 from netsrvd.listeners.contracts import DatagramGate, DatagramService, Handler, Report
 from netsrvd.listeners.desk import Desk
 from netsrvd.listeners.flow import Answerer
@@ -23,14 +24,12 @@ PEER_ERRORS = frozenset(
     {
         *(errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN),
         *(errno.ENONET, errno.ENOPROTOOPT, errno.EOPNOTSUPP, errno.EPROTO, errno.EACCES),
-        errno.EMSGSIZE,
+        *(errno.EMSGSIZE, errno.ECONNABORTED, errno.ECONNRESET, errno.ETIMEDOUT),
     }
 )
-"""What ICMP said of an earlier answer (udp(7), icmp_err_convert in the kernel's net/ipv4/icmp.c);
-it says nothing about this socket.
+"""What ICMP said of an earlier answer (udp(7), icmp_err_convert in the kernel's net/ipv4/icmp.c),
+or what `ss -K` has set. The call takes it off the socket: the next one may be well.
 """
-
-PASSING_ERRORS = frozenset({errno.ENOMEM, errno.ENOBUFS, errno.ENETDOWN, errno.EPERM})
 
 LAST_SECONDS = 1.0
 """How long a stop waits for answers of handlers."""
@@ -43,7 +42,7 @@ class Receiver:
     """The UDP sockets of one listener and their thread, which owns all that changes in here.
 
     `stop()` sums up the flows and closes the sockets. An error of sending concerns one peer; an
-    error of receiving that is no passing one ends the thread.
+    error of receiving that only a bug causes (`OWN_ERRORS`) ends the thread.
     """
 
     __slots__ = (
@@ -205,9 +204,9 @@ class Receiver:
         try:
             inlet.serve(now)
         except OSError as error:
-            if error.errno not in PEER_ERRORS and error.errno not in PASSING_ERRORS:
+            if error.errno in OWN_ERRORS:
                 raise
-            self._trouble.occurred(error, inlet.local, now, pause=error.errno in PASSING_ERRORS)
+            self._trouble.occurred(error, inlet.local, now, pause=error.errno not in PEER_ERRORS)
 
     def _finish(self, answerer: Answerer) -> None:
         """Wait for answers that handlers are still to give, but not for long."""

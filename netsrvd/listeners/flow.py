@@ -8,7 +8,7 @@ from netsrvd.events.connections import ServiceFailed
 from netsrvd.events.flows import FlowBegan, FlowEnded
 from netsrvd.listeners.contracts import Handler, Source
 from netsrvd.settings import ListenerSettings
-from netsrvd.tracebacks import traceback_of
+from netsrvd.tracebacks import described, traceback_of
 
 
 class Flow:
@@ -81,7 +81,7 @@ class Flow:
     def service_failed(self, error: BaseException) -> ServiceFailed:
         """Return the record of a bug in its service."""
         names = self.settings.name, self.settings.service
-        what = repr(error), traceback_of(error)
+        what = described(error), traceback_of(error)
         return ServiceFailed(*names, *self.peer, *what, "", *proxy_fields(self.proxy))
 
     def ended(self, reason: str) -> FlowEnded:

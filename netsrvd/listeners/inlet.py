@@ -13,6 +13,7 @@ from netsrvd.listeners.flow import Answerer, Flow
 from netsrvd.listeners.proxies.forwarded import Forwarded
 from netsrvd.listeners.refusals import NOT_CONFIGURED, Addresses, Peer
 from netsrvd.listeners.trouble import named
+from netsrvd.tracebacks import described
 
 STRANGERS_KEPT = 4096
 """Refused peers whose verdict is remembered, which makes refusing cheaper than answering."""
@@ -248,7 +249,7 @@ class Inlet:
         self._desk.counters.datagrams_unsent += len(failed)
         for flow, error in failed:
             flow.unsent += 1
-            flow.error = repr(error)
+            flow.error = described(error)
         flow, error = failed[0]
         self._desk.report(flow.service_failed(error))
 

@@ -50,7 +50,11 @@ def admit(
         if refusal:
             Refusals(report, settings, "tcp").add(refusal, peer, local, now, proxy)
 
-    peer = host_and_port(sock.getpeername())
+    try:
+        peer = host_and_port(sock.getpeername())
+    except OSError:  # ENOTCONN: its client has gone
+        sock.close()
+        return
     if gate.is_proxy(peer[0]):
         lobby = Lobby(settings, Counters(), enter, dismiss)
         lobby.admit(sock, peer, monotonic())

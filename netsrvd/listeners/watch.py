@@ -5,8 +5,11 @@ import socket
 from enum import IntEnum
 from math import inf
 from sys import maxsize
+from time import sleep
 
 from netsrvd.linux.mailbox import Mailbox
+from netsrvd.listeners.accept_errors import OWN_ERRORS
+from netsrvd.listeners.trouble import PAUSE_SECONDS
 
 CONGESTED_SECONDS = 0.02
 """How often to look whether the log has room again, with `when_full = "wait"`."""
@@ -18,6 +21,17 @@ class Width(IntEnum):
     MAIL = 0
     LOBBY = 1
     ALL = 2
+
+
+def retry_later(error: OSError) -> list[tuple[int, int]]:
+    """Wait a moment after an error of poll(2) that may pass, such as ENOMEM; return nothing.
+
+    Raises the error if only a bug of ours can cause it.
+    """
+    if error.errno in OWN_ERRORS:
+        raise error
+    sleep(PAUSE_SECONDS)
+    return []
 
 
 class Watch:
@@ -55,6 +69,9 @@ class Watch:
         It waits for so many seconds, which may be none or less, or infinitely many. What is not
         looked at is left alone: what comes there waits in the kernel.
         """
-        ready = self._polls[width].poll(None if seconds == inf else max(0.0, seconds * 1000))
+        try:
+            ready = self._polls[width].poll(None if seconds == inf else max(0.0, seconds * 1000))
+        except OSError as error:
+            ready = retry_later(error)
         self._mailbox.deliver(self._most)
         return ready

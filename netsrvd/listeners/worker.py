@@ -10,7 +10,9 @@ from netsrvd.counters import Counters
 from netsrvd.duty import Duty, OnFailure
 from netsrvd.listeners.connection import Connection, sweep_seconds
 from netsrvd.listeners.contracts import Report
+from netsrvd.listeners.watch import retry_later
 from netsrvd.settings import ListenerSettings
+from netsrvd.tracebacks import described
 
 RECEIVE_BYTES = 65_536
 """Read at once, which also bounds what one echo connection can have waiting to be sent."""
@@ -160,7 +162,8 @@ class Worker:
     def _surrender(self, given: list[Connection]) -> None:
         for connection in list(self._connections.values()):
             if connection.is_movable:
-                self._epoll.unregister(connection.sock)
+                with suppress(OSError):  # it has never been registered
+                    self._epoll.unregister(connection.sock)
                 given.append(self._connections.pop(connection.sock.fileno()))
         if self._draining and not self._connections:
             self._on_empty()
@@ -178,7 +181,10 @@ class Worker:
         self._epoll.register(mailbox, select.EPOLLIN)
         with self._epoll:
             while not self._stopping:
-                ready = self._epoll.poll(self._sweep_seconds if connections else None)
+                try:
+                    ready = self._epoll.poll(self._sweep_seconds if connections else None)
+                except OSError as error:
+                    ready = retry_later(error)
                 self._now = monotonic()
                 self._serve(ready)
                 mailbox.deliver(TAKEN_A_TURN)
@@ -294,7 +300,11 @@ class Worker:
     def _sweep(self) -> None:
         self._sweep_at = self._now + self._sweep_seconds
         for connection in list(self._connections.values()):
-            reason = connection.overdue(self._now)
+            try:
+                reason = connection.overdue(self._now)
+            except OSError as error:
+                self._failed(connection, error)
+                continue
             if reason:
                 self._close(connection, reason)
 
@@ -312,4 +322,4 @@ class Worker:
             self._close(connection, "reset" if reset else "network", "" if reset else str(error))
             return
         self._report(connection.service_failed(error))
-        self._close(connection, "error", repr(error))
+        self._close(connection, "error", described(error))

@@ -2,6 +2,7 @@
 
 import select
 from collections import deque
+from contextlib import suppress
 from math import inf
 from time import monotonic, sleep
 from typing import Protocol
@@ -155,7 +156,8 @@ class Reporter:
         poll.register(self._duty.mailbox, select.POLLIN)
         try:
             while not self._stopping:
-                poll.poll()
+                with suppress(OSError):  # ENOMEM: what is queued is written all the same
+                    poll.poll()
                 self._duty.mailbox.deliver()
                 self._write_queue()
                 if self._queue:

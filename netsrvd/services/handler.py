@@ -102,9 +102,13 @@ def _look_in_folder() -> None:
 
 
 def _failure(module: str, error: BaseException) -> str:
+    try:
+        text = str(error)
+    except Exception:  # noqa: BLE001 - of the module, too
+        text = "its text cannot be had"
     if isinstance(error, AttributeError) and module in sys.modules:
-        return str(error)
-    return f"importing {module} failed: {type(error).__name__}: {error}"
+        return text
+    return f"importing {module} failed: {type(error).__name__}: {text}"
 
 
 def _where(path: Iterable[str]) -> str:

@@ -138,3 +138,81 @@ def test_a_reload_that_names_none_keeps_the_old_one(example: Example, port: int)
         assert client.recv(100) == b"Hello 4 from 127.0.0.1\r\n"
     run.wait_line("closed: finished")
     run.rest()
+
+
+HOSTILE = """
+import os
+
+class Evil(Exception):
+    def __init__(self, well=0):
+        self.well = well
+    def __repr__(self):
+        self.well -= 1
+        if self.well < 0:
+            raise SystemExit("no repr")
+        return "Evil()"
+    __str__ = __repr__
+
+def serve(conversation):
+    word = conversation.recv()
+    if word == b"descriptor":
+        os.close(conversation._handling.connection.sock.fileno())
+        conversation.recv()
+    elif word == b"silent":
+        os.close(conversation._handling.connection.sock.fileno())
+    elif word.startswith(b"evil"):
+        raise Evil(int(word[4:]))
+    conversation.send(word)
+
+def answer(datagram):
+    if datagram.payload.startswith(b"evil"):
+        raise Evil(int(datagram.payload[4:]))
+    return datagram.payload
+"""
+
+
+@pytest.fixture
+def hostile(start: Start, port: int, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A run with handlers that do what they can to end it."""
+    folder = tmp_path_factory.mktemp("hostile")
+    (folder / "hostile.py").write_text(HOSTILE)
+    served = {
+        protocol: {
+            "service": f"python:hostile:{name}",
+            "protocols": [protocol],
+            "host": "127.0.0.1",
+            "port": port,
+            "unlimited": "loopback",
+            "idle_timeout": 0.4,
+        }
+        for protocol, name in (("tcp", "serve"), ("udp", "answer"))
+    }
+    run = start({"listener": served}, environment={"PYTHONPATH": str(folder)})
+    run.allow("Exception ignored", "OSError: ")
+    return run
+
+
+@pytest.mark.parametrize("word", [b"evil0", b"evil1", b"evil2", b"descriptor", b"silent"])
+def test_a_handler_can_end_its_own_connection_only(hostile: Run, port: int, word: bytes) -> None:
+    """An exception whose repr fails at once or later, or a socket that was closed by its number:
+    that connection has its record, the next one is served.
+    """
+    with connect(("127.0.0.1", port)) as client:
+        client.sendall(word)
+        assert ended(client)
+    hostile.wait_line("closed: ")
+    with connect(("127.0.0.1", port)) as client:
+        assert exchange(client, [b"well"]) == b"well"
+    hostile.wait_line("closed: ", 2)
+    hostile.rest()
+
+
+@pytest.mark.parametrize("word", [b"evil0", b"evil1", b"evil2"])
+def test_a_handler_can_fail_its_own_datagram_only(hostile: Run, port: int, word: bytes) -> None:
+    """An exception whose repr fails at once or later: the next datagram is answered."""
+    with datagrams() as asker:
+        asker.sendto(word, ("127.0.0.1", port))
+        asker.sendto(b"well", ("127.0.0.1", port))
+        assert asker.recv(100) == b"well"
+    hostile.wait_line("Evil")
+    hostile.rest()

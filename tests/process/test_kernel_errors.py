@@ -2,6 +2,7 @@
 
 import errno
 import socket
+import subprocess
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -9,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from tests.process.conftest import Start
-from tests.support.clients import HELLO, serves
-from tests.support.peers import connect, datagrams
-from tests.support.run import Run, echo
+from tests.support.clients import HELLO, answer, ended, serves, talking
+from tests.support.peers import connect, datagrams, echoed
+from tests.support.run import LOOPBACK, Run, echo
 from tests.support.strace import injecting
 
 HOST = "127.0.0.1"
@@ -41,6 +42,7 @@ def _named(error: str) -> str:
         *((call, "EINTR") for call in ("accept4", "epoll_wait", "poll", "recvfrom", "sendto")),
         *((call, "EAGAIN") for call in ("accept4", "recvfrom", "sendto", "recvmmsg")),
         ("recvmmsg", "EINTR"),
+        *((call, "ENOMEM") for call in ("poll", "epoll_wait")),  # select(2) names it
         ("sendto", "EALREADY"),  # an earlier attempt is still under way: send(2)
     ],
 )
@@ -59,6 +61,8 @@ def test_a_call_that_is_to_be_made_again_is(faulty: Faulty, call: str, error: st
         *("ECONNABORTED", "EPERM", "EPROTO", "ENOPROTOOPT", "ENETDOWN", "EHOSTDOWN", "ENONET"),
         *("EHOSTUNREACH", "EOPNOTSUPP", "ENETUNREACH", "ETIMEDOUT", "ECONNRESET"),
         *("ENOSR", "ESOCKTNOSUPPORT", "EPROTONOSUPPORT"),
+        # What no manual page names: a filter, a tunnel, ss -K.
+        *("EIO", "EACCES", "EREMOTEIO", "EKEYREJECTED", "EPIPE"),
         # Something is short.
         *("EMFILE", "ENFILE", "ENOBUFS", "ENOMEM"),
     ],
@@ -122,7 +126,9 @@ def _ends(sock: socket.socket) -> bool:
         *("ECONNREFUSED", "EHOSTUNREACH", "ENETUNREACH", "ENOPROTOOPT", "EOPNOTSUPP"),
         *("EHOSTDOWN", "ENONET", "EPROTO", "EACCES", "EMSGSIZE"),
         # Something is short, or down.
-        *("ENOMEM", "ENOBUFS", "ENETDOWN"),
+        *("ENOMEM", "ENOBUFS", "ENETDOWN", "EPERM"),
+        # What no manual page names.
+        *("ECONNABORTED", "ECONNRESET", "ENOTCONN", "ETIMEDOUT", "EPIPE", "EIO", "EKEYREJECTED"),
     ],
 )
 def test_receiving_datagrams_goes_on(faulty: Faulty, error: str) -> None:
@@ -166,7 +172,6 @@ def test_an_answer_that_cannot_be_sent_is_counted(faulty: Faulty, error: str) ->
             ("recvmmsg", each, "datagram echo")
             for each in ("EBADF", "EFAULT", "EINVAL", "ENOTSOCK")
         ),
-        ("recvmmsg", "ENOTCONN", "datagram echo"),
         *(("epoll_wait", each, "worker 1") for each in ("EBADF", "EFAULT", "EINVAL")),
     ],
 )
@@ -183,3 +188,58 @@ def test_an_error_of_our_own_ends_the_process(
     run.allow("thread ", "Traceback ", "  ", "OSError: ")
     run.wait_end(70)
     assert run.lines_with(f"<3>thread {thread}")
+
+
+def aborted(*selected: str) -> None:
+    """Abort the sockets of this network that `ss` selects, as an administrator may (ss(8))."""
+    subprocess.run(["ss", "--kill", *selected], check=True, capture_output=True)
+
+
+@pytest.mark.usefixtures("alone")
+def test_ss_cannot_end_the_daemon(start: Start, port: int) -> None:
+    """`ss -K` on its UDP sockets and connections ends those connections alone: datagrams are
+    answered as before, and so are new clients.
+    """
+    run = start(echo(port))
+    with talking(port) as kept, talking(port, "::1") as killed:
+        aborted("--all", "--udp", f"sport = :{port}")
+        assert all(answer(port, host=host) == HELLO for host in LOOPBACK)
+        assert echoed(kept)
+        aborted("--tcp", f"sport = :{port}", f"dport = :{killed.getsockname()[1]}")
+        assert ended(killed)
+        assert echoed(kept)
+        assert serves(port)
+    run.end()
+    assert run.lines_with("receiving on ") != []
+
+
+@pytest.mark.usefixtures("alone")
+def test_ss_cannot_end_a_handler_or_a_lobby(start: Start, port: int, tmp_path: Path) -> None:
+    """Connections of handlers and those that wait for the header of a proxy end by it alone."""
+    (tmp_path / "aborted_handler.py").write_text(ECHOES)
+    configuration = {
+        "listener": {
+            "handled": {
+                "port": port,
+                "protocols": ["tcp"],
+                "service": "python:aborted_handler:serve",
+            },
+            "proxied": {"port": port + 1, "protocols": ["tcp"], "proxies": ["127.0.0.1"]},
+        }
+    }
+    run = start(configuration, environment={"PYTHONPATH": str(tmp_path)})
+    with talking(port) as handled, connect((HOST, port + 1)) as waiting:
+        aborted("--tcp", f"( sport = :{port} or sport = :{port + 1} )")
+        assert ended(handled)
+        assert ended(waiting)
+        with talking(port) as again:
+            assert echoed(again)
+    run.wait_line("closed: ", 2)
+    run.rest()
+
+
+ECHOES = """
+def serve(conversation):
+    while data := conversation.recv():
+        conversation.send(data)
+"""

@@ -14,6 +14,7 @@ from netsrvd.listeners.flow import Flow
 from netsrvd.listeners.handlers.crew import Crew, Job
 from netsrvd.listeners.handlers.handled import describable
 from netsrvd.listeners.trouble import named
+from netsrvd.tracebacks import described
 
 WAITING_PER_THREAD = 8
 """Datagrams that may wait for each thread; more would wait for longer than who asked does, and be
@@ -137,7 +138,7 @@ class Answerer:
     def _answered(self, question: Question, found: bytes | BaseException | None) -> None:
         self._open.discard(question)
         if isinstance(found, BaseException):
-            self._unsent(question.flow, repr(found))
+            self._unsent(question.flow, described(found))
             self._failed(question, found)
         elif found is not None:
             self._send(question, found)

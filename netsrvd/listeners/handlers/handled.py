@@ -12,6 +12,7 @@ from netsrvd.listeners.contracts import Handler
 from netsrvd.listeners.handlers.crew import Job
 from netsrvd.listeners.trouble import named
 from netsrvd.listeners.worker import RECEIVE_BYTES, RESET_ERRORS
+from netsrvd.tracebacks import described
 
 REASONS = {
     "idle": "it was silent for idle_timeout",
@@ -91,7 +92,7 @@ class Handling:
 
     def finish(self, error: BaseException | None) -> None:
         """Take note that the handler has returned or failed; later calls of it raise."""
-        self.detail = self.detail or (repr(error) if error else "")
+        self.detail = self.detail or (described(error) if error else "")
         ended = "client" if self.connection.client_done else "finished"
         self.reason = self.reason or ("error" if error else ended)
 

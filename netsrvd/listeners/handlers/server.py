@@ -11,6 +11,7 @@ from netsrvd.listeners.connection import Connection, sweep_seconds
 from netsrvd.listeners.contracts import Handler, Report
 from netsrvd.listeners.handlers.crew import Crew, Job
 from netsrvd.listeners.handlers.handled import Handling
+from netsrvd.listeners.trouble import named
 from netsrvd.listeners.watch import Watch, Width
 from netsrvd.listeners.worker import LONGEST_SWEEP_SECONDS, RuleAgainst
 from netsrvd.settings import ListenerSettings
@@ -180,17 +181,26 @@ class Handlers:
         if now < self._sweep_at:
             return
         self._sweep_at = now + self._sweep_seconds
-        for connection, handling in list(self._live.items()):
+        for handling in list(self._live.values()):
             if now - handling.ended_at >= STUCK_SECONDS:
                 self._abandon(handling, now)
-            elif not handling.reason and (reason := connection.overdue(now)):
-                self._end(handling, reason, now)
+            elif not handling.reason:
+                self._look(handling, now)
         for team in self._teams.values():
             team.crew.assign()
             if team.busy_since and not team.crew.waiting:
                 names = team.settings.name, team.awaited
                 self._report(HandlersFree(*names, now - team.busy_since))
                 team.busy_since = 0.0
+
+    def _look(self, handling: Handling, now: float) -> None:
+        """End a connection that is overdue, or whose descriptor its handler has closed."""
+        try:
+            reason, detail = handling.connection.overdue(now), ""
+        except OSError as error:
+            reason, detail = "network", named(error)
+        if reason:
+            self._end(handling, reason, now, detail)
 
     def _end(self, handling: Handling, reason: str, now: float, detail: str = "") -> None:
         """End a connection; its record follows when its handler has returned."""

@@ -3,6 +3,7 @@
 import select
 import socket
 from collections.abc import Callable
+from contextlib import suppress
 from itertools import islice, takewhile
 from math import inf
 from time import monotonic
@@ -11,6 +12,7 @@ from netsrvd.counters import Counters
 from netsrvd.listeners.contracts import Refusal
 from netsrvd.listeners.proxies.header import LATE, LONG, LONGEST, WRONG, HeaderError, read_stream
 from netsrvd.listeners.refusals import Peer
+from netsrvd.listeners.trouble import named
 from netsrvd.settings import ListenerSettings
 
 OWN_SECONDS = 0.5
@@ -104,13 +106,19 @@ class Lobby:
         """Have a connection of a proxy wait for its header, which has often come already."""
         guest = Guest(sock, self._settings.name, peer, now)
         self.readmit(guest)
-        self._hear(guest, now)
+        if guest.sock.fileno() in self._arrived:
+            self._hear(guest, now)
 
     def readmit(self, guest: Guest) -> None:
         """Have a guest wait; whoever has waited in another process comes before all others."""
         guest.sock.setblocking(False)
-        self._table(guest)[guest.sock.fileno()] = guest
-        self._epoll.register(guest.sock, select.EPOLLIN)
+        try:
+            self._epoll.register(guest.sock, select.EPOLLIN)
+        except OSError as error:
+            rule = f"it cannot be watched, {named(error)}; raise fs.epoll.max_user_watches"
+            self._dismiss(guest.sock, guest.peer, ("descriptors", rule), monotonic(), None)
+        else:
+            self._table(guest)[guest.sock.fileno()] = guest
 
     def leave(self) -> list[Guest]:
         """Return all guests, who are no longer ours."""
@@ -222,7 +230,8 @@ class Lobby:
         that came from another process for as long as systemd has its descriptor, too.
         """
         del self._table(guest)[guest.sock.fileno()]
-        self._epoll.unregister(guest.sock)
+        with suppress(OSError):
+            self._epoll.unregister(guest.sock)
 
     def _all(self) -> list[Guest]:
         return [*self._arrived.values(), *self._own.values()]

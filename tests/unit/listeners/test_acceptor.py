@@ -21,7 +21,8 @@ from netsrvd.events.refusals import Refused, RefusedAgain
 from netsrvd.listeners import acceptor as module
 from netsrvd.listeners import trouble
 from netsrvd.listeners import visitor as visitor_module
-from netsrvd.listeners.acceptor import CAPACITY_ERRORS, PEER_ERRORS, Acceptor
+from netsrvd.listeners.accept_errors import OWN_ERRORS, PEER_ERRORS
+from netsrvd.listeners.acceptor import Acceptor
 from netsrvd.listeners.capacity import Capacity
 from netsrvd.listeners.connection import Connection
 from netsrvd.listeners.places import Places
@@ -207,12 +208,17 @@ def test_a_pending_network_error_concerns_one_client(stage: Stage, number: int) 
     assert stage.acceptor.counters.accept_errors == 2
 
 
-@pytest.mark.parametrize("number", sorted(CAPACITY_ERRORS), ids=errno.errorcode.get)
-def test_a_shortage_does_not_spin(
+PASSING = {*errno.errorcode} - OWN_ERRORS - PEER_ERRORS
+PASSING -= {errno.EAGAIN, errno.EALREADY, errno.EINPROGRESS}  # there is nothing to accept
+
+
+@pytest.mark.parametrize("number", sorted(PASSING), ids=errno.errorcode.get)
+def test_an_error_that_may_pass_does_not_spin(
     stage: Stage, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
-    """While descriptors or memory lack, the socket is left alone for a moment after each try; the
-    trouble is told once, and its end with the number of tries.
+    """While descriptors or memory lack, and after an error that no manual page names, the socket is
+    left alone for a moment after each try; the trouble is told once, and its end with the number of
+    tries.
     """
     stage.start([*[failure(number)] * 5, stage.client()])
     [began] = stage.reports.wait_for(AcceptTrouble)

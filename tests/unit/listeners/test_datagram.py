@@ -9,7 +9,8 @@ import pytest
 
 from netsrvd.admission.datagrams import DatagramGate
 from netsrvd.events.flows import FlowsUntold, ReceiveTrouble
-from netsrvd.listeners.datagram import PASSING_ERRORS, PEER_ERRORS, Receiver
+from netsrvd.listeners.accept_errors import OWN_ERRORS
+from netsrvd.listeners.datagram import PEER_ERRORS, Receiver
 from netsrvd.listeners.inlet import Inlet
 from netsrvd.services.echo import Datagrams
 from netsrvd.settings import ListenerSettings
@@ -55,18 +56,18 @@ def fail(post: Post, patch: pytest.MonkeyPatch, number: int, now: float = 100.0)
         post.receiver._serve(post.inlet, now)
 
 
-@pytest.mark.parametrize("number", sorted(PEER_ERRORS | PASSING_ERRORS), ids=errno.errorcode.get)
+@pytest.mark.parametrize("number", sorted({*errno.errorcode} - OWN_ERRORS), ids=errno.errorcode.get)
 def test_a_passing_error_of_receiving_is_told_once(
     post: Post, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
-    """Errors that earlier answers met, or a shortage, do not end the loop; a shortage pauses it."""
+    """No error but those of a bug ends the loop; one that earlier answers met does not pause it."""
     for now in (100.0, 100.2):
         fail(post, monkeypatch, number, now)
     [trouble] = post.reports.events
     assert isinstance(trouble, ReceiveTrouble)
     assert (trouble.local_address, trouble.local_port) == post.inlet.local
-    assert bool(trouble.pause_ms) == (number in PASSING_ERRORS)
-    assert post.receiver._trouble.pausing(100.2) == (number in PASSING_ERRORS)
+    assert bool(trouble.pause_ms) == (number not in PEER_ERRORS)
+    assert post.receiver._trouble.pausing(100.2) == (number not in PEER_ERRORS)
     assert not any(vars(post.receiver.counters).values())
 
 

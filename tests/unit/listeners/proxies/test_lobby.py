@@ -4,6 +4,7 @@ import os
 import socket
 from collections.abc import Iterator
 from math import inf
+from pathlib import Path
 
 import pytest
 
@@ -203,3 +204,21 @@ def test_all_are_heard_before_any_is_late(hall: Hall) -> None:
     for _ in range(1100 // 16 + 1):
         hall.lobby.serve(100.0)
     assert (len(hall.entered), hall.dismissed) == (1100, [])
+
+
+def test_a_connection_that_epoll_refuses_is_turned_away(
+    hall: Hall, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is refused with the error, and the next one waits for its header as usual."""
+    with (tmp_path / "file").open("w") as file:  # epoll_ctl(2) says EPERM to a file
+        monkeypatch.setattr(Broken, "fileno", lambda _: file.fileno())
+        hall.admit(100.0, Broken)
+        monkeypatch.undo()
+    [refusal] = hall.dismissed
+    assert refusal is not None
+    assert refusal[0] == "descriptors"
+    assert refusal[1].startswith("it cannot be watched, EPERM: ")
+    assert hall.lobby.guests == 0
+    hall.admit(101.0).sendall(v1())
+    hall.lobby.serve(102.0)
+    assert hall.entered == [(CLIENT, PROXY)]
