@@ -1,6 +1,13 @@
 """The command `netsrvd`, and what `python -m netsrvd` does."""
 
+import signal
 import sys
+
+SIGNALS_OF_RUN = {signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2}
+"""Signals that `netsrvd run` blocks before it imports anything: their default action would end the
+process, and with it the connections that it is about to take over. The daemon finds them pending
+when it serves. SIGINT still ends a start.
+"""
 
 
 def main() -> int:
@@ -9,6 +16,8 @@ def main() -> int:
     The imports take a fifth of a second on a slow machine: a Ctrl-C meanwhile ends them quietly.
     """
     try:
+        if sys.argv[1:2] == ["run"]:
+            signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS_OF_RUN)
         from netsrvd import cli  # noqa: PLC0415 - see above
 
         return cli.main()

@@ -106,6 +106,10 @@ class Daemon:
         self._followed_until = 0.0
         self._is_loaded = False
         """Whether all modules that may be needed later are imported."""
+        self._stopped_early = False
+        """Whether a stop came before READY=1. Systemd runs no ExecStop= then, so that nothing says
+        whether it is the first half of a restart.
+        """
         self._seen, self._busy_at = 0, monotonic()
         self._fault = ""
         """What begins the status line after a reload that failed."""
@@ -147,6 +151,7 @@ class Daemon:
         house.settle()
         if self._start.inherited:  # they may have come in by rules that are no longer in force
             house.staff.update(self._settings)
+        self._stopped_early = stop_waits()
         self._notifier.ready(self._status())
         self._on_ready()
 
@@ -295,6 +300,7 @@ class Daemon:
             0.0 if reason == FAILURE else self._settings.drain_seconds,
             monotonic() - self._start.began_at,
             is_followed=reason != FAILURE and self._is_followed(),
+            may_be_followed=reason != FAILURE and self._stopped_early,
         )
         for failure in house.failures:
             print(failure, end="", file=sys.stderr)

@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import signal
 import socket
 from collections.abc import Callable
 from io import FileIO
@@ -26,6 +27,8 @@ def detached(serve: Serve, sockets: list[socket.socket], pid_file: Path | None) 
     reader, writer = os.pipe()
     if os.fork():
         os.close(writer)
+        # The daemon alone takes signals as work; the caller, which only waits, ends by them.
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
         return _await_ready(reader)
     os.close(reader)
     status = os.EX_SOFTWARE

@@ -42,11 +42,19 @@ class Ending:
         self._deadline = 0.0
         """When to wait for connections no longer."""
 
-    def end(self, drain_seconds: float, run_seconds: float, *, is_followed: bool) -> None:
+    def end(
+        self,
+        drain_seconds: float,
+        run_seconds: float,
+        *,
+        is_followed: bool,
+        may_be_followed: bool = False,
+    ) -> None:
         """Stop, after a run of so long; all threads have ended and all is closed then.
 
         If the daemon is followed by another process that one gets the live connections. Those that
-        cannot be given have so long to end by themselves.
+        cannot be given have so long to end by themselves. If it only `may_be_followed`, all
+        connections have this time, and the next process gets those that are left.
         """
         house, notifier = self._house, self._notifier
         began_at, live, came = monotonic(), house.connections, house.counters().accepted
@@ -55,8 +63,8 @@ class Ending:
         purpose = "restart" if is_followed else "stop"
         house.report(Stopping(self._reason, live, drain_seconds, purpose))
         handed = 0
-        if is_followed:
-            handed = self._hand_over()
+        if is_followed or may_be_followed:
+            handed = self._hand_over(drains_all=not is_followed)
         else:
             house.stop_listening(drain_seconds)
         if not handed:
@@ -72,16 +80,17 @@ class Ending:
         """How long connections are still waited for."""
         return max(0.0, self._deadline - monotonic())
 
-    def _hand_over(self) -> int:
+    def _hand_over(self, *, drains_all: bool) -> int:
         """Take nobody new, and give the live connections to the next process; return how many.
 
-        Of the guests nobody has heard yet: as many as there is room for go along.
+        Of the guests nobody has heard yet: as many as there is room for go along. With `drains_all`
+        the connections that could go along have the time to end by themselves, too.
         """
         house = self._house
         guests: list[Guest] = []
         surrendered: list[Connection] = []
         try:
-            return self._give(guests, surrendered)
+            return self._give(guests, surrendered, drains_all=drains_all)
         except Exception as error:  # noqa: BLE001 - of systemd, a service, or files of another version
             house.readmit(surrendered)
             house.stop_listening(self._seconds_left)
@@ -92,7 +101,7 @@ class Ending:
             for guest in guests:
                 guest.sock.close()
 
-    def _give(self, guests: list[Guest], surrendered: list[Connection]) -> int:
+    def _give(self, guests: list[Guest], surrendered: list[Connection], *, drains_all: bool) -> int:
         """Hand over what can be; return the number of connections.
 
         Whoever waits for the header of its proxy is put into `guests`, and the connections that no
@@ -103,7 +112,11 @@ class Ending:
 
         house = self._house
         room = max(0, self._notifier.store_room - handover.OF_STATES)
-        self._drain_the_staying(room, guests)
+        if drains_all:
+            house.stop_listening(self._seconds_left, guests)
+            self._drain(lambda: house.drained)
+        else:
+            self._drain_the_staying(room, guests)
         began_at = monotonic()
         surrendered += house.staff.surrender()
         given, left = handover.portable(surrendered, room)

@@ -62,7 +62,7 @@ USERS = {
         *("reporting.reporter", "reporting.stderr"),
     },
     "ctypes": {"linux.mmsg"},
-    "signal": {"cli", "commands.reload", "daemon", "ending"},
+    "signal": {"__main__", "cli", "commands.reload", "daemon", "detach", "ending"},
     "daemon": {"detach"},
     "systemd": {"sockets.activation"},
     "resource": {"sockets.descriptors"},

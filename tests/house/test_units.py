@@ -13,6 +13,9 @@ SERVICES = ("netsrvd.service", "netsrvd@.service")
 UNITS = (*SERVICES, "netsrvd.socket", "netsrvd@.socket")
 MOST_EXPOSED = 0.9
 
+PROGRAMS = r"(?m)^(Exec\w+=[-+]*)/usr/(?:bin/netsrvd|libexec/netsrvd/[\w-]+)"
+"""What only the package installs."""
+
 
 @pytest.fixture
 def units(tmp_path: Path) -> list[Path]:
@@ -23,7 +26,7 @@ def units(tmp_path: Path) -> list[Path]:
     for name in UNITS:
         text = (SYSTEMD / name).read_text(encoding="utf-8")
         copy = tmp_path / name
-        copy.write_text(re.sub(r"(?m)^(Exec\w+=\+?)/usr/bin/netsrvd\b", rf"\1{program}", text))
+        copy.write_text(re.sub(PROGRAMS, rf"\1{program}", text))
         copies.append(copy)
     return copies
 

@@ -26,7 +26,17 @@ PUBLIC = {
 """Of Python's own modules, those that a daemon which serves TCP and UDP echo has imported."""
 
 OURS = {
-    *("addresses", "admission", "assembly", "cli", "commands", "config", "counters", "daemon"),
+    *(
+        "__main__",
+        "addresses",
+        "admission",
+        "assembly",
+        "cli",
+        "commands",
+        "config",
+        "counters",
+        "daemon",
+    ),
     *(
         "detach",
         "duty",

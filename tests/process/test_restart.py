@@ -3,6 +3,8 @@
 import os
 import signal
 import socket
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -15,7 +17,7 @@ from tests.support.activation import opened
 from tests.support.clients import HELLO, answer, ended, leaves_in_order, refused, serves, talking
 from tests.support.peers import connect, echoed, read_exactly
 from tests.support.proxied import v1
-from tests.support.run import Run, echo, free_port
+from tests.support.run import ENVIRONMENT, Run, echo, free_port
 from tests.support.unit import Unit, follow
 
 ROOT = Path(__file__).parents[2]
@@ -395,3 +397,109 @@ def test_a_systemd_that_does_not_answer_is_left(unit: Unit, port: int) -> None:
     run.wait_end()
     for each in barrier:
         os.close(each)
+
+
+EARLY = """
+import os, signal
+from netsrvd import assembly
+def read(path, read=assembly.read_configuration, early=[{signals}]):
+    while early:
+        os.kill(os.getpid(), early.pop(0))
+    return read(path)
+assembly.read_configuration = read
+"""
+"""Sends the process signals while it reads its configuration, before it has taken anything up."""
+
+
+def early(*signals: signal.Signals) -> str:
+    """Return Python that sends a starting process these signals."""
+    return EARLY.format(signals=", ".join(f"signal.{each.name}" for each in signals))
+
+
+def test_a_stop_during_the_start_drains_what_was_taken_up(unit: Unit, port: int) -> None:
+    """The connections of the process before are taken up first; a client that leaves within
+    `drain_timeout` has its record, and the status is 0.
+    """
+    first = unit.start()
+    with talking(port) as leaves, talking(port):
+        follow(first)
+        how = {"drain_timeout": 30, **echo(port)}
+        second = unit.succeed(first, how, planted=early(signal.SIGTERM))
+        second.wait_line("2 connections taken over, 0 lost")
+        second.wait_line("stopping on SIGTERM")
+        assert echoed(leaves)
+        assert leaves_in_order(leaves)
+        second.wait_line("closed: client")
+        second.send(signal.SIGTERM)  # nobody waits for the other one any longer
+        second.wait_end()
+        assert "1 handed over, 0 cut off" in second.lines[-1]
+
+
+def test_a_restart_during_the_start_loses_no_connection(unit: Unit, port: int) -> None:
+    """Systemd does not say then that it is a restart: what is left after the drain goes into the
+    store all the same, and the next process takes it up. So do those that wait for a proxy.
+    """
+    behind = f'drain_timeout = 0.1\n[listener.echo]\nport = {port}\nallow = "any"\n'
+    behind += 'proxies = "127.0.0.1"\n'
+    first = unit.start(configuration=behind)
+    with talking(port, "::1") as live, connect(("127.0.0.1", port)) as waits:
+        waits.sendall(v1()[:7])
+        follow(first)
+        second = unit.succeed(first, behind, planted=early(signal.SIGTERM))
+        second.wait_end()
+        assert "1 handed over, 0 cut off" in second.lines[-1]
+        third = unit.succeed(second, behind)
+        assert echoed(live)
+        waits.sendall(v1()[7:] + HELLO)
+        assert read_exactly(waits, len(HELLO)) == HELLO
+    third.wait_line("closed: client", 2)
+    third.rest()
+
+
+def test_an_announced_restart_during_the_start_is_one(unit: Unit, port: int) -> None:
+    """Both signals are found when it serves, in the order in which they are meant."""
+    first = unit.start()
+    with talking(port) as live:
+        follow(first)
+        second = unit.succeed(first, planted=early(signal.SIGUSR1, signal.SIGTERM))
+        second.wait_line("restarting on SIGTERM: 1 connections to hand over")
+        second.wait_end()
+        third = unit.succeed(second)
+        assert echoed(live)
+    third.wait_line("closed: client")
+    third.rest()
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2])
+def test_a_signal_during_the_start_does_not_end_it(unit: Unit, number: signal.Signals) -> None:
+    """A reload is done when the daemon serves; the others change nothing."""
+    run = unit.start(planted=early(number))
+    assert serves(unit.port)
+    assert run.process.poll() is None
+    if number == signal.SIGHUP:
+        run.wait_line("configuration reloaded: nothing changed")
+
+
+def test_signals_are_blocked_before_anything_is_imported(unit: Unit) -> None:
+    """The imports take most of the time that a start takes."""
+    run = unit.start(
+        planted="""
+import importlib, os, signal
+def by_name(name, real=importlib.import_module):
+    os.kill(os.getpid(), signal.SIGTERM)
+    return real(name)
+importlib.import_module = by_name
+""",
+        ready=False,
+    )
+    run.wait_line("stopping on SIGTERM")
+    run.wait_end()
+
+
+def test_another_command_ends_by_a_signal() -> None:
+    """It has nothing to lose, so it blocks none."""
+    program = "import os, signal, sys; from netsrvd import __main__, cli\n"
+    program += "cli.parser = lambda: os.kill(os.getpid(), signal.SIGTERM)\n"
+    program += "sys.argv[1:] = ['check']\n__main__.main()"
+    done = subprocess.run([sys.executable, "-c", program], check=False, env=ENVIRONMENT)
+    assert done.returncode == -signal.SIGTERM

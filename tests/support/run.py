@@ -75,7 +75,7 @@ def free_port(least: int = 0) -> int:
 
 def command(planted: str = "") -> list[str | Path]:
     """Return the command, or what does the same after it has run the Python code `planted`."""
-    program = f"import sys\nfrom netsrvd import cli\n{planted}\nsys.exit(cli.main())"
+    program = f"import sys\nfrom netsrvd import __main__, cli\n{planted}\nsys.exit(__main__.main())"
     return [sys.executable, "-c", program] if planted else [COMMAND]
 
 

@@ -1,0 +1,190 @@
+"""What else is asked of systemd while a restart is under way, on a real Debian."""
+
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from netsrvd.events.connections import Accepted, Closed
+from netsrvd.events.handover import TookOver
+from tests.support.installed import SERVICE, configure, main_pid, shown
+from tests.support.machine import Machine
+from tests.support.patience import eventually
+
+PATIENT = """
+import itertools, socket, sys
+sock = socket.create_connection(("127.0.0.1", 51423), timeout=40)
+for line in itertools.chain(["first"], sys.stdin):
+    sock.sendall(b"hello")
+    assert sock.recv(5, socket.MSG_WAITALL) == b"hello"
+    print("served", flush=True)
+"""
+"""A client that says something for each line of its input, and leaves at the end of that."""
+
+SYSTEMCTL = """\
+#!/bin/sh
+case "$*" in
+*list-jobs*)
+    echo >>/run/asked
+    count=$(wc -l </run/asked)
+    [ "$count" -gt 1 ] || exit 1
+    [ "$count" -gt 4 ] || exit 0
+    ;;
+esac
+exec /srv/real/systemctl "$@"
+"""
+"""A systemctl that fails once and then says three times that there are no jobs."""
+
+SLOW = """\
+import os, time
+while os.path.exists("/etc/netsrvd/gate"):
+    time.sleep(0.01)
+def handle(connection):
+    pass
+"""
+"""A module whose import takes until a file is removed."""
+
+CONFIGURATION = """\
+drain_timeout = "{seconds}s"
+[listener.echo]
+[listener.slow]
+port = 51424
+protocols = "tcp"
+service = "python:slow:handle"
+"""
+
+
+class Client:
+    """A connection to the service from inside a machine."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self._process = process
+        self._expect()
+
+    def talk(self) -> None:
+        """Say something and assert that it is answered."""
+        assert self._process.stdin
+        self._process.stdin.write("\n")
+        self._process.stdin.flush()
+        self._expect()
+
+    def _expect(self) -> None:
+        assert self._process.stdout
+        assert self._process.stdout.readline() == "served\n"
+
+
+@contextmanager
+def client(machine: Machine) -> Iterator[Client]:
+    """Give a client that is being served; it leaves in the end."""
+    command = machine.command("python3", "-c", PATIENT)
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, **pipes) as process:  # type: ignore[call-overload]
+        yield Client(process)
+
+
+def told(machine: Machine, kind: type) -> list[dict[str, str]]:
+    """Return the records of one kind, of all runs."""
+    return machine.journal(f"MESSAGE_ID={kind.MESSAGE_ID}")
+
+
+def starts_slowly(machine: Machine, drain_seconds: float) -> None:
+    """Start the service, and have each later start wait until `go_on`."""
+    machine.run("mkdir", "-p", "/usr/local/lib/netsrvd")
+    machine.run("tee", "/usr/local/lib/netsrvd/slow.py", input=SLOW)
+    configure(machine, CONFIGURATION.format(seconds=drain_seconds))
+    machine.run("systemctl", "start", SERVICE)
+    machine.run("touch", "/etc/netsrvd/gate")
+
+
+def restart_until_it_starts(machine: Machine) -> str:
+    """Restart the service; return its new main process as soon as that is there."""
+    before = shown(machine, "MainPID")
+    machine.run("systemctl", "restart", "--no-block", SERVICE)
+
+    def look() -> str:
+        pid, state = shown(machine, "MainPID"), shown(machine, "SubState")
+        return pid if state == "start" and pid not in {"0", before} and taken(pid) else ""
+
+    def taken(pid: str) -> bool:
+        """Whether the module is being imported: then the daemon's code runs."""
+        maps = machine.run("cat", f"/proc/{pid}/cmdline", check=False).stdout
+        status = machine.run("cat", f"/proc/{pid}/status", check=False).stdout
+        blocked = status.partition("SigBlk:")[2].split()
+        return "netsrvd" in maps and bool(blocked and int(blocked[0], 16) & (1 << 14))
+
+    return eventually(look, "a process that starts")
+
+
+def go_on(machine: Machine) -> None:
+    machine.run("rm", "-f", "/etc/netsrvd/gate")
+
+
+@pytest.fixture
+def slow(quiet: Machine) -> Iterator[Machine]:
+    """Give a machine whose service may be made to start slowly."""
+    yield quiet
+    go_on(quiet)
+
+
+def test_a_stop_while_the_next_process_starts_drains(slow: Machine) -> None:
+    """Who was handed over is served until it leaves, and has the record of its end."""
+    starts_slowly(slow, 30)
+    with client(slow) as live:
+        restart_until_it_starts(slow)
+        slow.run("systemctl", "stop", "--no-block", SERVICE)
+        eventually(lambda: shown(slow, "SubState") == "stop-sigterm", "the stop")
+        go_on(slow)
+        live.talk()
+        assert shown(slow, "SubState") == "stop-sigterm"
+    eventually(lambda: shown(slow, "SubState") == "dead", "its end")
+    assert shown(slow, "Result") == "success"
+    assert told(slow, TookOver)[-1]["NETSRVD_LOST"] == "0"
+    closed, accepted = told(slow, Closed)[-1], told(slow, Accepted)[-1]
+    assert closed["NETSRVD_REASON"] == "client"
+    assert closed["NETSRVD_CONNECTION"] == accepted["NETSRVD_CONNECTION"]
+
+
+def test_a_restart_while_the_next_process_starts_loses_nobody(slow: Machine) -> None:
+    """Systemd runs no ExecStop= then: what is left after the drain goes along all the same. A
+    reload that comes as early ends nothing.
+    """
+    starts_slowly(slow, 1)
+    with client(slow) as live:
+        pid = restart_until_it_starts(slow)
+        for name in ("SIGHUP", "SIGUSR1"):
+            slow.run("kill", "-s", name, pid)
+        slow.run("systemctl", "restart", "--no-block", SERVICE)
+        eventually(lambda: shown(slow, "SubState") == "stop-sigterm", "the stop")
+        go_on(slow)
+        assert main_pid(slow, other_than=pid) != pid
+        live.talk()
+    assert shown(slow, "NRestarts") == "0"
+
+
+def test_a_restart_that_systemd_says_late_is_one(quiet: Machine) -> None:
+    """As long as it fails to answer, or knows of no job, it is asked again."""
+    quiet.run("systemctl", "start", SERVICE)
+    quiet.run("sh", "-c", "mkdir -p /srv/real && cp /usr/bin/systemctl /srv/real/")
+    quiet.run("sh", "-c", "cat >/srv/systemctl && chmod 755 /srv/systemctl", input=SYSTEMCTL)
+    with client(quiet) as live:
+        pid = main_pid(quiet)
+        try:
+            quiet.run("mount", "--bind", "/srv/systemctl", "/usr/bin/systemctl")
+            quiet.run("systemctl", "restart", SERVICE)
+        finally:
+            quiet.run("umount", "/usr/bin/systemctl")
+        assert main_pid(quiet) != pid
+        live.talk()
+
+
+def test_restarts_during_a_reexec_of_systemd_lose_nobody(quiet: Machine) -> None:
+    """Systemd forgets nothing then, but answers nothing for a while."""
+    quiet.run("systemctl", "start", SERVICE)
+    both = f"systemctl restart --no-block {SERVICE}; systemctl daemon-reexec"
+    with client(quiet) as live:
+        for _ in range(5):
+            pid = main_pid(quiet)
+            quiet.run("sh", "-c", both)
+            assert main_pid(quiet, other_than=pid) != pid
+            live.talk()
