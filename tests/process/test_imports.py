@@ -26,30 +26,9 @@ PUBLIC = {
 """Of Python's own modules, those that a daemon which serves TCP and UDP echo has imported."""
 
 OURS = {
-    *(
-        "__main__",
-        "addresses",
-        "admission",
-        "assembly",
-        "cli",
-        "commands",
-        "config",
-        "counters",
-        "daemon",
-    ),
-    *(
-        "detach",
-        "duty",
-        "ending",
-        "errors",
-        "escapes",
-        "events",
-        "house",
-        "linux",
-        "listeners",
-        "reporting",
-    ),
-    *("services", "settings", "sockets", "staff", "tracebacks", "units"),
+    *("__main__", "addresses", "admission", "assembly", "cli", "commands", "config", "counters"),
+    *("daemon", "detach", "duty", "ending", "errors", "escapes", "events", "house", "linux"),
+    *("listeners", "reporting", "services", "settings", "sockets", "staff", "tracebacks", "units"),
 }
 """Rooms and words; no hand-over, and of services and events only what is used."""
 
