@@ -7,13 +7,14 @@ import os
 import signal
 import stat
 import sys
+from contextlib import suppress
 from errno import EPIPE
 from pathlib import Path
 from time import monotonic
 from typing import Any, NoReturn, TextIO
 
 import netsrvd
-from netsrvd.errors import NetsrvdError, shortage
+from netsrvd.errors import NetsrvdError, failing_import, shortage
 from netsrvd.escapes import escaped
 
 BEGAN_AT = monotonic()
@@ -32,6 +33,11 @@ def main(argv: list[str] | None = None) -> int:
     sys.stdout = Output(before)
     try:
         status, command = _run(argv)
+    except (ImportError, SyntaxError) as error:
+        broken = failing_import(error)
+        _complain(str(broken))
+        _turn_away()
+        return broken.exit_status
     except KeyboardInterrupt:  # before the daemon takes signals as work
         return 128 + signal.SIGINT
     except OutputError as error:
@@ -137,6 +143,14 @@ def _end_in_spite_of_threads(status: int) -> None:
         )
         sys.stderr.flush()
         os._exit(status)
+
+
+def _turn_away() -> None:
+    """End the connections that wait in sockets of systemd's: no daemon will come to serve them."""
+    with suppress(ImportError, SyntaxError):
+        from netsrvd.sockets.activation import turn_away_unnamed  # noqa: PLC0415
+
+        turn_away_unnamed()
 
 
 def _open_standard_streams() -> None:

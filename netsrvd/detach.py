@@ -8,7 +8,7 @@ from collections.abc import Callable
 from io import FileIO
 from pathlib import Path
 
-from netsrvd.errors import DetachError
+from netsrvd.errors import DetachError, failing_import
 
 UMASK = 0o027
 READY = b"ready"
@@ -45,7 +45,10 @@ def detached(serve: Serve, sockets: list[socket.socket], pid_file: Path | None) 
 def _become_daemon(
     serve: Serve, sockets: list[socket.socket], lock: "PidFile | None", caller: FileIO
 ) -> int:
-    from daemon import DaemonContext  # noqa: PLC0415 - costs 24 ms, and up to 80 MB in old versions
+    try:
+        from daemon import DaemonContext  # noqa: PLC0415 - 24 ms, and up to 80 MB in old versions
+    except Exception as error:
+        raise failing_import(error) from error
 
     keep = [caller, *sockets, *([lock.descriptor] if lock else [])]
     # detach_process is said outright: left to itself, python-daemon would not fork where the

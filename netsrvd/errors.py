@@ -6,6 +6,7 @@ terminal as it stands, so every text names the place and the remedy.
 
 import errno
 import os
+import sys
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -86,6 +87,10 @@ class DetachError(NetsrvdError):
     exit_status = os.EX_CANTCREAT
 
 
+class DependencyError(NetsrvdError):
+    """A module cannot be imported: the operator must repair what is installed."""
+
+
 _LIMITS = {
     errno.EMFILE: "raise LimitNOFILE= or `ulimit -n`",
     errno.ENFILE: "raise fs.file-max, a limit of the whole system",
@@ -107,3 +112,26 @@ def shortage(error: BaseException) -> ResourceError | None:
         return None
     remedy = _LIMITS.get(error.errno or 0)
     return ResourceError(f"{os.strerror(error.errno or 0)}: {remedy}") if remedy else None
+
+
+def failing_import(error: BaseException) -> DependencyError:
+    """Return the error to show, in one line, in place of one that an import has raised."""
+    kind, text = type(error).__name__, " ".join(str(error).split())
+    return DependencyError(
+        f"{_file_of(error)}: an import fails: {kind}: {text}; if another package has put that file "
+        "there, remove it; otherwise install netsrvd and the packages that it needs again"
+    )
+
+
+def _file_of(error: BaseException) -> str:
+    """Return the file that a failing import has found, or else the one that wanted it."""
+    name: str = getattr(error, "name", None) or ""
+    package = sys.modules.get(name.partition(".")[0])
+    named = getattr(error, "path", None) or getattr(error, "filename", None)
+    if named := named or getattr(package, "__file__", None):
+        return str(named)
+    trace, file = error.__traceback__, "netsrvd"
+    while trace:
+        code, trace = trace.tb_frame.f_code, trace.tb_next
+        file = file if code.co_filename.startswith("<") else code.co_filename
+    return file

@@ -8,6 +8,7 @@ from netsrvd import assembly, detach
 from netsrvd.daemon import Daemon, Start
 from netsrvd.errors import NetsrvdError, UsageError, shortage
 from netsrvd.listeners.inherited import Inherited
+from netsrvd.reporting.notify import Notifier
 from netsrvd.services.base import Present
 from netsrvd.settings import Settings
 from netsrvd.sockets import activation
@@ -16,8 +17,19 @@ from netsrvd.sockets import activation
 def run(arguments: argparse.Namespace) -> int:
     """Prepare all that can fail, then serve; return the exit status.
 
-    Whatever fails, fails here: with its reason on the caller's terminal and nothing left open.
+    Whatever fails, fails here: with its reason on the caller's terminal and in the status that
+    systemd shows, and nothing left open.
     """
+    try:
+        return _run(arguments)
+    except NetsrvdError as error:
+        systemd = Notifier()
+        systemd.status(f"Not started: {'; '.join(str(error).splitlines())}")
+        systemd.close()
+        raise
+
+
+def _run(arguments: argparse.Namespace) -> int:
     if arguments.inetd:
         from netsrvd.commands import inetd  # noqa: PLC0415 - a daemon has no use for it
 

@@ -1,5 +1,6 @@
 """Handlers: services of the administrator's own, which are Python callables."""
 
+import os
 import sys
 from collections.abc import Iterable
 from importlib import import_module
@@ -40,7 +41,7 @@ def entry_points() -> Named:
     """
     from importlib import metadata  # noqa: PLC0415 - 20 ms, for those alone who name such a one
 
-    _look_in_folder()
+    _look_everywhere()
     try:
         found = metadata.entry_points(group=GROUP)
     except Exception:  # noqa: BLE001 - a malformed file of any package raises anything
@@ -80,7 +81,7 @@ def find(name: str) -> base.Handler:
     if not path:
         raise ValueError(f"there is no service {name}, and no package has a handler of that name")
     module, _, function = path.partition(":")
-    _look_in_folder()
+    _look_everywhere()
     try:
         found: base.Handler = attrgetter(function)(import_module(module))
     except (Exception, SystemExit) as error:  # a module may do anything when it is imported
@@ -96,9 +97,19 @@ def prepare(name: str) -> base.Service:
     return base.Service(base.Stream, base.Datagrams(), find(name))
 
 
-def _look_in_folder() -> None:
-    if FOLDER not in sys.path:
-        sys.path.append(FOLDER)
+def _look_everywhere() -> None:
+    """Add the places of modules that are not Debian's to Python's path, behind the others.
+
+    The command of the Debian package runs without them (packaging/netsrvd).
+    """
+    if FOLDER in sys.path:
+        return
+    if sys.flags.no_site:
+        import site  # noqa: PLC0415 - only that command runs without it
+
+        sys.path += filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
+        site.addsitepackages(site.removeduppaths())
+    sys.path.append(FOLDER)
 
 
 def _failure(module: str, error: BaseException) -> str:

@@ -7,7 +7,7 @@ from contextlib import suppress
 from typing import NamedTuple
 
 from netsrvd.addresses import host_and_port, shown
-from netsrvd.errors import ActivationError
+from netsrvd.errors import ActivationError, failing_import
 from netsrvd.settings import ListenerSettings
 from netsrvd.sockets import options
 from netsrvd.sockets.bind import Opened, set_options
@@ -22,6 +22,8 @@ IFNAMSIZ = 16
 PROTOCOLS = {socket.SOCK_STREAM: "tcp", socket.SOCK_DGRAM: "udp"}
 NUMBERS = {"tcp": socket.IPPROTO_TCP, "udp": socket.IPPROTO_UDP}
 
+FIRST_DESCRIPTOR = 3
+"""SD_LISTEN_FDS_START in sd_listen_fds(3)."""
 
 STORED = "handover/"
 """Begins the names of what is ours in systemd's descriptor store. No listener has such a name."""
@@ -47,8 +49,11 @@ def passed() -> tuple[list[Passed], list[Stored]]:
     """
     if "LISTEN_FDS" not in os.environ:
         return [], []
-    from systemd.daemon import listen_fds_with_names  # noqa: PLC0415 - 20 ms that others save
-
+    try:
+        from systemd.daemon import listen_fds_with_names  # noqa: PLC0415 - 20 ms that others save
+    except Exception as error:
+        turn_away_unnamed()
+        raise failing_import(error) from error
     try:
         names = listen_fds_with_names(unset_environment=True)
     except (OSError, SystemError) as error:  # SystemError: a name that is not UTF-8
@@ -141,6 +146,20 @@ def turn_away(sockets: list[Passed]) -> None:
                     sock.accept()[0].close()
                 else:
                     sock.recv(1)
+
+
+def turn_away_unnamed() -> None:
+    """Do as `turn_away` does, for a start that cannot even ask python3-systemd for the sockets."""
+    count = os.environ.get("LISTEN_FDS", "")
+    if os.environ.get("LISTEN_PID") != str(os.getpid()) or not count.isdecimal():
+        return
+    names = os.environ.get("LISTEN_FDNAMES", "").split(":")[: int(count)]
+    found = []
+    for descriptor, name in enumerate(names, FIRST_DESCRIPTOR):
+        if not name.startswith(STORED):  # systemd keeps those while it tries again
+            with suppress(OSError):
+                found.append(Passed(socket.socket(fileno=descriptor), name))
+    turn_away(found)
 
 
 def _wrong_kind(sock: socket.socket) -> str:

@@ -12,6 +12,7 @@ from tests.support.installed import (
     SERVICE,
     configure,
     main_pid,
+    plant,
     run_records,
     shown,
     stopped,
@@ -176,7 +177,7 @@ def test_killed_daemon_costs_its_live_connections_alone(quiet: Machine) -> None:
 def faulty(quiet: Machine) -> Iterator[Machine]:
     """Give a machine in which the daemon's Python has faults planted when the service starts."""
     for path, text in (
-        (DROP_IN, f"[Service]\nEnvironment=PYTHONPATH={PLANTED}\n"),
+        (DROP_IN, plant(PLANTED)),
         (f"{PLANTED}/sitecustomize.py", FAULTS),
     ):
         quiet.run("sh", "-c", f"mkdir -p $(dirname {path}) && cat >{path}", input=text)

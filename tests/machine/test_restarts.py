@@ -27,6 +27,7 @@ from tests.support.installed import (
     configure,
     is_active,
     main_pid,
+    plant,
     run_records,
     shown,
     talk,
@@ -310,7 +311,7 @@ def test_a_thread_that_hangs_is_ended_by_the_watchdog(quiet: Machine) -> None:
     """A daemon whose worker hangs is no longer fed for, so systemd kills it and starts it again."""
     planted = "/usr/local/lib/planted"
     quiet.run("sh", "-c", f"mkdir {planted} && cat >{planted}/sitecustomize.py", input=HANGING)
-    with drop_in(quiet, f"[Service]\nEnvironment=PYTHONPATH={planted}\nWatchdogSec=4\n"):
+    with drop_in(quiet, plant(planted) + "WatchdogSec=4\n"):
         quiet.run("systemctl", "start", SERVICE)
         pid = main_pid(quiet)
         assert talk(quiet, "tcp", "hang") == ""

@@ -148,3 +148,34 @@ def test_a_pause_of_the_host_does_not_end_the_daemon(quiet: Machine) -> None:
     eventually(lambda: is_active(quiet, SERVICE), "systemd has looked at its timers")
     assert main_pid(quiet) == pid
     assert shown(quiet, "NRestarts") == "0"
+
+
+HOLD = """
+import socket, time
+from systemd.daemon import notify
+with socket.create_server(("127.0.0.1", 51423)):
+    notify("READY=1")
+    time.sleep(3600)
+"""
+
+
+def test_a_port_in_use_is_told_in_the_status(quiet: Machine) -> None:
+    """While another program has the port, `systemctl status` says so between the tries, which come
+    ever more rarely where systemd can; when the port is free again, the service starts.
+    """
+    quiet.run("systemctl", "stop", "netsrvd.socket", SERVICE)
+    run = ["systemd-run", "--quiet", "--unit=other", "--service-type=notify"]
+    quiet.run(*run, "python3", "-c", HOLD)
+    assert quiet.run("systemctl", "start", SERVICE, check=False).returncode != 0
+    eventually(lambda: int(shown(quiet, "NRestarts")) >= 1, "it is tried again")
+    eventually(lambda: shown(quiet, "SubState") == "auto-restart", "that fails, too")
+    status = quiet.run("systemctl", "status", SERVICE, check=False).stdout
+    delay = shown(quiet, "RestartUSecNext")  # empty before systemd 254
+    quiet.run("systemctl", "stop", "other.service")
+
+    [line] = [each.strip() for each in status.splitlines() if "Status:" in each]
+    assert line.startswith('Status: "Not started: listener echo: tcp ')
+    assert "51423 is already in use" in line
+    assert delay == "" if quiet.suite == "bookworm" else delay not in {"", "2s"}
+    assert main_pid(quiet)
+    assert shown(quiet, "StatusText").startswith("Serving 0 connections")

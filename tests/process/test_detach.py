@@ -160,10 +160,10 @@ def test_a_failure_on_the_way_is_told_to_the_caller(
 ) -> None:
     """What fails after the terminal was left, but before it serves, reaches the terminal."""
     planted = """
-from netsrvd.reporting.notify import Notifier
+from netsrvd.daemon import Daemon
 def broken(*_):
     raise ArithmeticError("planted")
-Notifier.__init__ = broken
+Daemon.__init__ = broken
 """
     done = caller.call(echo(port), planted=planted)
     assert done.returncode == 73

@@ -54,6 +54,14 @@ def configure(machine: Machine, text: str) -> None:
     machine.run("sh", "-c", f"cat >{CONFIG}", input=text)
 
 
+def plant(folder: str) -> str:
+    """Return a drop-in with which the service imports `sitecustomize` of a folder: the command of
+    the package runs without what is not Debian's.
+    """
+    command = "/usr/bin/python3 -m netsrvd run"
+    return f"[Service]\nEnvironment=PYTHONPATH={folder}\nExecStart=\nExecStart={command}\n"
+
+
 def talk(machine: Machine, protocol: str, data: str) -> str:
     """Have some text echoed by a client in the machine."""
     return machine.run("python3", CLIENT, protocol, input=data).stdout

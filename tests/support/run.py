@@ -309,10 +309,14 @@ class Run:
         assert self._rest == b""
 
     def wait_failure(self, status: int) -> None:
-        """Wait until it has ended without having served, with this status and its reasons."""
+        """Wait until it has ended without having served, with this status and its reasons, which
+        systemd has heard as well.
+        """
         self.allow("netsrvd: ")
         self.wait_end(status)
-        assert self.notices == []
+        said = [line for line in self.lines if line.startswith("netsrvd: ")]
+        reasons = "; ".join(line.removeprefix("netsrvd: ") for line in said)
+        assert self.notices == [{"STATUS": f"Not started: {reasons}"}]
 
     def allow(self, *beginnings: str) -> None:
         """Let lines on standard error begin like that, too."""

@@ -17,6 +17,7 @@ STATUSES = {
     errors.ResourceError: os.EX_OSERR,
     errors.ActivationError: os.EX_CONFIG,
     errors.DetachError: os.EX_CANTCREAT,
+    errors.DependencyError: os.EX_SOFTWARE,
 }
 
 
