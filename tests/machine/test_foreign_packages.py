@@ -1,6 +1,6 @@
 """Python packages that are not Debian's: they break nothing, and handlers may come from them."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import pytest
@@ -27,11 +27,15 @@ def write(machine: Machine, path: str, text: str) -> None:
     machine.run("sh", "-ec", 'mkdir -p "$(dirname "$0")"; cat >"$0"', path, input=text)
 
 
-def version(machine: Machine) -> str:
-    """Return the name of Python's own folder, such as python3.11."""
-    return machine.run(
-        "python3", "-c", "import sys; print('python3.%d' % sys.version_info[1])"
-    ).stdout.strip()
+def local(machine: Machine) -> str:
+    """Return the folder in /usr/local for packages that are not Debian's."""
+    program = "import sys; print('/usr/local/lib/python3.%d/dist-packages' % sys.version_info[1])"
+    return machine.run("python3", "-c", program).stdout.strip()
+
+
+def of_user(machine: Machine) -> str:
+    """Return the folder for packages of root alone."""
+    return machine.run("python3", "-m", "site", "--user-site", check=False).stdout.strip()
 
 
 @contextmanager
@@ -43,15 +47,15 @@ def planted(machine: Machine, folder: str, text: str) -> Iterator[None]:
     machine.run("sh", "-ec", f"cd {folder}; rm -r {' '.join(NAMES)}")
 
 
-@pytest.mark.parametrize(
-    "folder", ["/usr/local/lib/{}/dist-packages", "/root/.local/lib/{}/site-packages"]
-)
-def test_foreign_packages_of_the_same_names_are_not_imported(quiet: Machine, folder: str) -> None:
+@pytest.mark.parametrize("folder", [local, of_user])
+def test_foreign_packages_of_the_same_names_are_not_imported(
+    quiet: Machine, folder: Callable[[Machine], str]
+) -> None:
     """With packages of all names that netsrvd imports in /usr/local, or in root's own directory,
     the first client is answered, and the commands work.
     """
     quiet.run("systemctl", "stop", SERVICE)
-    with planted(quiet, folder.format(version(quiet)), FOREIGN):
+    with planted(quiet, folder(quiet), FOREIGN):
         assert talk(quiet, "tcp", "hello") == "hello"
         eventually(lambda: is_active(quiet, SERVICE), "it runs")
         quiet.run("systemctl", "reload", SERVICE)
@@ -69,11 +73,11 @@ def test_handlers_may_come_from_there(quiet: Machine) -> None:
     """A handler's module is found in /usr/local, by its path or by an entry point, and by the
     PYTHONPATH of a drop-in.
     """
-    local = f"/usr/local/lib/{version(quiet)}/dist-packages"
-    for path in (f"{local}/plain.py", f"{local}/named.py", "/usr/local/lib/names/third.py"):
+    folder = local(quiet)
+    for path in (f"{folder}/plain.py", f"{folder}/named.py", "/usr/local/lib/names/third.py"):
         write(quiet, path, HANDLER.format(name=path))
-    write(quiet, f"{local}/greeter-1.dist-info/METADATA", METADATA)
-    write(quiet, f"{local}/greeter-1.dist-info/entry_points.txt", ENTRY_POINT)
+    write(quiet, f"{folder}/greeter-1.dist-info/METADATA", METADATA)
+    write(quiet, f"{folder}/greeter-1.dist-info/entry_points.txt", ENTRY_POINT)
     write(
         quiet,
         f"/run/systemd/system/{SERVICE}.d/test.conf",
@@ -91,8 +95,10 @@ def test_handlers_may_come_from_there(quiet: Machine) -> None:
         quiet.run("nc.openbsd", "-d", "127.0.0.1", str(port)).stdout
         for port in (51500, 51501, 51502)
     ]
-    assert said == [f"{local}/plain.py", f"{local}/named.py", "/usr/local/lib/names/third.py"]
-    quiet.run("rm", "-r", f"{local}/plain.py", f"{local}/named.py", f"{local}/greeter-1.dist-info")
+    assert said == [f"{folder}/plain.py", f"{folder}/named.py", "/usr/local/lib/names/third.py"]
+    quiet.run(
+        "rm", "-r", f"{folder}/plain.py", f"{folder}/named.py", f"{folder}/greeter-1.dist-info"
+    )
     quiet.run("rm", "-r", f"/run/systemd/system/{SERVICE}.d")
     quiet.run("systemctl", "daemon-reload")
 
