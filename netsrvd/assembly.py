@@ -279,7 +279,8 @@ def choose_log(target: str, *, detached: bool) -> tuple[str, list[Event]]:
     absent log is replaced by the next one that is there; raises DetachError if there is none.
     """
     if target == "auto":
-        target = "syslog" if detached else "journal" if _started_by_systemd() else "stderr"
+        under_systemd = stderr.is_journal(_stderr_descriptor())
+        target = "syslog" if detached else "journal" if under_systemd else "stderr"
     usable = [name for name in ("journal", "syslog") if LOG_SOCKETS[name].exists()]
     usable += [] if detached else ["stderr"]
     if target in usable:
@@ -290,13 +291,12 @@ def choose_log(target: str, *, detached: bool) -> tuple[str, list[Event]]:
     return usable[0], [LogFallback(target, usable[0], reason)]
 
 
-def _started_by_systemd() -> bool:
-    """Return whether standard error is the journal (JOURNAL_STREAM in systemd.exec(5))."""
+def _stderr_descriptor() -> int:
+    """Return the descriptor of standard error, which need not be a file (`StandIn`)."""
     try:
-        status = os.fstat(sys.stderr.fileno() if sys.stderr else 2)
+        return sys.stderr.fileno() if sys.stderr else 2
     except OSError:
-        return False
-    return os.environ.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"
+        return -1
 
 
 def worker_count(configured: int) -> int:

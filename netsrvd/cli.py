@@ -214,7 +214,13 @@ def parser() -> argparse.ArgumentParser:
     explain.add_argument("--udp", action="store_true", help="ask about datagrams")
     explain.add_argument("listener", help="the name of a listener")
     explain.add_argument("address", help="an IP address, with a port or without: 192.0.2.1:40000")
-    reload.add_argument("pid", type=_pid, metavar="PID", help="the process ID of the daemon")
+    reload.add_argument(
+        *("pid",),
+        type=_pid,
+        nargs="?",
+        metavar="PID",
+        help="the process ID of the daemon (default: each that systemd runs)",
+    )
     sockopts.add_argument("--json", action="store_true", help="print JSON")
     sockopts.add_argument(
         "--listener", metavar="NAME", help="show what this listener's configuration would set"

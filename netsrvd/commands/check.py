@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from netsrvd import assembly
+from netsrvd.commands import service_view
 from netsrvd.config.files import Configuration, dotted
 from netsrvd.errors import ConfigError, Fault
 from netsrvd.escapes import escaped
@@ -26,6 +27,8 @@ class Report(NamedTuple):
     """What does not hinder a start, but will surprise."""
     notes: list[str]
     """What was not looked at, and why."""
+    as_service: bool = False
+    """Whether the files were looked at as netsrvd.service sees them."""
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -57,9 +60,12 @@ def judge(config: Path | None) -> Report:
         assembly.prepare_services(configuration.settings, Present(), configuration.sources)
     except ConfigError as error:
         report.faults.extend(error.faults)
+    faults, notes, as_service = service_view.judge(config, configuration)
+    report.faults.extend(faults)
+    report.notes.extend(notes)
     # Further comparisons with what this host has (its units, its sockets) come here: each adds to
     # `faults`, `warnings` and `notes`.
-    return report
+    return report._replace(as_service=as_service)
 
 
 def _unread(configuration: Configuration) -> list[str]:
@@ -77,6 +83,7 @@ def _lines(report: Report, configuration: Configuration, *, everything: bool) ->
     ]
     count = len(configuration.files)
     files = f"{count or 'no'} file{'s' * (count != 1)}"
+    files += ", read as netsrvd.service would" if report.as_service else ""
     rest = "" if everything else "; all else is default, see --all"
     return [*lines, f"# valid: {files}, serves {', '.join(served)}{rest}"]
 
@@ -96,6 +103,7 @@ def _object(report: Report) -> dict[str, Any]:
         ],
         "warnings": report.warnings,
         "notes": report.notes,
+        "as_service": report.as_service,
         "files": [escaped(str(each)) for each in configuration.files] if configuration else [],
         "settings": configuration.objects(assembly.WORDS) if configuration else [],
     }

@@ -7,18 +7,62 @@ import socket
 import sys
 
 from netsrvd.config.files import DEFAULT_FILE
-from netsrvd.errors import ConfigError, ReloadError, UsageError
+from netsrvd.errors import ConfigError, NetsrvdError, ReloadError, UsageError
+from netsrvd.escapes import escaped
 from netsrvd.reporting import askers
+from netsrvd.reporting.stderr import is_journal
+
+UNITS = ("netsrvd.service", "netsrvd@*.service")
+"""What `reload` without a PID is for: instances share the configuration, so all of them."""
 
 PATIENCE_SECONDS = 60.0
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Ask the daemon with this PID, and wait for its answer.
+    """Ask the daemon with this PID, or each that systemd runs, and wait for the answers.
 
     Raises ConfigError with its reasons where the old configuration is still in force.
     """
-    pid = arguments.pid
+    if arguments.pid is not None:
+        _reload(arguments.pid)
+        return os.EX_OK
+    failed: list[tuple[str, NetsrvdError]] = []
+    for unit, pid in _running():
+        try:
+            _reload(pid)
+        except NetsrvdError as error:
+            failed.append((unit, error))
+    if failed:
+        lines = [f"{unit}: {line}" for unit, error in failed for line in str(error).split("\n")]
+        summary = NetsrvdError("\n".join(lines))
+        summary.exit_status = failed[0][1].exit_status
+        raise summary
+    return os.EX_OK
+
+
+def _running() -> list[tuple[str, int]]:
+    """Return each unit of netsrvd that runs with the PID of its daemon.
+
+    Raises UsageError where there is no systemd, and ReloadError where it runs none.
+    """
+    from netsrvd.commands import systemctl  # noqa: PLC0415 - a unit's ExecReload= names the PID
+
+    try:
+        units = systemctl.show(UNITS, ["Id", "MainPID"])
+    except OSError as error:
+        raise UsageError(f"name the process ID of the daemon: {error}") from error
+    running = [(unit["Id"], int(unit.get("MainPID", "0"))) for unit in units if unit.get("Id")]
+    found = sorted((unit, pid) for unit, pid in running if pid)
+    if not found:
+        raise ReloadError(
+            "systemd runs neither netsrvd.service nor an instance: a start reads the "
+            "configuration; for another daemon, name its process ID"
+        )
+    return found
+
+
+def _reload(pid: int) -> None:
+    """Have one daemon reload. Raises ConfigError, ReloadError and UsageError."""
     try:
         process = os.pidfd_open(pid)  # from here on the signal reaches this process or none
     except OSError as error:
@@ -32,12 +76,14 @@ def run(arguments: argparse.Namespace) -> int:
         os.close(process)
     if not answer:
         raise ReloadError("the daemon ended without an answer; see its log")
-    lines = [_printable(each) for each in answer.strip().splitlines()]
-    if problems := [line for line in lines if not line.startswith(askers.WARNING)]:
-        raise ConfigError(problems)
+    lines = [escaped(each) for each in answer.strip().splitlines()]
+    problems = [line for line in lines if not line.startswith(askers.WARNING)]
+    if is_journal(2):  # as ExecReload= of a unit: the daemon has just written the same there
+        lines = []
+    if problems:
+        raise ConfigError([line for line in problems if line in lines])
     for line in lines:
         print(f"netsrvd: {line}", file=sys.stderr)
-    return os.EX_OK
 
 
 def _connect(sock: socket.socket, pid: int) -> None:
@@ -71,11 +117,6 @@ def _ask(sock: socket.socket, pid: int, process: int, seen: askers.Outside) -> s
         return sock.recv(askers.LONGEST_ANSWER + 1).decode(errors="replace")
     except OSError as error:
         raise ReloadError(f"the daemon has not answered: {error}; see its log") from error
-
-
-def _printable(text: str) -> str:
-    """Return `text` with escapes in place of what commands a terminal: any process may answer."""
-    return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
 
 
 _DENIED = {

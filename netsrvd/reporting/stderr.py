@@ -12,6 +12,15 @@ COLOURS = {ERROR: "\x1b[31m", WARNING: "\x1b[33m", NOTICE: "\x1b[1m"}
 PLAIN = "\x1b[0m"
 
 
+def is_journal(descriptor: int) -> bool:
+    """Return whether a descriptor leads to the journal (JOURNAL_STREAM in systemd.exec(5))."""
+    try:
+        status = os.fstat(descriptor)
+    except OSError:
+        return False
+    return os.environ.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"
+
+
 class StderrLog:
     """Standard error. Owned by the reporter's thread, which alone waits if nobody reads it."""
 
@@ -20,7 +29,10 @@ class StderrLog:
 
     def __init__(self, descriptor: int = 2) -> None:
         self._descriptor = descriptor
-        self._form = for_people if os.isatty(descriptor) else for_systemd
+        if os.isatty(descriptor):
+            self._form = for_people
+        else:
+            self._form = for_systemd if is_journal(descriptor) else for_files
         self._rest = b""
         """What is still to be written of the record that was offered last."""
 
@@ -60,7 +72,19 @@ def for_people(record: Record, now: float) -> str:
     return head + "".join(f"    {line}\n" for line in record.traceback().splitlines())
 
 
+def for_files(record: Record, now: float) -> str:
+    """Return the lines of a record as for systemd, each with the date, the time and the zone."""
+    clock = time.localtime(now)
+    stamp = f"{time.strftime('%Y-%m-%dT%H:%M:%S', clock)}.{int(now * 1000) % 1000:03}"
+    zone = time.strftime("%z", clock)
+    head = f"<{record.priority}>{stamp}{zone[:3]}:{zone[3:]} "
+    return "".join(f"{head}{line}\n" for line in _lines(record))
+
+
 def for_systemd(record: Record, now: float) -> str:  # noqa: ARG001 - the journal has its own clock
     """Return the lines of a record with the priority prefixes of sd-daemon(3)."""
-    lines = [record.text, *(f"    {line}" for line in record.traceback().splitlines())]
-    return "".join(f"<{record.priority}>{line}\n" for line in lines)
+    return "".join(f"<{record.priority}>{line}\n" for line in _lines(record))
+
+
+def _lines(record: Record) -> list[str]:
+    return [record.text, *(f"    {line}" for line in record.traceback().splitlines())]

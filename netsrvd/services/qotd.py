@@ -25,9 +25,7 @@ def read(path: Path) -> list[bytes]:
     ValueError, which names the path, where a file cannot be read or where no quote is left.
     """
     try:
-        names = sorted(path.iterdir()) if path.is_dir() else [path]
-        files = [each for each in names if path == each or _is_wanted(each)]
-        found = [quote for file in files for quote in _quotes(_text(file))]
+        found = [quote for file in quote_files(path) for quote in _quotes(_text(file))]
     except OSError as error:
         raise ValueError(
             f"quotes: {error.filename}: {error.strerror}; netsrvd.service sees nothing but "
@@ -36,6 +34,12 @@ def read(path: Path) -> list[bytes]:
     if not found:
         raise ValueError(f"quotes: {path} has no quote of up to {LONGEST_QUOTE} bytes")
     return list(dict.fromkeys(found))
+
+
+def quote_files(path: Path) -> list[Path]:
+    """Return the files that are read for a path. Raises OSError for a folder that cannot be."""
+    names = sorted(path.iterdir()) if path.is_dir() else [path]
+    return [each for each in names if path == each or _is_wanted(each)]
 
 
 def _is_wanted(path: Path) -> bool:

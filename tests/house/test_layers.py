@@ -66,7 +66,7 @@ USERS = {
     "daemon": {"detach"},
     "systemd": {"sockets.activation"},
     "resource": {"sockets.descriptors"},
-    "subprocess": set(),
+    "subprocess": {"commands.systemctl"},
     "logging": set(),
     "socketserver": set(),
     "asyncio": set(),

@@ -72,7 +72,9 @@ def test_a_faulty_file_is_told_line_by_line(start: Start, ask: Ask) -> None:
         status, lines = outcome(ask(run.pid))
         assert status == 78
         assert len(lines) == 2
-        assert all(line.startswith(f"netsrvd: {run.config}: ") for line in lines)
+        assert all(
+            line.startswith(f"netsrvd: {run.config}:{at}: ") for at, line in enumerate(lines, 1)
+        )
         assert "wrkers" in lines[0]
         assert "levl" in lines[1]
         assert echoed(sock)
@@ -283,3 +285,24 @@ def test_nothing_is_left_where_the_socket_was_made(start: Start, tmp_path: Path)
         assert link.startswith(str(folder)) == (folder.name == "short")
         assert list(folder.iterdir()) == []
         run.end()
+
+
+def test_the_journal_gets_the_reasons_once(start: Start) -> None:
+    """As ExecReload= the command leaves them to the daemon's record: its standard error is the
+    journal. The status is the same.
+    """
+    run = start()
+    run.configure("wrkers = 1")
+    reader, writer = os.pipe()
+    status = os.fstat(writer)
+    done = subprocess.run(
+        [COMMAND, "reload", str(run.pid)],
+        env=ENVIRONMENT | {"JOURNAL_STREAM": f"{status.st_dev}:{status.st_ino}"},
+        stderr=writer,
+        timeout=PATIENCE,
+        check=False,
+    )
+    os.close(writer)
+    with os.fdopen(reader) as said:
+        assert (done.returncode, said.read()) == (78, "")
+    run.wait_line("wrkers = 1: unknown key")

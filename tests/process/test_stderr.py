@@ -3,15 +3,17 @@
 import os
 import re
 import select
+import time
 from collections.abc import Iterator
 from contextlib import suppress
+from datetime import datetime
 from time import monotonic
 
 import pytest
 
 from tests.process.conftest import Start
 from tests.support.clients import ended, serves, talking
-from tests.support.run import PATIENCE
+from tests.support.run import PATIENCE, STAMPED
 
 EVIL = b"\x1b[2J\x1b]0;title\x07\r\n<0>forged: record\n\x85\xff"
 """What would clear a terminal, name its window and forge a record, if it got there."""
@@ -93,6 +95,22 @@ def test_peers_cannot_forge_a_record(start: Start) -> None:
     assert run.lines_with("<3>    ValueError: \\x1b[2J")
     assert run.lines_with("<3>    <0>forged: record")
     assert [line for line in run.lines if line.startswith("<0>") or not line.isprintable()] == []
+
+
+def test_files_get_the_date_and_the_time(start: Start) -> None:
+    """Where standard error is neither a terminal nor the journal each line has the time, also those
+    of a traceback; nobody else would add it.
+    """
+    run = start(planted=SAYS_WHAT_IT_GOT)
+    with talking(run.port) as sock:
+        sock.sendall(EVIL)
+        assert ended(sock)
+    run.wait_line("closed: error")
+    assert [line for line in run.said if not STAMPED.match(line)] == []
+    [line] = [line for line in run.said if "ready: " in line]
+    stamp = STAMPED.match(line)
+    assert stamp
+    assert abs(datetime.fromisoformat(stamp[2]).timestamp() - time.time()) < PATIENCE
 
 
 def test_a_terminal_that_goes_away_stops_nothing(terminal: Terminal, start: Start) -> None:

@@ -36,6 +36,9 @@ MOST_DESCRIPTORS = 253
 PREFIXED = re.compile(r"<[3-7]>")
 """The priority that begins each line for systemd (sd-daemon(3))."""
 
+STAMPED = re.compile(r"(<[3-7]>)(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}[+-]\d\d:\d\d) ")
+"""The same with the time of the record, which it has where the journal does not add one."""
+
 LOOPBACK = ["127.0.0.1", "::1"]
 
 ENVIRONMENT = {
@@ -102,7 +105,10 @@ class Run:
         that runs in it before; `limits` is called in the child before the command begins.
         """
         self.argv = [*under, *command(planted), "run", *arguments]
+        self.said: list[str] = []
+        """Its lines as they are."""
         self.lines: list[str] = []
+        """Its lines without the times of records."""
         self.notices: list[dict[str, str]] = []
         self.heard_at: dict[str, float] = {}
         """When each kind of notice came last."""
@@ -179,7 +185,8 @@ class Run:
             if not said:
                 self._pipe.close()
             *lines, self._rest = (self._rest + said).split(b"\n")
-            self.lines += [line.decode() for line in lines]
+            self.said += [line.decode() for line in lines]
+            self.lines += [STAMPED.sub(r"\1", line.decode(), count=1) for line in lines]
 
     def _take_notices(self) -> None:
         with suppress(BlockingIOError):

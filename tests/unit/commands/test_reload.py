@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from netsrvd.commands import reload
-from netsrvd.errors import ConfigError, ReloadError, UsageError
+from netsrvd.commands import reload, systemctl
+from netsrvd.errors import ConfigError, NetsrvdError, ReloadError, UsageError
 from netsrvd.reporting import askers
 from netsrvd.reporting.askers import LONGEST_ANSWER, MOST_WAITING, Askers, answer, path
 
@@ -199,3 +199,50 @@ def test_all_who_ask_at_once_are_answered(scene: Scene) -> None:
     for thread in threads:
         thread.join(10)
     assert statuses == [os.EX_OK] * 3
+
+
+def units(monkeypatch: pytest.MonkeyPatch, **pids: int) -> None:
+    """Have systemd run these units with these PIDs."""
+    shown = [{"Id": f"netsrvd{name}.service", "MainPID": str(pid)} for name, pid in pids.items()]
+    monkeypatch.setattr(systemctl, "show", lambda *_: shown)
+
+
+def test_without_a_pid_systemd_is_asked(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each unit that runs is reloaded, those that do not run are left alone."""
+    units(monkeypatch, main=0, one=ME, two=ME)
+    scene.answers("")
+    assert reload.run(argparse.Namespace(pid=None)) == os.EX_OK
+    assert scene.signals == [(ME, signal.SIGHUP)] * 2
+
+
+def test_of_several_each_failure_names_its_unit(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The others are reloaded all the same; the status is that of the first failure."""
+    units(monkeypatch, a=ME, b=2**22 + 1, c=ME)
+    scene.answers("one\ntwo")
+    with pytest.raises(NetsrvdError) as caught:
+        reload.run(argparse.Namespace(pid=None))
+    assert caught.value.exit_status == os.EX_CONFIG
+    lines = str(caught.value).splitlines()
+    assert [line.split(": ")[0] for line in lines] == [
+        *("netsrvda.service", "netsrvda.service", "netsrvdb.service"),
+        *("netsrvdc.service", "netsrvdc.service"),
+    ]
+    assert "there is no process" in lines[2]
+
+
+def test_where_nothing_runs_that_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the status of a service that is not there; without systemd a PID is needed."""
+    units(monkeypatch, main=0)
+    with pytest.raises(
+        ReloadError, match=r"^systemd runs neither netsrvd\.service nor an instance"
+    ):
+        reload.run(argparse.Namespace(pid=None))
+
+    def fail(*_: object) -> None:
+        raise OSError("systemd does not manage this host")
+
+    monkeypatch.setattr(systemctl, "show", fail)
+    with pytest.raises(UsageError, match=r"^name the process ID of the daemon: systemd does not"):
+        reload.run(argparse.Namespace(pid=None))

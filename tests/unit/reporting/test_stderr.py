@@ -10,7 +10,13 @@ import pytest
 
 from netsrvd.events import DEBUG, ERROR, INFO, NOTICE, WARNING
 from netsrvd.reporting.records import Record
-from netsrvd.reporting.stderr import StderrLog, for_people, for_systemd
+from netsrvd.reporting.stderr import (
+    StderrLog,
+    for_files,
+    for_people,
+    for_systemd,
+    is_journal,
+)
 from tests.support.listening import failure
 
 PLAIN = Record(INFO, "0" * 32, "hällo", ())
@@ -19,9 +25,11 @@ LONG = Record(ERROR, "0" * 32, "x" * 5000, (("NETSRVD_TRACEBACK", "y" * 5000),))
 
 
 @pytest.fixture
-def pipe() -> Iterator[tuple[int, int]]:
-    """Return the reading and the writing end of a pipe with room for one page."""
+def pipe(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[int, int]]:
+    """Return the ends of a pipe to the journal, with room for one page."""
     reader, writer = os.pipe()
+    status = os.fstat(writer)
+    monkeypatch.setenv("JOURNAL_STREAM", f"{status.st_dev}:{status.st_ino}")
     fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, 4096)
     yield reader, writer
     os.close(reader)
@@ -65,8 +73,28 @@ def test_systemd_gets_the_priority_of_each_line() -> None:
     assert for_systemd(TRACED, 0.0) == "<3>failed\n<3>    one\n<3>    two\n"
 
 
-def test_a_pipe_is_for_systemd(pipe: tuple[int, int]) -> None:
-    """What is no terminal gets the prefixes; it is left open at the end, for others."""
+def test_files_get_the_date_too() -> None:
+    """Where nobody adds a time each line has it, with the date and the zone, behind the prefix."""
+    stamp = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.250[+-]\d\d:\d\d"
+    assert re.fullmatch(rf"<6>{stamp} hällo\n", for_files(PLAIN, 1_000_000.25))
+    lines = for_files(TRACED, 0.25).splitlines()
+    assert [re.fullmatch(rf"<3>{stamp} (.*)", line)[1] for line in lines] == [
+        *("failed", "    one", "    two")
+    ]
+
+
+def test_a_pipe_is_no_journal(monkeypatch: pytest.MonkeyPatch, pipe: tuple[int, int]) -> None:
+    """Unless systemd says so; a descriptor that is closed is none either."""
+    assert is_journal(pipe[1])
+    assert not is_journal(-1)
+    monkeypatch.delenv("JOURNAL_STREAM")
+    assert not is_journal(pipe[1])
+    assert StderrLog(pipe[1]).write(PLAIN)
+    assert re.match(r"<6>\d{4}-\d\d-", os.read(pipe[0], 4096).decode())
+
+
+def test_the_journal_is_for_systemd(pipe: tuple[int, int]) -> None:
+    """It gets the prefixes alone; it is left open at the end, for others."""
     log = StderrLog(pipe[1])
     assert log.write(PLAIN)
     log.close()

@@ -1,0 +1,248 @@
+"""netsrvd.commands.service_view and netsrvd.commands.systemctl"""
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from netsrvd.assembly import WORDS
+from netsrvd.commands import service_view, systemctl
+from netsrvd.commands.service_view import DYNAMIC_UID, Identity, View, complaint_of
+from netsrvd.config import files
+
+SHIPPED = {
+    "LoadState": "loaded",
+    "RootDirectory": "/run/netsrvd",
+    "BindReadOnlyPaths": "/usr:/usr:rbind /lib:/lib:rbind -/lib64:/lib64:rbind "
+    "-/etc/netsrvd:/etc/netsrvd:rbind",
+    "BindPaths": "",
+    "InaccessiblePaths": "-+/run/netsrvd",
+    "ProtectHome": "yes",
+    "PrivateTmp": "yes",
+    "TemporaryFileSystem": "",
+    "User": "netsrvd-nobody-has-this",
+    "Group": "netsrvd-nobody-has-this",
+    "DynamicUser": "yes",
+    "SupplementaryGroups": "",
+}
+"""The properties of the unit as it is shipped."""
+
+REAL_SHOW = systemctl.show
+
+STRANGER = Identity(DYNAMIC_UID, DYNAMIC_UID)
+
+
+def view(tmp_path: Path, **properties: str) -> View:
+    """Return what a unit sees whose root has the folder `etc` of this host's folder alone."""
+    given = {
+        "RootDirectory": str(tmp_path / "root"),
+        "BindReadOnlyPaths": f"{tmp_path}/etc:{tmp_path}/etc:rbind",
+    }
+    return View(service_view.places_of(given | properties), STRANGER)
+
+
+@pytest.fixture
+def etc(tmp_path: Path) -> Path:
+    """A folder that the service sees, with a file that anybody may read."""
+    tmp_path.chmod(0o755)
+    folder = tmp_path / "etc"
+    folder.mkdir(0o755)
+    (folder / "a.toml").write_text("")
+    (folder / "a.toml").chmod(0o644)
+    return folder
+
+
+def test_what_is_mounted_is_seen() -> None:
+    """Sources by their destinations, what is hidden as None, and the root itself."""
+    places = service_view.places_of(SHIPPED | {"BindPaths": "/srv/q:/usr/q"})
+    assert places["/"] == "/run/netsrvd"
+    assert (places["/etc/netsrvd"], places["/usr/q"]) == ("/etc/netsrvd", "/srv/q")
+    assert [places[each] for each in ("/home", "/tmp", "/run/netsrvd")] == [None] * 3
+    bare = service_view.places_of({"ProtectHome": "no", "PrivateTmp": "no"})
+    assert bare == {"/": "/"}
+
+
+def test_a_readable_file_is_no_fault(tmp_path: Path, etc: Path) -> None:
+    """Nor is a folder that can be listed; what is above is made by systemd."""
+    tmp_path.chmod(0o700)
+    assert complaint_of(view(tmp_path), etc / "a.toml") == ""
+    assert complaint_of(view(tmp_path), etc) == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "mode", "words"),
+    [
+        ("a.toml", 0o640, "a.toml (mode 0640): chmod o+r "),
+        ("", 0o750, "etc (mode 0750): chmod o+x "),
+        ("", 0o754, "etc (mode 0754): chmod o+x "),
+    ],
+)
+def test_modes_on_the_way_count(
+    tmp_path: Path, etc: Path, name: str, mode: int, words: str
+) -> None:
+    """The file must be readable, and each folder above it searchable, for others."""
+    (etc / name).chmod(mode)
+    assert words in complaint_of(view(tmp_path), etc / "a.toml")
+    unknown = View(view(tmp_path).places, None)
+    assert complaint_of(unknown, etc / "a.toml") == ""
+
+
+@pytest.mark.parametrize(
+    ("identity", "permits"),
+    [
+        *((Identity(1, 5), False), (Identity(9, 2), True), (Identity(9, 8, (2,)), True)),
+        (Identity(9, 8), False),
+    ],
+)
+def test_the_class_of_the_user_decides(identity: Identity, permits: bool) -> None:  # noqa: FBT001
+    """Owner, group, others: the first that fits, and no other."""
+    status = os.stat_result((0o100040, 0, 0, 1, 1, 2, 0, 0, 0, 0))
+    assert service_view._permits(identity, status, "r") is permits
+
+
+def test_links_are_followed_in_the_root_of_the_service(tmp_path: Path, etc: Path) -> None:
+    """What leads outside is not seen; what leads around inside is."""
+    outside = tmp_path / "srv.toml"
+    outside.write_text("")
+    (etc / "out.toml").symlink_to(outside)
+    (etc / "up.toml").symlink_to("../srv.toml")
+    (etc / "in.toml").symlink_to("../etc/./a.toml")
+    (etc / "loop.toml").symlink_to("loop.toml")
+    seen = view(tmp_path)
+    for name in ("out.toml", "up.toml"):
+        complaint = complaint_of(seen, etc / name)
+        assert complaint.startswith(f"netsrvd.service does not see {outside}: put it below")
+    assert complaint_of(seen, etc / "in.toml") == ""
+    assert "too many symbolic links" in complaint_of(seen, etc / "loop.toml")
+
+
+def test_a_bind_from_elsewhere_leads_there(tmp_path: Path, etc: Path) -> None:
+    """A drop-in that gives the service another folder is honoured, and its modes count."""
+    places = f"{etc}:/srv/quotes:rbind"
+    seen = view(tmp_path, BindReadOnlyPaths=places)
+    assert complaint_of(seen, Path("/srv/quotes/a.toml")) == ""
+    (etc / "a.toml").chmod(0o600)
+    assert f"{etc}/a.toml (mode 0600)" in complaint_of(seen, Path("/srv/quotes/a.toml"))
+
+
+def test_without_a_root_of_its_own_all_is_seen_but_what_is_hidden(
+    tmp_path: Path, etc: Path
+) -> None:
+    """As after a drop-in with RootDirectory=."""
+    open_unit = View(service_view.places_of({"TemporaryFileSystem": f"{etc}:ro"}), None)
+    assert "does not see" in complaint_of(open_unit, etc / "a.toml")
+    assert complaint_of(open_unit, tmp_path) == ""
+
+
+def test_a_dynamic_user_owns_nothing() -> None:
+    """A static one is who it is, root is not judged, nor is a user that nobody knows."""
+    assert service_view.identity_of(SHIPPED) == STRANGER
+    static = SHIPPED | {"User": "nobody", "Group": "", "DynamicUser": "no"}
+    found = service_view.identity_of(static)
+    assert found is not None
+    assert found.user == 65534
+    assert service_view.identity_of(static | {"User": "root"}) is None
+    assert service_view.identity_of(static | {"User": ""}) is None
+    assert service_view.identity_of(static | {"SupplementaryGroups": "no-such-group"}) is None
+
+
+@pytest.fixture
+def loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Have a configuration at the default path of a host whose systemd has the unit."""
+    main = tmp_path / "netsrvd.toml"
+    for module in (files, service_view):
+        monkeypatch.setattr(module, "DEFAULT_FILE", main)
+    monkeypatch.setattr(systemctl, "show", lambda *_: [SHIPPED])
+    return main
+
+
+def test_all_files_of_a_configuration_are_looked_at(loaded: Path) -> None:
+    """The files themselves, the folder of drop-ins, quotes and modules, each at its place."""
+    (loaded.parent / "conf.d").mkdir()
+    quotes = loaded.parent / "quotes"
+    quotes.write_text("x")
+    loaded.write_text(f'[listener.lab]\nservice = "qotd"\nport = 17\nquotes = "{quotes}"\n')
+    faults, notes, looked = service_view.judge(None, files.load(None, WORDS))
+    assert (notes, looked) == ([], True)
+    assert [(fault.file, fault.line) for fault in faults] == [
+        (str(loaded.parent / "conf.d"), 0),
+        (str(loaded), 0),
+        (str(loaded), 4),
+    ]
+    assert all("netsrvd.service does not see" in fault.text for fault in faults)
+
+
+@pytest.mark.parametrize(
+    ("unit", "note"),
+    [
+        ({"LoadState": "not-found"}, "there is no such unit"),
+        ({"LoadState": "masked"}, "there is no such unit"),
+        (SHIPPED | {"RootImage": "/srv/image"}, "it has a RootImage="),
+    ],
+)
+def test_what_was_not_looked_at_is_said(
+    loaded: Path, monkeypatch: pytest.MonkeyPatch, unit: dict[str, str], note: str
+) -> None:
+    """Without the unit, or where it cannot be told, nothing is promised."""
+    monkeypatch.setattr(systemctl, "show", lambda *_: [unit])
+    found = service_view.judge(None, files.load(None, WORDS))
+    assert found == ([], [f"not tried as netsrvd.service would read it: {note}"], False)
+
+
+def test_without_systemd_that_is_said(
+    loaded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The reason is that of systemctl."""
+    monkeypatch.setattr(systemctl, "show", REAL_SHOW)
+    monkeypatch.setattr(systemctl, "BOOTED", tmp_path / "nowhere")
+    [note] = service_view.judge(None, files.load(None, WORDS))[1]
+    assert note.endswith("would read it: systemd does not manage this host")
+
+
+def test_another_file_is_not_for_the_service(loaded: Path) -> None:
+    """What `-c` names is judged as whoever calls reads it, unless it is the service's own."""
+    other = loaded.with_name("other.toml")
+    for file in (other, loaded):
+        file.touch()
+    assert service_view.judge(other, files.load(other, WORDS)) == ([], [], False)
+    assert service_view.judge(loaded, files.load(loaded, WORDS))[2]
+
+
+def test_the_properties_of_units(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One dictionary a unit; a value may have the sign itself."""
+
+    def run(argv: list[str], **_: object) -> subprocess.CompletedProcess[str]:
+        assert argv[-2:] == ["a.service", "b@*.service"]
+        return subprocess.CompletedProcess(argv, 0, "Id=a\nX=1=2\n\nId=b\nX=\n", "")
+
+    monkeypatch.setattr(systemctl, "BOOTED", tmp_path)
+    monkeypatch.setattr(subprocess, "run", run)
+    found = systemctl.show(["a.service", "b@*.service"], ["Id", "X"])
+    assert found == [{"Id": "a", "X": "1=2"}, {"Id": "b", "X": ""}]
+
+
+@pytest.mark.parametrize("stderr", ["no way\n", ""])
+def test_a_systemctl_that_fails_is_a_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stderr: str
+) -> None:
+    """What it said, in one line."""
+    done = subprocess.CompletedProcess([], 1, "", stderr)
+    monkeypatch.setattr(systemctl, "BOOTED", tmp_path)
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: done)
+    with pytest.raises(OSError, match=stderr.strip() or "systemctl: failed"):
+        systemctl.show(["a.service"], ["Id"])
+
+
+def test_a_systemctl_that_hangs_is_a_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is not waited for without end."""
+
+    def run(argv: list[str], timeout: float, **_: object) -> None:
+        raise subprocess.TimeoutExpired(argv, timeout)
+
+    monkeypatch.setattr(systemctl, "BOOTED", tmp_path)
+    monkeypatch.setattr(subprocess, "run", run)
+    with pytest.raises(OSError, match="has not answered for 10 s"):
+        systemctl.show(["a.service"], ["Id"])
