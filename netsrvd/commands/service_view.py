@@ -114,9 +114,12 @@ def identity_of(unit: Mapping[str, str]) -> Identity | None:
 
 def _faults(view: View, configuration: Configuration) -> Iterator[Fault]:
     folder = DEFAULT_FILE.parent / DROP_INS
-    for file in (*([folder] if folder.is_dir() else []), *configuration.files):
-        if complaint := complaint_of(view, file):
-            yield Fault(complaint, escaped(str(file)))
+    complaint = complaint_of(view, folder) if folder.is_dir() else ""
+    if complaint:  # of what is in there nothing is known then
+        yield Fault(complaint, escaped(str(folder)))
+    for file in configuration.files:
+        if not (complaint and file.parent == folder) and (found := complaint_of(view, file)):
+            yield Fault(found, escaped(str(file)))
     for listener in configuration.settings.listeners:
         table = ("listener", listener.name)
         if listener.service == "qotd":
@@ -124,8 +127,8 @@ def _faults(view: View, configuration: Configuration) -> Iterator[Fault]:
         else:
             paths, key = _module_files(listener.service), "service"
         complaints = filter(None, (complaint_of(view, each) for each in paths))
-        if complaint := next(complaints, ""):  # one is enough for a folder of quotes
-            yield configuration.sources.fault(complaint, (*table, key))
+        if found := next(complaints, ""):  # one is enough for a folder of quotes
+            yield configuration.sources.fault(found, (*table, key))
 
 
 def _module_files(service: str) -> list[Path]:

@@ -118,7 +118,8 @@ def test_a_reload_is_not_held_up_by_a_fifo(clean: Machine) -> None:
     assert main_pid(clean) == pid
     [record] = run_records(clean, pid, f"MESSAGE_ID={ReloadFailed.MESSAGE_ID}")
     assert "it is a FIFO" in record["MESSAGE"]
-    told = [each for each in clean.journal("-u", SERVICE) if "it is a FIFO" in each["MESSAGE"]]
+    own = f"_SYSTEMD_INVOCATION_ID={shown(clean, 'InvocationID')}"
+    told = [each for each in clean.journal(own) if "it is a FIFO" in each["MESSAGE"]]
     assert len(told) == 1
 
 
