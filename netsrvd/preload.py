@@ -38,6 +38,7 @@ MODULES = (
     "netsrvd.services.time",
     "netsrvd.services.whoami",
     # a configuration with lists or faults
+    "netsrvd.config.key_lines",
     "difflib",
     "json",
     # tracebacks: these modules are imported by traceback only when a line needs them
