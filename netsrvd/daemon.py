@@ -214,6 +214,7 @@ class Daemon:
 
         Each must have answered the last ping and, at every third time, a listener its visitor.
         """
+        self._house.look_at_interfaces()
         duties = self._house.duties()
         if all(duty.pulse == self._ping for duty in duties) and self._is_answering():
             self._notifier.alive()
@@ -276,6 +277,7 @@ class Daemon:
         for note in limit_notes + notes:
             house.report(note)
         house.report(Reloaded(", ".join(plan.changed), ", ".join(plan.needs_restart)))
+        house.look_at_interfaces()
 
     def _check_directory(self, outside: Outside) -> None:
         """Raise ConfigError if the directory of the configuration is not the one outside.

@@ -15,9 +15,10 @@ from netsrvd.assembly import (
 from netsrvd.config import changes
 from netsrvd.counters import Counters
 from netsrvd.duty import Duty
+from netsrvd.errors import NetsrvdError
 from netsrvd.events import LEVELS
 from netsrvd.events.life import ThreadFailed
-from netsrvd.events.sockets import ListeningEnded
+from netsrvd.events.sockets import InterfaceLost, Listening, ListeningEnded
 from netsrvd.listeners.acceptor import Acceptor
 from netsrvd.listeners.connection import Connection, identities
 from netsrvd.listeners.datagram import Receiver
@@ -27,8 +28,10 @@ from netsrvd.listeners.proxies.lobby import Guest
 from netsrvd.listeners.visitor import Rounds
 from netsrvd.reporting.reporter import Port
 from netsrvd.settings import Endpoint, Settings
-from netsrvd.sockets.activation import bind_to_interface
+from netsrvd.sockets import bind, interfaces
+from netsrvd.sockets.activation import bind_to_interface, shares_ports
 from netsrvd.sockets.bind import Opened
+from netsrvd.sockets.interfaces import Binding
 from netsrvd.sockets.options import put_back
 from netsrvd.staff import JOIN_SECONDS, HandlerServer, Staff
 from netsrvd.tracebacks import described, traceback_of
@@ -68,6 +71,8 @@ class House:
         self._ports: dict[MoverKey, Port] = {}
         self._retired = Counters()
         self._rounds = Rounds(self.report)
+        self._deaf: dict[int, str] = {}
+        """The descriptors of sockets that have lost their interface, and what was said of them."""
         self._open(sockets)
 
     @property
@@ -225,6 +230,53 @@ class House:
         mover.stop()
         mover.duty.join(JOIN_SECONDS)
         self.reporter.give_back(self._ports.pop(key))
+
+    def look_at_interfaces(self) -> None:
+        """Bind sockets anew whose interface was deleted and is there again; report what is deaf."""
+        deaf: dict[int, str] = {}
+        for endpoint, all_of in tuple(self._sockets.items()):
+            for opened in tuple(all_of):
+                interface = interfaces.needed(endpoint, opened)
+                if interface and (problem := self._bound(endpoint, opened, interface)):
+                    deaf[opened.sock.fileno()] = problem
+                    if self._deaf.get(opened.sock.fileno()) != problem:
+                        names = endpoint.listener, endpoint.protocol, *opened.address()
+                        self.report(InterfaceLost(*names, interface, problem))
+        self._deaf = deaf
+
+    def _bound(self, endpoint: Endpoint, opened: Opened, interface: str) -> str:
+        """Bind a socket to its interface if it is not; return why that cannot be done now."""
+        state = interfaces.state(opened.sock, interface)
+        if state is Binding.HELD or not opened.serves:
+            return ""
+        try:
+            if state is Binding.LOST:
+                interfaces.bind_again(opened.sock, interface)
+            elif opened.origin != "bound":
+                return "it is gone; stop its socket unit and the service, and start both"
+            elif state is Binding.GONE:
+                return "it is gone; the socket is bound anew when it is back"
+            else:
+                opened = self._replace(endpoint, opened)
+        except (NetsrvdError, bind.FamilyMissingError, OSError) as error:
+            return f"the socket cannot be bound anew: {error}"
+        listener, where = opened.listener, opened.address()
+        names = listener.name, listener.service, endpoint.protocol
+        self.report(Listening(*names, *where, opened.origin))
+        return ""
+
+    def _replace(self, endpoint: Endpoint, opened: Opened) -> Opened:
+        """Serve an endpoint by a new socket. After NetsrvdError or OSError nothing has changed."""
+        new = bind.open_endpoint(endpoint, opened.listener, share=shares_ports([opened]))
+        try:
+            serve = self._movers[endpoint.listener, endpoint.protocol].opening(new.sock)
+        except BaseException:
+            new.sock.close()
+            raise
+        self._add({endpoint: [new]})
+        serve()
+        self._close(endpoint, opened)
+        return new
 
     def adopt(self, inherited: Inherited) -> None:
         """Take up what another process left, before the threads start."""

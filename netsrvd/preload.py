@@ -27,6 +27,7 @@ MODULES = (
     "netsrvd.listeners.handlers.handled",
     "netsrvd.listeners.handlers.server",
     "netsrvd.services.handler",
+    "site",
     # a reload that adds a service
     "netsrvd.services.active",
     "netsrvd.services.chargen",

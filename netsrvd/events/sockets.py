@@ -64,6 +64,32 @@ class OptionAdjusted(Event):
         )
 
 
+class InterfaceLost(Event):
+    """The network interface that a socket is bound to was deleted, so the socket receives nothing.
+
+    The daemon looks for the interface every five seconds and at a reload. It binds a socket of its
+    own anew as soon as there is an interface of that name with the address that is to be served. A
+    socket that systemd passed it cannot bind anew: stop its socket unit and the service, and start
+    both. If the interface comes and goes, let the daemon bind the sockets itself: run the service
+    without socket units.
+    """
+
+    __slots__ = ()
+    MESSAGE_ID = "b0085b2545d84e79b18954b500a19e35"
+    PRIORITY = WARNING
+    SUBJECT = "A listening socket has lost its network interface"
+    listener: str
+    protocol: str
+    local_address: str
+    local_port: int
+    interface: str
+    problem: str
+
+    def text(self) -> str:
+        where = f"{self.protocol} {shown(self.local_address, self.local_port)}"
+        return f"{self.listener}: {where} is deaf: interface {self.interface}: {self.problem}"
+
+
 class NotInForce(Event):
     """The sockets that systemd passed are not as the files say, so part of the configuration is not
     in force. No more than the files say is served: other connections are reset, other datagrams

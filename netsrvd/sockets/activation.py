@@ -11,13 +11,11 @@ from netsrvd.errors import ActivationError, failing_import
 from netsrvd.settings import ListenerSettings
 from netsrvd.sockets import options
 from netsrvd.sockets.bind import Opened, set_options
+from netsrvd.sockets.interfaces import bound_name
 from netsrvd.sockets.matching import NO_ADDRESS, Facts, Match, Named, match
 
 SO_TIMESTAMP, SO_TIMESTAMPNS = 29, 35
 """Which Timestamping= of a socket unit sets (socket(7))."""
-
-IFNAMSIZ = 16
-"""Bytes of the name of an interface, a final NUL included (netdevice(7))."""
 
 PROTOCOLS = {socket.SOCK_STREAM: "tcp", socket.SOCK_DGRAM: "udp"}
 NUMBERS = {"tcp": socket.IPPROTO_TCP, "udp": socket.IPPROTO_UDP}
@@ -102,11 +100,12 @@ def adopt(
 def facts(sock: socket.socket, name: str) -> Facts:
     """Return what a passed socket is."""
     host, port = host_and_port(sock.getsockname())
-    device = sock.getsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, IFNAMSIZ)
     is_dual = sock.family == socket.AF_INET6 and not sock.getsockopt(
         socket.IPPROTO_IPV6, socket.IPV6_V6ONLY
     )
-    interface = device.partition(b"\0")[0].decode(errors="replace")
+    interface = bound_name(sock)
+    if interface is None:  # it was deleted after systemd had bound the socket to it
+        interface = "(gone)"
     return Facts(name, PROTOCOLS[sock.type], host, port, interface, is_dual)
 
 

@@ -17,7 +17,7 @@ BEFORE = {"__main__.py", "cli.py", "detach.py", "sockets/activation.py"}
 """What these import late they import before READY; so do the commands."""
 
 LARGE = {"importlib"}
-"""importlib.metadata, 10 ms and 2 MB, for a reload that names a handler of a package; it can fail."""
+"""importlib.metadata, 10 ms and 2 MB, for a reload that names a handler; it can fail."""
 
 
 def late_imports() -> Iterator[tuple[str, str]]:

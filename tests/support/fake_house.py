@@ -74,6 +74,9 @@ class FakeHouse:
         self.steps.append("visit")
         return self.visits.pop(0) if self.visits else True
 
+    def look_at_interfaces(self) -> None:
+        """Do nothing: it has no sockets."""
+
     def pause(self) -> None:
         self.steps.append("pause")
 
