@@ -1,5 +1,6 @@
-# The one door for developers. Everything that is needed is installed on the way: packages of the
-# distribution as root (or with sudo), Python packages into .venv.
+# The one door for developers. What is needed for the target is installed on the way: packages of the
+# distribution as root (or with sudo), Python packages into .venv, and servers that tests need into
+# build/servers.
 
 PYTHON ?= /usr/bin/python3
 VENV := .venv
@@ -11,7 +12,7 @@ FUZZ_SECONDS ?= 60
 
 .PHONY: run test $(TIERS) bench bench-peers fuzz deb format clean
 
-run: $(VENV)/ready ## serve echo on port 51423 in the foreground, until Ctrl-C
+run: $(VENV)/runs ## serve echo on port 51423 in the foreground, until Ctrl-C
 	$(RUN)/netsrvd run
 
 test: $(VENV)/ready deb ## run every test
@@ -40,8 +41,13 @@ format: $(VENV)/ready ## lay out the code and mend what can be mended mechanical
 clean: ## remove what was made here
 	rm -rf $(VENV) build .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info
 
-$(VENV)/ready: pyproject.toml packaging/make-venv
+# Whoever only runs it needs no tools of tests.
+$(VENV)/runs: pyproject.toml packaging/make-venv
 	packaging/make-venv $(PYTHON) $(VENV)
+	touch $@
+
+$(VENV)/ready: $(VENV)/runs packaging/make-test-tools
+	packaging/make-test-tools $(VENV) build/servers
 	touch $@
 
 $(BENCH)/ready: $(VENV)/ready

@@ -5,7 +5,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -13,16 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.balancers import FORWARD, haproxy
+from tests.support.balancers import FORWARD, haproxy, server
 from tests.support.detached import Syslog
 from tests.support.patience import SECONDS, eventually
 from tests.support.peers import connect, echoed, exchange
 from tests.support.private import private_files
 from tests.support.proxied import CLIENT, v1
 from tests.support.run import COMMAND, ENVIRONMENT, PATIENCE, free_port, toml
-
-PLACES = f"{os.environ['PATH']}:/usr/sbin:{Path(sys.prefix) / 'debian/usr/sbin'}"
-"""Where programs are; xinetd is only unpacked, because an installed one is a service that runs."""
 
 
 @pytest.fixture
@@ -284,8 +280,7 @@ def running(how: How, folder: Path, config: Path) -> Iterator[int]:
     """Run one of them, and give the port on which it listens."""
     port = free_port()
     name, *arguments = how(folder, port, config)
-    program = shutil.which(name, path=PLACES)
-    assert program, f"{name} is missing; packaging/make-venv fetches it"
+    program = shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin") or server(name)
     quiet = subprocess.DEVNULL
     with subprocess.Popen(
         [*private_files(folder), program, *arguments],

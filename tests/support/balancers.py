@@ -1,12 +1,11 @@
 """Real load balancers of Debian, in processes of their own, with configurations of the tests."""
 
+import os
 import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-
-import pytest
 
 from tests.support.patience import SECONDS
 
@@ -23,7 +22,18 @@ listen echo
 """
 """HAProxy in front of one server."""
 
-NGINX_MODULE = Path("/usr/lib/nginx/modules/ngx_stream_module.so")
+SERVERS = Path(__file__).parents[2] / "build/servers"
+"""Where packaging/make-test-tools unpacks servers: none of them is to be a service of the host."""
+
+NGINX_MODULE = SERVERS / "usr/lib/nginx/modules/ngx_stream_module.so"
+
+
+def server(name: str) -> str:
+    """Return the program of a server."""
+    folders = (SERVERS / "usr/sbin", SERVERS / "usr/bin")
+    program = shutil.which(name, path=os.pathsep.join(map(str, folders)))
+    assert program, f"{name} is missing; run packaging/make-test-tools .venv build/servers"
+    return program
 
 
 @contextmanager
@@ -50,23 +60,19 @@ def balancer(folder: Path, argv: list[str | Path]) -> Iterator[subprocess.Popen[
 @contextmanager
 def haproxy(folder: Path, configuration: str) -> Iterator[subprocess.Popen[bytes]]:
     """Run HAProxy with this configuration."""
-    if not (program := shutil.which("haproxy")):
-        pytest.fail("install haproxy")
     file = folder / "haproxy.cfg"
     file.write_text(configuration)
-    with balancer(folder, [program, "-db", "-f", file]) as process:
+    with balancer(folder, [server("haproxy"), "-db", "-f", file]) as process:
         yield process
 
 
 @contextmanager
 def nginx(folder: Path, stream: str) -> Iterator[subprocess.Popen[bytes]]:
     """Run nginx with this `stream` block."""
-    if not (program := shutil.which("nginx")) or not NGINX_MODULE.exists():
-        pytest.fail("install nginx and libnginx-mod-stream")
     file, log = folder / "nginx.conf", folder / "error.log"
     file.write_text(
         f"load_module {NGINX_MODULE};\ndaemon off;\nmaster_process off;\n"
         f"pid {folder}/pid;\nerror_log {log};\nevents {{}}\nstream {{\n{stream}\n}}\n"
     )
-    with balancer(folder, [program, "-e", log, "-p", folder, "-c", file]) as process:
+    with balancer(folder, [server("nginx"), "-e", log, "-p", folder, "-c", file]) as process:
         yield process
