@@ -141,6 +141,7 @@ def _connection(
         state.proxy,
     )
     connection.service_name = state.service
+    connection.is_logged = state.is_logged
     return connection
 
 
@@ -178,6 +179,7 @@ def _state(connection: Connection) -> ConnectionState:
         connection.client_done,
         connection.service.memory(),
         connection.proxy,
+        connection.is_logged,
     )
 
 

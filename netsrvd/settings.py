@@ -54,6 +54,8 @@ class ListenerSettings(NamedTuple):
     """Socket options by their names, as in `sockets/options.py`."""
     allow: tuple[str, ...] = ("local",)
     deny: tuple[str, ...] = ()
+    unlogged: tuple[str, ...] = ()
+    """Addresses whose connections and flows have no records of their beginning and end."""
     unlimited: tuple[str, ...] = ("loopback",)
     """Addresses to which no limit of a source applies. Nobody can forge loopback from outside."""
     proxies: tuple[str, ...] = ()

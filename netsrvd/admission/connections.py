@@ -15,6 +15,7 @@ class Known(NamedTuple):
 
     rule_against: str
     is_proxy: bool
+    is_unlogged: bool
     source: str
     limits: Limits | None
 
@@ -24,7 +25,7 @@ class ConnectionGate:
 
     __slots__ = (
         *("_access", "_known", "_limits", "_most", "_proxies", "_rate_rule", "_sources"),
-        "_unlimited",
+        *("_unlimited", "_unlogged"),
     )
 
     def __init__(self, settings: ListenerSettings) -> None:
@@ -36,6 +37,7 @@ class ConnectionGate:
         self._access = Access(settings.allow, settings.deny, settings.proxies)
         self._proxies = Access(settings.proxies, settings.deny)
         self._unlimited = Access(settings.unlimited)
+        self._unlogged = Access(settings.unlogged)
         self._limits = Limits(settings.connection_rate, settings.connection_burst)
         self._most = settings.max_connections_per_source
         self._rate_rule = f"connection_rate = {settings.connection_rate:g} a second is exceeded"
@@ -58,6 +60,10 @@ class ConnectionGate:
         """Return whether connections of this address name their clients."""
         return self._look(host).is_proxy
 
+    def is_unlogged(self, host: str) -> bool:
+        """Return whether connections of this address have no records of their beginning and end."""
+        return self._look(host).is_unlogged
+
     def enter(self, host: str) -> str:
         """Count a connection that was let in; return the name of its source, for `leave`."""
         known = self._look(host)
@@ -75,6 +81,7 @@ class ConnectionGate:
                 self._known.clear()
             shared = share(host, self._unlimited, self._limits)
             is_proxy = not self._proxies.rule_against(host)
+            is_unlogged = not self._unlogged.rule_against(host)
             rule = self._access.rule_against(host)
-            known = self._known[host] = Known(rule, is_proxy, *shared)
+            known = self._known[host] = Known(rule, is_proxy, is_unlogged, *shared)
         return known

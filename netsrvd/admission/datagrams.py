@@ -20,7 +20,7 @@ class DatagramGate:
 
     __slots__ = (
         *("_access", "_is_broadcast", "_limits", "_ports", "_proxies", "_rules", "_sources"),
-        "_unlimited",
+        *("_unlimited", "_unlogged"),
     )
 
     def __init__(
@@ -36,6 +36,7 @@ class DatagramGate:
         self._proxies = Access(settings.proxies, settings.deny)
         self._ports = Ports(settings.refused_ports, own_ports)
         self._unlimited = Access(settings.unlimited)
+        self._unlogged = Access(settings.unlogged)
         self._limits = Limits(
             settings.datagram_rate,
             settings.datagram_burst,
@@ -73,6 +74,10 @@ class DatagramGate:
     def is_proxy(self, host: str) -> bool:
         """Return whether datagrams of this address name their clients."""
         return not self._proxies.rule_against(host)
+
+    def is_unlogged(self, host: str) -> bool:
+        """Return whether flows of this address have no records of their beginning and end."""
+        return not self._unlogged.rule_against(host)
 
     def enter(self, host: str) -> Source:
         """Return the source of a peer whose flow begins; it knows how much it may ask for."""

@@ -42,7 +42,7 @@ def run(arguments: argparse.Namespace) -> int:
     reason, rule = refusal or ("", rule)
     who = shown(*peer) if peer[1] else peer[0]
     notes = [*_notes(listener, protocol, peer)]
-    keys = ["allow", "deny", "proxies", "unlimited", *LIMITS[protocol]]
+    keys = ["allow", "deny", "proxies", "unlogged", "unlimited", *LIMITS[protocol]]
     keys += ["refused_ports"] if protocol == "udp" else []
     paths = {("listener", listener.name, key) for key in keys}
     if arguments.json:
@@ -109,6 +109,8 @@ def _notes(listener: ListenerSettings, protocol: str, peer: tuple[str, int]) -> 
         yield "so it is whether it comes by itself or by a proxy"
     if protocol == "udp" and not port:
         yield "without a port, nothing is said of refused_ports"
+    if not Access(listener.unlogged).rule_against(host):
+        yield "it is in unlogged: what it does is counted, but has no records unless it fails"
     if Access(listener.unlimited).rule_against(host):
         yield f"it shares the limits of the source {source(host)}"
     else:

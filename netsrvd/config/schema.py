@@ -109,6 +109,7 @@ def listener_rules(words: Vocabulary) -> tuple[Rule, ...]:
         Rule("backlog", values.integer(1, 65535)),
         Rule("allow", access),
         Rule("deny", access),
+        Rule("unlogged", access),
         Rule("unlimited", access),
         Rule("proxies", access),
         Rule("proxy_timeout", values.duration(0.1, 3600.0), "proxy_seconds"),

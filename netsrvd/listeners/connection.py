@@ -24,6 +24,9 @@ came was read is reset, and a reset takes from the client what it has not read y
 RESET_AT_CLOSE = struct.pack("ii", 1, 0)
 """struct linger { int l_onoff; int l_linger; }: what is not sent yet is given up (socket(7))."""
 
+FAULTS = frozenset({"error", "network", "access", "lost"})
+"""Reasons of an end that have a record in any case: something failed, or the client is refused."""
+
 SHORTEST_SWEEP_SECONDS = 0.01
 
 
@@ -75,6 +78,7 @@ class Connection:
         "client_done",
         "departed",
         "identity",
+        "is_logged",
         "local",
         "opened_at",
         "parts_at",
@@ -102,6 +106,8 @@ class Connection:
         self.identity = identity
         self.peer = peer
         self.local = local
+        self.is_logged = True
+        """False if it has no record of its beginning, and of its end only at a fault."""
         self.proxy = proxy
         """Who connected for the peer, if that was another one."""
         self.settings = settings
@@ -191,6 +197,10 @@ class Connection:
             error,
             *proxy_fields(self.proxy),
         )
+
+    def has_end_record(self, reason: str) -> bool:
+        """Return whether the end of the connection for this reason has a record."""
+        return self.is_logged or reason in FAULTS
 
     def service_failed(self, error: BaseException) -> ServiceFailed:
         """Return the record of a bug in its service."""

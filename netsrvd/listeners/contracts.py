@@ -100,6 +100,9 @@ class ConnectionGate(Protocol):
     def is_proxy(self, host: str) -> bool:
         """Return whether this host is a proxy, which names the clients that it connects for."""
 
+    def is_unlogged(self, host: str) -> bool:
+        """Return whether the connections of this host have no records of beginning and end."""
+
     def enter(self, host: str) -> str:
         """Count a connection that was let in; return what `leave` is to be told."""
 
@@ -136,6 +139,9 @@ class DatagramGate(Protocol):
 
     def is_proxy(self, host: str) -> bool:
         """Return whether this host is a proxy, which names the clients that it sends for."""
+
+    def is_unlogged(self, host: str) -> bool:
+        """Return whether the flows of this host have no records of beginning and end."""
 
     def enter(self, host: str) -> Source:
         """Return the source of a peer whose flow begins."""

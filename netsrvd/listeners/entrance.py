@@ -155,7 +155,9 @@ class Entrance:
             proxy,
         )
         self._counters.accepted += 1
-        self._report(connection.accepted())
+        connection.is_logged = not self._gate.is_unlogged(peer[0])
+        if connection.is_logged:
+            self._report(connection.accepted())
         (self._take_over or next(self._turns).take)(connection)
 
     def _dismiss(

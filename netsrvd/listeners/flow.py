@@ -19,6 +19,7 @@ class Flow:
         "bytes_received",
         "bytes_unanswered",
         "error",
+        "is_logged",
         "local",
         "opened_at",
         "peer",
@@ -65,6 +66,8 @@ class Flow:
         """The kernel did not keep on which address it came in: see `Batch.local`."""
         self.special = self.pinned or source_unknown
         """Its answers need more than the routing table to find their way."""
+        self.is_logged = True
+        """False if it has no record of its beginning, and of its end only after an error."""
         self.told = True
         """It has a record of its beginning, and will have one of its end."""
 
@@ -72,6 +75,11 @@ class Flow:
     def listener(self) -> str:
         """The name of its listener."""
         return self.settings.name
+
+    @property
+    def has_end_record(self) -> bool:
+        """Whether its end has a record."""
+        return self.told or (bool(self.error) and not self.is_logged)
 
     def began(self) -> FlowBegan:
         """Return the record of its first datagram."""

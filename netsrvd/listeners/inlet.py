@@ -107,7 +107,7 @@ class Inlet:
         flow, desk = self.flows.pop(envelope), self._desk
         desk.gate.leave(flow.source.name)
         desk.counters.datagrams_truncated += flow.truncated
-        if flow.told:
+        if flow.has_end_record:
             desk.report(flow.ended(reason))
 
     def end_all(self, reason: str) -> None:
@@ -170,7 +170,8 @@ class Inlet:
         source = desk.gate.enter(peer[0])
         flow = Flow(desk.settings, peer, local, source, now, source_unknown=unknown, proxy=proxy)
         desk.counters.flows += 1
-        flow.told = desk.may_tell(now)
+        flow.is_logged = not desk.gate.is_unlogged(peer[0])
+        flow.told = flow.is_logged and desk.may_tell(now)
         if flow.told:
             desk.report(flow.began())
         return flow

@@ -39,7 +39,9 @@ def admit(
             now=now,
             proxy=proxy,
         )
-        report(connection.accepted())
+        connection.is_logged = not gate.is_unlogged(peer[0])
+        if connection.is_logged:
+            report(connection.accepted())
         take(connection)
 
     def dismiss(

@@ -288,7 +288,8 @@ class Worker:
         connection.close(reason)
         if connection.identity:  # a visitor has none, and no record
             connection.count_into(self.counters)
-            self._report(connection.closed(reason, self._now, error))
+            if connection.has_end_record(reason):
+                self._report(connection.closed(reason, self._now, error))
         if self._draining and not self._connections:
             self._on_empty()
 

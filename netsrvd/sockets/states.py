@@ -33,6 +33,7 @@ TYPES: Mapping[str, tuple[type, ...]] = {
     "bytes_sent": (int,),
     "backlog": (str,),
     "client_done": (bool,),
+    "is_logged": (bool,),
     "since": (int, float),
     "header": (str,),
     "has_header": (bool,),
@@ -68,6 +69,8 @@ class ConnectionState(NamedTuple):
     """What its service remembers."""
     proxy: tuple[str, int] | None = None
     """Who connected for the peer, if that was another one."""
+    is_logged: bool = True
+    """False for one that has no record of its beginning, see `unlogged` in netsrvd.toml(5)."""
 
 
 class GuestState(NamedTuple):

@@ -61,6 +61,7 @@ def listeners(name: str) -> st.SearchStrategy[ListenerSettings]:
         options=options.map(lambda given: MappingProxyType({**DEFAULT_OPTIONS, **given})),
         allow=_distinct(NETWORKS),
         deny=_distinct(NETWORKS),
+        unlogged=_distinct(NETWORKS),
         unlimited=_distinct(NETWORKS),
         proxies=_distinct(NETWORKS),
         proxy_seconds=st.floats(0.1, 3600.0),

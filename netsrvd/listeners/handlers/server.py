@@ -225,7 +225,8 @@ class Handlers:
         connection = handling.connection
         del self._live[connection]
         connection.count_into(self.counters)
-        self._report(connection.closed(handling.reason, monotonic(), handling.detail))
+        if connection.has_end_record(handling.reason):
+            self._report(connection.closed(handling.reason, monotonic(), handling.detail))
         connection.departed()
         if self._draining and not self._live:
             self._on_empty()

@@ -117,3 +117,11 @@ def test_what_is_remembered_of_addresses_is_bounded() -> None:
         assert found.refusal(str(ipaddress.IPv4Address(number)), 1.0) is None
         assert len(found._known) <= connections.KNOWN_KEPT
     assert found.refusal("192.0.2.1", 1.0)
+
+
+def test_the_unlogged_are_known() -> None:
+    """By the rules of `allow`: the entries are addresses, networks and words."""
+    found = gate(unlogged=("192.0.2.0/24", "loopback"))
+    assert [found.is_unlogged(host) for host in ("192.0.2.7", "::1", "192.0.3.1")] == [
+        *(True, True, False)
+    ]

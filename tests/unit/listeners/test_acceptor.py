@@ -54,6 +54,9 @@ class Gate:
     def is_proxy(self, host: str) -> bool:
         return False
 
+    def is_unlogged(self, host: str) -> bool:
+        return False
+
     def enter(self, host: str) -> str:
         self.inside.append(host)
         return host

@@ -114,6 +114,9 @@ class Gate:
     def is_proxy(self, host: str) -> bool:
         raise NotImplementedError
 
+    def is_unlogged(self, host: str) -> bool:
+        return False
+
     def enter(self, host: str) -> Source:
         self.inside.append(host)
         return self.once if host == "192.0.2.11" else Source(host, None)

@@ -140,3 +140,11 @@ def test_a_balancer_that_looks_whether_somebody_is_there(visit: Visit) -> None:
     visit.far.shutdown(socket.SHUT_WR)
     visit.judge(**BEHIND)
     assert (visit.reports.events, visit.taken, visit.sock.fileno()) == ([], [], -1)
+
+
+def test_a_guest_that_is_unlogged_has_no_record(visit: Visit) -> None:
+    """It is handed over all the same."""
+    visit.judge(allow=("any",), unlogged=("192.0.2.0/24",))
+    assert visit.reports.events == []
+    [connection] = visit.taken
+    assert not connection.is_logged
