@@ -31,6 +31,7 @@ from netsrvd.listeners.datagram import Receiver
 from netsrvd.listeners.places import Places
 from netsrvd.listeners.worker import RuleAgainst, Worker
 from netsrvd.reporting import journal, stderr, syslog
+from netsrvd.reporting.datagram_socket import fault_of
 from netsrvd.reporting.reporter import Log, Reporter
 from netsrvd.services import SERVICES, prepare, reader
 from netsrvd.services.base import Handler, Present, Service
@@ -281,14 +282,22 @@ def choose_log(target: str, *, detached: bool) -> tuple[str, list[Event]]:
     if target == "auto":
         under_systemd = stderr.is_journal(_stderr_descriptor())
         target = "syslog" if detached else "journal" if under_systemd else "stderr"
-    usable = [name for name in ("journal", "syslog") if LOG_SOCKETS[name].exists()]
-    usable += [] if detached else ["stderr"]
-    if target in usable:
-        return target, []
-    if not usable:
-        raise DetachError("there is neither syslog nor a journal to write to; run without --detach")
-    reason = "it is closed" if target == "stderr" else f"{LOG_SOCKETS[target]} does not exist"
-    return usable[0], [LogFallback(target, usable[0], reason)]
+    faults: dict[str, str] = {}
+    for name in dict.fromkeys((target, "journal", "syslog", "stderr")):
+        fault = faults[name] = _fault_of_log(name, detached=detached)
+        if not fault:
+            return name, [] if name == target else [LogFallback(target, name, faults[target])]
+    reasons = "; ".join(faults[name] for name in LOG_SOCKETS)
+    raise DetachError(
+        f"there is neither syslog nor a journal to write to ({reasons}); run without --detach"
+    )
+
+
+def _fault_of_log(name: str, *, detached: bool) -> str:
+    """Return why a log cannot be written to, an empty text if it can."""
+    if name == "stderr":
+        return "it is closed" if detached else ""
+    return fault_of(LOG_SOCKETS[name], or_stream=name == "syslog")
 
 
 def _stderr_descriptor() -> int:

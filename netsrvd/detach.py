@@ -8,7 +8,8 @@ from collections.abc import Callable
 from io import FileIO
 from pathlib import Path
 
-from netsrvd.errors import DetachError, failing_import
+from netsrvd.errors import DetachError, NetsrvdError, ResourceError, failing_import, shortage
+from netsrvd.tracebacks import described
 
 UMASK = 0o027
 READY = b"ready"
@@ -24,8 +25,15 @@ def detached(serve: Serve, sockets: list[socket.socket], pid_file: Path | None) 
     by another daemon or the daemon ended before it was ready.
     """
     lock = PidFile(pid_file) if pid_file else None
+    _import_daemon()
     reader, writer = os.pipe()
-    if os.fork():
+    try:
+        is_caller = bool(os.fork())
+    except OSError as error:  # EAGAIN: TasksMax= or `ulimit -u`
+        raise ResourceError(
+            f"no process can be had: {error.strerror}; raise `ulimit -u`"
+        ) from error
+    if is_caller:
         os.close(writer)
         # The daemon alone takes signals as work; the caller, which only waits, ends by them.
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
@@ -37,18 +45,24 @@ def detached(serve: Serve, sockets: list[socket.socket], pid_file: Path | None) 
         status = _become_daemon(serve, sockets, lock, caller)
     except Exception as error:  # noqa: BLE001 - the caller raises it
         if not caller.closed:
-            caller.write(repr(error).encode())
+            known = error if isinstance(error, NetsrvdError) else shortage(error)
+            caller.write((str(known) if known else described(error)).encode())
     finally:
         os._exit(status)
+
+
+def _import_daemon() -> None:
+    """Import python-daemon, whose lack is told on the terminal: 24 ms, up to 80 MB if it is old."""
+    try:
+        import daemon  # noqa: F401, PLC0415 - not for those who stay on the terminal
+    except Exception as error:
+        raise failing_import(error) from error
 
 
 def _become_daemon(
     serve: Serve, sockets: list[socket.socket], lock: "PidFile | None", caller: FileIO
 ) -> int:
-    try:
-        from daemon import DaemonContext  # noqa: PLC0415 - 24 ms, and up to 80 MB in old versions
-    except Exception as error:
-        raise failing_import(error) from error
+    from daemon import DaemonContext  # noqa: PLC0415 - see _import_daemon
 
     keep = [caller, *sockets, *([lock.descriptor] if lock else [])]
     # detach_process is said outright: left to itself, python-daemon would not fork where the

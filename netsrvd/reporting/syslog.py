@@ -1,4 +1,7 @@
-"""Writes records to the local syslog daemon, one datagram each, in the form of syslog(3)."""
+"""Writes records to the local syslog daemon, one datagram each, in the form of syslog(3).
+
+If the daemon listens on a stream socket, each record ends with a NUL instead.
+"""
 
 import errno
 import os
@@ -21,7 +24,7 @@ class SyslogLog:
     __slots__ = ("_socket",)
 
     def __init__(self, path: Path = SOCKET) -> None:
-        self._socket = DatagramSocket(path)
+        self._socket = DatagramSocket(path, or_stream=True)
 
     def write(self, record: Record) -> bool:
         """Write one record; False if it was not taken now and must be offered again."""

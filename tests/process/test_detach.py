@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.clients import HELLO, refused, serves, talking
-from tests.support.detached import Caller, Syslog, adopting
+from tests.support.detached import Caller, StreamSyslog, Syslog, adopting
 from tests.support.peers import connect, echoed, nothing_more
 from tests.support.run import echo, free_port
 
@@ -209,3 +209,46 @@ def test_no_client_receives_a_record(syslog: Syslog, caller: Caller, port: int) 
                     assert nothing_more(sock)
     daemon.end()
     syslog.wait("stopped after ")
+
+
+def test_a_syslog_on_a_stream_is_written_to(tmp_path: Path, caller: Caller, port: int) -> None:
+    """Each record arrives whole, a NUL behind it; also those after the syslog daemon has gone and
+    come again.
+    """
+    syslog = StreamSyslog(tmp_path)
+    try:
+        daemon = caller.start(echo(port))
+        assert syslog.wait("ready: ").startswith("<29>")
+        with talking(port):
+            syslog.wait(" connected to ")
+        syslog.go()
+        with talking(port):
+            syslog.come()
+            syslog.wait(" connected to ")
+        daemon.end()
+        assert f" netsrvd[{daemon.pid}]: stopped after " in syslog.wait("stopped after")
+        assert syslog.wait(" closed: client").startswith("<30>")
+    finally:
+        syslog.go()
+
+
+@pytest.mark.parametrize("kind", [socket.SOCK_DGRAM, socket.SOCK_STREAM, socket.SOCK_SEQPACKET])
+def test_a_log_that_nobody_reads_is_told_on_the_terminal(
+    tmp_path: Path, caller: Caller, port: int, kind: int
+) -> None:
+    """What a syslog daemon has left behind, or a socket of another kind: the command fails before
+    it has left the terminal, and says why.
+    """
+    with socket.socket(socket.AF_UNIX, kind) as sock:
+        sock.bind(str(tmp_path / "log"))
+        if kind == socket.SOCK_SEQPACKET:
+            sock.listen()
+        else:
+            sock.close()
+        done = caller.call(echo(port))
+    assert done.returncode == os.EX_CANTCREAT
+    assert "neither syslog nor a journal" in done.stdout
+    why = (
+        "Protocol wrong type for socket" if kind == socket.SOCK_SEQPACKET else "Connection refused"
+    )
+    assert f"log: {why}" in done.stdout

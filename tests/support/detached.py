@@ -8,7 +8,7 @@ import socket
 import subprocess
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +78,45 @@ class Syslog:
             with self._news:
                 self._lines.append(data.decode())
                 self._news.notify()
+
+
+class StreamSyslog(Syslog):
+    """A syslog-ng that listens on a stream socket, where a NUL ends each record."""
+
+    def come(self) -> None:
+        """Listen, as at the start of syslogd."""
+        self._sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._sock.bind(str(self._path))
+        self._sock.listen()
+        self._live: list[socket.socket] = []
+        self._thread = threading.Thread(target=self._listen)
+        self._thread.start()
+
+    def go(self) -> None:
+        """Listen no longer, and break off what is connected."""
+        self._sock.shutdown(socket.SHUT_RD)
+        for sock in self._live:
+            with suppress(OSError):  # the daemon has ended, and the connection with it
+                sock.shutdown(socket.SHUT_RDWR)
+        self._thread.join()
+        self._sock.close()
+        self._path.unlink()
+
+    def _listen(self) -> None:
+        with suppress(OSError):  # EINVAL: `go`
+            while True:
+                sock, _ = self._sock.accept()
+                self._live = [sock]
+                self._read(sock)
+
+    def _read(self, sock: socket.socket) -> None:
+        rest = b""
+        with sock:
+            while data := sock.recv(65536):
+                *records, rest = (rest + data).split(b"\0")
+                with self._news:
+                    self._lines += [record.decode() for record in records]
+                    self._news.notify()
 
 
 class Daemon:

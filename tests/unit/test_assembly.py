@@ -6,7 +6,8 @@ import resource
 import socket
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -43,11 +44,21 @@ Open = Callable[[Endpoint, ListenerSettings], Opened]
 
 @pytest.fixture
 def logs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """Return the folder in which a file `journal` or `syslog` means that there is such a log."""
+    """Return the folder in which a socket `journal` or `syslog` means that there is such a log."""
     for name in assembly.LOG_SOCKETS:
         monkeypatch.setitem(assembly.LOG_SOCKETS, name, tmp_path / name)
     monkeypatch.delenv("JOURNAL_STREAM", raising=False)
     return tmp_path
+
+
+@contextmanager
+def listening(logs: Path, names: str) -> Iterator[None]:
+    """Have log daemons listen meanwhile."""
+    with ExitStack() as stack:
+        for name in names.split():
+            sock = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM))
+            sock.bind(str(logs / name))
+        yield
 
 
 @pytest.mark.parametrize(
@@ -70,9 +81,8 @@ def test_the_log_that_fits_is_chosen(
     chosen: str,
 ) -> None:
     """A log that is asked for and there is taken; `auto` is the one that fits the start."""
-    for name in there.split():
-        (logs / name).touch()
-    assert assembly.choose_log(target, detached=detached) == (chosen, [])
+    with listening(logs, there):
+        assert assembly.choose_log(target, detached=detached) == (chosen, [])
 
 
 @pytest.mark.parametrize(
@@ -94,12 +104,22 @@ def test_a_log_that_is_missing_is_replaced(
     reason: str,
 ) -> None:
     """Another log takes the place of a missing one, and a record says so."""
-    for name in there.split():
-        (logs / name).touch()
     wanted = "syslog" if target == "auto" else target
-    assert assembly.choose_log(target, detached=detached) == (
-        used,
-        [LogFallback(wanted, used, reason.format(logs))],
+    with listening(logs, there):
+        assert assembly.choose_log(target, detached=detached) == (
+            used,
+            [LogFallback(wanted, used, reason.format(logs))],
+        )
+
+
+def test_a_log_that_its_daemon_has_left_is_replaced(logs: Path) -> None:
+    """The file of a socket is there, but nobody listens."""
+    with listening(logs, "syslog"):
+        pass
+    reason = f"{logs}/syslog: Connection refused"
+    assert assembly.choose_log("syslog", detached=False) == (
+        "stderr",
+        [LogFallback("syslog", "stderr", reason)],
     )
 
 
@@ -113,8 +133,7 @@ def test_nobody_leaves_the_terminal_without_a_log(target: str) -> None:
 
 def test_systemd_is_known_by_its_stream(logs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """`auto` is the journal where standard error leads there already (systemd.exec(5))."""
-    (logs / "journal").touch()
-    with tempfile.TemporaryFile("w") as stream:
+    with listening(logs, "journal"), tempfile.TemporaryFile("w") as stream:
         status = os.fstat(stream.fileno())
         monkeypatch.setattr(sys, "stderr", stream)
         monkeypatch.setenv("JOURNAL_STREAM", f"{status.st_dev}:{status.st_ino}")

@@ -2,10 +2,12 @@
 
 import errno
 import fcntl
+import itertools
 import os
 import resource
 import socket
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -128,3 +130,22 @@ def test_a_full_socket_stays_open(path: Path) -> None:
     sock._sock = failing  # type: ignore[assignment]
     assert not sock.send(b"one")
     assert sock._sock is failing
+
+
+def test_a_stream_takes_records_in_parts(tmp_path: Path) -> None:
+    """With a daemon that reads slowly a record is sent in parts, the next one is not taken before,
+    and none is mixed with another; what is left at the close is sent then.
+    """
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listening:
+        listening.bind(str(tmp_path / "log"))
+        listening.listen()
+        stream = DatagramSocket(tmp_path / "log", or_stream=True)
+        records = [bytes([number]) * 300_000 for number in range(1, 40)]
+        taken = list(itertools.takewhile(stream.send, records))
+        assert 0 < len(taken) < len(records)
+        reader, _ = listening.accept()
+        with reader, ThreadPoolExecutor(1) as pool:
+            closing = pool.submit(stream.close)
+            found = b"".join(iter(lambda: reader.recv(1 << 20), b""))
+            closing.result()
+    assert found == b"".join(record + b"\0" for record in taken)
