@@ -8,6 +8,7 @@ import itertools
 import os
 import sys
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -32,12 +33,13 @@ from netsrvd.listeners.places import Places
 from netsrvd.listeners.worker import RuleAgainst, Worker
 from netsrvd.reporting import journal, stderr, syslog
 from netsrvd.reporting.datagram_socket import fault_of
+from netsrvd.reporting.notify import Notifier
 from netsrvd.reporting.reporter import Log, Reporter
 from netsrvd.services import SERVICES, prepare, reader
 from netsrvd.services.base import Handler, Present, Service
 from netsrvd.settings import EVERYWHERE, Endpoint, ListenerSettings, Settings
 from netsrvd.sockets import activation, bind, broadcast, descriptors, options
-from netsrvd.sockets.activation import Passed
+from netsrvd.sockets.activation import Passed, Stored
 from netsrvd.sockets.bind import Opened
 from netsrvd.sockets.matching import Match, match, uncovered
 
@@ -121,13 +123,15 @@ def _unusable(
 
 
 def open_sockets(
-    configuration: files.Configuration, passed: list[Passed]
+    configuration: files.Configuration, passed: list[Passed], stored: Sequence[Stored] = ()
 ) -> tuple[Sockets, list[Event]]:
     """Adopt what systemd passed and bind what no passed socket serves; or nothing at all.
 
-    A listener whose passed sockets the files contradict is served as far as its own sockets can be
-    bound. Returns the sockets and what is to be reported about them. Raises ActivationError or
-    SocketError, with nothing left open but what systemd passed.
+    `stored` are the sockets that the process before bound. Those that this one would bind in the
+    same way are taken instead, the others are closed. A listener whose passed sockets the files
+    contradict is served as far as its own sockets can be bound. Returns the sockets and what is to
+    be reported about them. Raises ActivationError or SocketError, with nothing left open but what
+    systemd passed.
     """
     settings, named = configuration.settings, configuration.named
     adopted = activation.adopt(passed, settings.listeners, named)
@@ -135,12 +139,35 @@ def open_sockets(
     for opened in adopted:
         sockets.setdefault(Endpoint(opened.listener.name, opened.protocol), []).append(opened)
     wanted = changes.endpoints(settings, served(adopted))
-    bound, notes = bind_all(
-        wanted,
-        may_fail=keys_of(adopted),
-        share=activation.shares_ports(adopted),
-    )
-    return sockets | bound, _opened(sockets) + problems_of(adopted, configuration) + notes
+    share = activation.shares_ports(adopted)
+    kept = _take_stored(stored, wanted, share=share) if stored else {}
+    try:
+        missing = {end: listener for end, listener in wanted.items() if end not in kept}
+        bound, notes = bind_all(missing, may_fail=keys_of(adopted), share=share)
+    except BaseException:
+        close_bound(kept)
+        raise
+    notes = _opened(sockets) + problems_of(adopted, configuration) + _opened(kept) + notes
+    return sockets | kept | bound, notes
+
+
+def _take_stored(stored: Iterable[Stored], wanted: changes.Endpoints, *, share: bool) -> Sockets:
+    """Return the sockets of the descriptor store that go on; close the others, there as well.
+
+    Systemd has a descriptor of each until it was told to forget it, which keeps its port taken.
+    """
+    from netsrvd.sockets import kept  # noqa: PLC0415 - most starts have none
+
+    taken, others = kept.match(stored, wanted, share=share)
+    kept.close(others)
+    if others:
+        notifier = Notifier()
+        for _, name in others:
+            notifier.forget(name)
+        with suppress(OSError):  # if it does not answer, the bind says what is in its way
+            notifier.settle()
+        notifier.close()
+    return {endpoint: [opened] for endpoint, opened in taken.items()}
 
 
 def keys_of(passed: Iterable[Opened]) -> set[tuple[str, str]]:

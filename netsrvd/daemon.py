@@ -143,6 +143,9 @@ class Daemon:
         for note in self._start.notes:
             report(note)
         house.start(paused=True)
+        for _, kept in house.bound_sockets:  # by the process before: from now on it is ours alone
+            if kept.name:
+                self._notifier.forget(kept.name)
         if self._start.inherited:  # not before all threads run: until then systemd keeps them
             self._take_over(self._start.inherited)
         sockets = sum(len(opened) for opened in self._start.sockets.values())

@@ -111,7 +111,8 @@ class Ending:
         from netsrvd.events.handover import HandedOver  # noqa: PLC0415 - so here
 
         house = self._house
-        room = max(0, self._notifier.store_room - handover.OF_STATES)
+        taken = handover.OF_STATES + handover.keep(house.bound_sockets, self._notifier)
+        room = max(0, self._notifier.store_room - taken)
         if drains_all:
             house.stop_listening(self._seconds_left, guests)
             self._drain(lambda: house.drained)

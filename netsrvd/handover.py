@@ -6,6 +6,7 @@ Neither waits for the other: in between they are in systemd's descriptor store.
 import os
 import socket
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from itertools import accumulate
 from time import monotonic
 
@@ -19,9 +20,10 @@ from netsrvd.listeners.proxies.lobby import Guest
 from netsrvd.reporting.notify import Notifier
 from netsrvd.services import prepare
 from netsrvd.services.base import Client, Present, Service, Stream
-from netsrvd.settings import ListenerSettings, Settings
-from netsrvd.sockets import store
+from netsrvd.settings import Endpoint, ListenerSettings, Settings
+from netsrvd.sockets import kept, store
 from netsrvd.sockets.activation import Stored
+from netsrvd.sockets.bind import Opened
 from netsrvd.sockets.states import ConnectionState, GuestState
 from netsrvd.tracebacks import described
 
@@ -69,6 +71,20 @@ def give(connections: list[Connection], guests: list[Guest], notifier: Notifier)
         os.close(states)
     for sock in sockets:
         sock.close()
+
+
+def keep(bound: Iterable[tuple[Endpoint, Opened]], notifier: Notifier) -> int:
+    """Put the daemon's own listening sockets into the descriptor store, as far as there is room.
+
+    They stay open here, too. Returns how many there may be in the store.
+    """
+    fit = list(bound)[: notifier.store_room]
+    with suppress(OSError):  # systemd does not listen: the next process has to bind them again
+        for endpoint, opened in fit:
+            notifier.store(kept.name_of(endpoint, opened), [opened.sock.fileno()])
+        if fit:
+            notifier.settle()
+    return len(fit)
 
 
 def take_back(notifier: Notifier) -> None:

@@ -86,6 +86,12 @@ class House:
         return {end for end in self._sockets if end.port}
 
     @property
+    def bound_sockets(self) -> list[tuple[Endpoint, Opened]]:
+        """Return the sockets of these endpoints."""
+        found = self._sockets.items()
+        return [(end, one) for end, opened in found if end.port for one in opened]
+
+    @property
     def is_adopted(self) -> bool:
         """Whether systemd has all sockets, and so starts a daemon whenever somebody comes."""
         return bool(self._sockets) and not any(end.port for end in self._sockets)

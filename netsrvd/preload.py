@@ -15,6 +15,7 @@ MODULES = (
     "netsrvd.events.handover",
     "netsrvd.handover",
     "netsrvd.linux.memfd",
+    "netsrvd.sockets.kept",
     "netsrvd.sockets.states",
     "netsrvd.sockets.store",
     # clients that do not read

@@ -38,9 +38,11 @@ def _run(arguments: argparse.Namespace) -> int:
         raise UsageError("--listener goes with --inetd; otherwise all listeners are served")
     if arguments.pid_file and not arguments.detach:
         raise UsageError("--pid-file goes with --detach; a service manager needs none")
-    passed, stored = activation.passed()
+    passed, kept = activation.passed()
+    listening = [each for each in kept if each[1].startswith(activation.STORED_SOCKET)]
+    stored = [each for each in kept if each not in listening]
     try:
-        return _serve(_prepare(arguments, passed, stored), arguments)
+        return _serve(_prepare(arguments, passed, stored, listening), arguments)
     except (NetsrvdError, OSError, MemoryError) as error:
         activation.turn_away(passed)
         found = error if isinstance(error, NetsrvdError) else shortage(error)
@@ -70,6 +72,7 @@ def _prepare(
     arguments: argparse.Namespace,
     passed: list[activation.Passed],
     stored: list[activation.Stored],
+    listening: list[activation.Stored],
 ) -> Start:
     # A path must still be right when a reload reads it again in another working directory.
     path = arguments.config and arguments.config.absolute()
@@ -78,7 +81,7 @@ def _prepare(
     services = assembly.prepare_services(settings, present, configuration.sources)
     target = arguments.log or settings.log.target
     log, log_notes = assembly.choose_log(target, detached=arguments.detach)
-    sockets, notes = assembly.open_sockets(configuration, passed)
+    sockets, notes = assembly.open_sockets(configuration, passed, listening)
     count = sum(len(opened) for opened in sockets.values())
     try:
         places, limit_notes = assembly.count_places(settings, count)

@@ -26,6 +26,9 @@ FIRST_DESCRIPTOR = 3
 STORED = "handover/"
 """Begins the names of what is ours in systemd's descriptor store. No listener has such a name."""
 
+STORED_SOCKET = f"{STORED}socket/"
+"""Begins the names of listening sockets among them: see `kept.py`."""
+
 Stored = tuple[int, str]
 """A descriptor from the store, and its name."""
 

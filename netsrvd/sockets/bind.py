@@ -2,7 +2,7 @@
 
 import errno
 import socket
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from netsrvd.errors import PrivilegeError, SocketError
 from netsrvd.linux.mmsg import LAYOUTS
@@ -29,7 +29,9 @@ class Opened(NamedTuple):
     """`bound` by the daemon itself, or passed by `systemd`."""
     adjustments: tuple[Adjustment, ...] = ()
     name: str = ""
-    """The FileDescriptorName= of one that systemd passed."""
+    """The FileDescriptorName= of one that systemd passed, or the name in the descriptor store of
+    one that the process before bound.
+    """
     addresses: frozenset[str] | None = None
     """The local addresses that are served, as in `sockets/matching.py`; None for every one."""
     problem: str = ""
@@ -88,7 +90,7 @@ def make(endpoint: Endpoint) -> socket.socket:
 
     With IPV6_V6ONLY the IPv4 and the IPv6 socket of a listener can have the same port.
     """
-    family = socket.AF_INET6 if ":" in endpoint.host else socket.AF_INET
+    family = _family(endpoint)
     sock = socket.socket(family, TYPES[endpoint.protocol] | socket.SOCK_NONBLOCK)
     if family == socket.AF_INET6:
         sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
@@ -99,11 +101,14 @@ def make(endpoint: Endpoint) -> socket.socket:
     return sock
 
 
-def set_options(sock: socket.socket, protocol: str, listener: ListenerSettings) -> list[Adjustment]:
+def set_options(
+    sock: socket.socket, protocol: str, listener: ListenerSettings, *, binds: bool = True
+) -> list[Adjustment]:
     """Step two: set the options of the listener's configuration that fit this socket.
 
     Returns those for which the kernel gave another value. Accepted connections inherit them all.
-    A UDP socket also learns to tell which of its addresses a datagram was sent to.
+    A UDP socket also learns to tell which of its addresses a datagram was sent to. Without `binds`
+    the socket is bound to its interface already: to bind it once more would take a privilege.
     """
     adjustments = []
     for name, value in listener.options.items():
@@ -112,7 +117,7 @@ def set_options(sock: socket.socket, protocol: str, listener: ListenerSettings) 
             given = options.apply(sock, name, value)
             if given is not None:
                 adjustments.append((name, options.text(value), given))
-    if listener.interface:
+    if listener.interface and binds:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, listener.interface.encode())
     if protocol == "udp":
         layout = LAYOUTS[sock.family]
@@ -122,14 +127,27 @@ def set_options(sock: socket.socket, protocol: str, listener: ListenerSettings) 
 
 def bind(sock: socket.socket, endpoint: Endpoint) -> None:
     """Step three: give the socket its address. A link-local one may carry its %interface."""
+    sock.bind(resolved(endpoint))
+
+
+def resolved(endpoint: Endpoint) -> tuple[Any, ...]:
+    """Return the address of an endpoint as `socket.bind` takes it and `getsockname` gives it.
+
+    Raises OSError with ENODEV if the %interface of a link-local address is missing.
+    """
     flags = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
+    kind = TYPES[endpoint.protocol]
     try:
         [found, *_] = socket.getaddrinfo(
-            endpoint.host.encode(), endpoint.port, sock.family, sock.type, flags=flags
+            endpoint.host.encode(), endpoint.port, _family(endpoint), kind, flags=flags
         )
     except socket.gaierror as error:  # the address was checked before: its interface is missing
         raise OSError(errno.ENODEV, "no such interface") from error
-    sock.bind(found[4])
+    return found[4]
+
+
+def _family(endpoint: Endpoint) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in endpoint.host else socket.AF_INET
 
 
 def listen(sock: socket.socket, backlog: int) -> None:

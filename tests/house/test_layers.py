@@ -53,7 +53,7 @@ USERS = {
         *("listeners.visitor", "listeners.watch"),
         *("reporting.askers", "reporting.datagram_socket", "reporting.notify"),
         *("sockets.activation", "sockets.bind", "sockets.broadcast", "sockets.inetd"),
-        "sockets.interfaces",
+        *("sockets.interfaces", "sockets.kept"),
         *("sockets.option_table", "sockets.options", "sockets.store"),
     },
     "threading": {"duty"},

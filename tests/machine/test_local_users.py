@@ -1,24 +1,23 @@
 """What another user of the host can do to the service, and cannot."""
 
-import textwrap
-
 import pytest
 
 from netsrvd.events.life import Reloaded
-from tests.support.installed import SERVICE, configure, main_pid, run_records, shown, talk
+from tests.support.installed import (
+    NOBODY,
+    SERVICE,
+    as_nobody,
+    configure,
+    main_pid,
+    run_records,
+    shown,
+    talk,
+)
 from tests.support.machine import Machine
 from tests.support.patience import eventually
-from tests.support.strangers import FILL_QUEUES
-
-NOBODY = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--"]
+from tests.support.strangers import FILL_QUEUES, TAKE_UDP_PORT
 
 INSTANCE = "netsrvd@lab.service"
-
-
-def as_nobody(machine: Machine, script: str, *arguments: str) -> str:
-    """Run a Python script in the machine as the user nobody; return what it printed."""
-    program = textwrap.dedent(script)
-    return machine.run(*NOBODY, "python3", "-c", program, *arguments).stdout.strip()
 
 
 @pytest.mark.parametrize("unit", [SERVICE, INSTANCE])
@@ -58,3 +57,14 @@ def test_an_ordinary_user_reloads_a_daemon_of_its_own(quiet: Machine) -> None:
     assert talk(quiet, "tcp", "hello") == "hello"
     quiet.run("kill", pid)
     eventually(lambda: quiet.run("test", "-e", "/srv/own/pid", check=False).returncode, "its end")
+
+
+def test_the_udp_port_is_anybodys_before_the_first_start(quiet: Machine) -> None:
+    """Systemd's socket lets another user bind the same port, the daemon's first start ends that for
+    good: also while it does not run later.
+    """
+    quiet.run("systemctl", "restart", "netsrvd.socket")
+    assert as_nobody(quiet, TAKE_UDP_PORT, "127.0.0.1", "51423") == "bound"
+    quiet.run("systemctl", "start", SERVICE)
+    quiet.run("systemctl", "stop", SERVICE)
+    assert as_nobody(quiet, TAKE_UDP_PORT, "127.0.0.1", "51423") == "EADDRINUSE"

@@ -8,9 +8,10 @@ import pytest
 
 from netsrvd.events.connections import Accepted, Closed
 from netsrvd.events.handover import TookOver
-from tests.support.installed import SERVICE, configure, main_pid, shown
+from tests.support.installed import SERVICE, as_nobody, configure, main_pid, shown
 from tests.support.machine import Machine
 from tests.support.patience import eventually
+from tests.support.strangers import TAKE_TCP_PORT, TAKE_UDP_PORT
 
 PATIENT = """
 import itertools, socket, sys
@@ -188,3 +189,40 @@ def test_restarts_during_a_reexec_of_systemd_lose_nobody(quiet: Machine) -> None
             quiet.run("sh", "-c", both)
             assert main_pid(quiet, other_than=pid) != pid
             live.talk()
+
+
+WAITING = """
+import socket
+with socket.create_connection(("127.0.0.1", 51423), timeout=40) as tcp:
+    udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    udp.settimeout(40)
+    udp.sendto(b"udp", ("127.0.0.1", 51423))
+    tcp.sendall(b"tcp")
+    print("waits", flush=True)
+    print(tcp.recv(3) + udp.recv(3), flush=True)
+"""
+"""A client that comes while no process serves."""
+
+
+def test_nobody_takes_the_ports_of_a_service_without_socket_unit(slow: Machine) -> None:
+    """While one process has ended and the next has not begun, clients wait and no other user gets
+    the ports: the sockets are in the descriptor store. It is empty later.
+    """
+    slow.run("systemctl", "stop", "netsrvd.socket")
+    starts_slowly(slow, 10)
+    with client(slow) as live:
+        restart_until_it_starts(slow)
+        assert int(shown(slow, "NFileDescriptorStore")) == 4 + 2 + 2
+        for script in (TAKE_UDP_PORT, TAKE_TCP_PORT):
+            for host in ("0.0.0.0", "127.0.0.1", "::"):
+                assert as_nobody(slow, script, host, "51423") == "EADDRINUSE"
+        waiting = slow.command("python3", "-c", WAITING)
+        with subprocess.Popen(waiting, stdout=subprocess.PIPE, text=True) as new:
+            assert new.stdout
+            assert new.stdout.readline() == "waits\n"
+            go_on(slow)
+            assert new.stdout.readline() == "b'tcpudp'\n"
+        live.talk()
+    eventually(lambda: shown(slow, "NFileDescriptorStore") == "0", "an empty store")
+    slow.run("systemctl", "stop", SERVICE)
+    assert as_nobody(slow, TAKE_UDP_PORT, "0.0.0.0", "51423") == "bound"

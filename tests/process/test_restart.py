@@ -14,7 +14,7 @@ import pytest
 from netsrvd.linux import memfd
 from tests.process.conftest import Start
 from tests.support.activation import opened
-from tests.support.clients import HELLO, answer, ended, leaves_in_order, refused, serves, talking
+from tests.support.clients import HELLO, answer, ended, leaves_in_order, serves, talking
 from tests.support.peers import connect, echoed, read_exactly
 from tests.support.proxied import v1
 from tests.support.run import ENVIRONMENT, Run, echo, free_port
@@ -177,7 +177,8 @@ def test_all_are_served_while_some_are_drained(unit: Unit, port: int) -> None:
 
 def test_others_are_taken_while_handlers_are_drained(unit: Unit, port: int) -> None:
     """Connections of handlers cannot go along. Whoever has nothing to do with them notices nothing
-    of that: whatever is new is served, and goes along afterwards.
+    of that: whatever is new is served, and goes along afterwards. A new client of the handler waits
+    for the next process.
     """
     lab = {"service": "python:tests.support.handlers:upper", "host": "127.0.0.1"}
     lab |= {"port": free_port(port + 1), "protocols": "tcp"}
@@ -191,9 +192,9 @@ def test_others_are_taken_while_handlers_are_drained(unit: Unit, port: int) -> N
         run.send(signal.SIGUSR1)
         run.send(signal.SIGTERM)
         run.wait_line("1 connections are not handed over: they are of handlers")
-        assert refused(lab["port"])
         assert answer(port) == HELLO
-        with talking(port) as new:
+        with talking(port) as new, connect(("127.0.0.1", lab["port"])) as waits:
+            waits.sendall(b"three")
             handled.sendall(b"two")
             assert read_exactly(handled, 3) == b"TWO"
             assert leaves_in_order(handled)
@@ -202,7 +203,8 @@ def test_others_are_taken_while_handlers_are_drained(unit: Unit, port: int) -> N
             successor = unit.succeed(run, **how)
             assert echoed(old)
             assert echoed(new)
-    successor.wait_line("closed: client", 2)
+            assert read_exactly(waits, 5) == b"THREE"
+    successor.wait_line("closed: client", 3)
     successor.rest()
 
 

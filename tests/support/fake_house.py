@@ -19,6 +19,7 @@ class FakeHouse:
         self.failures: list[str] = []
         self.staff = self
         self.workers, self.all = [object()], ()
+        self.bound_sockets: list[Any] = []
         self.passed: list[Any] = []
         self.bound: list[Any] = []
         self.connections = self.flows = self.guests = 0

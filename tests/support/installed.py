@@ -1,5 +1,6 @@
 """A machine with the package, and what is done and asked there."""
 
+import textwrap
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -12,6 +13,7 @@ PROGRAMS = ("echo_client.py", "load_client.py")
 CLIENT, LOAD_CLIENT = (f"/srv/{name}" for name in PROGRAMS)
 CONFIG = "/etc/netsrvd/conf.d/test.toml"
 SERVICE = "netsrvd.service"
+NOBODY = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--"]
 
 
 def install(machine: Machine, package: Path) -> None:
@@ -88,3 +90,9 @@ def run_records(machine: Machine, pid: str, *args: str) -> list[dict[str, str]]:
     """Return what the daemon with this PID has written to the journal itself."""
     own = f"_PID={pid}", "_TRANSPORT=journal", "SYSLOG_IDENTIFIER=netsrvd"
     return machine.journal(*own, *args)
+
+
+def as_nobody(machine: Machine, script: str, *arguments: str) -> str:
+    """Run a Python script in the machine as the user nobody; return what it printed."""
+    program = textwrap.dedent(script)
+    return machine.run(*NOBODY, "python3", "-c", program, *arguments).stdout.strip()

@@ -98,11 +98,13 @@ class Run:
         pass_fds: Sequence[int] = (),
         stderr: int = subprocess.PIPE,
         limits: Callable[[], None] | None = None,
+        left: Sequence[tuple[int, str]] = (),
     ) -> None:
         """Describe the run.
 
         `under` is a program that executes the command, in the same process; `planted` is Python
-        that runs in it before; `limits` is called in the child before the command begins.
+        that runs in it before; `limits` is called in the child before the command begins;
+        `left` is the store of the run before, in which what this one has forgotten is closed.
         """
         self.argv = [*under, *command(planted), "run", *arguments]
         self.said: list[str] = []
@@ -114,6 +116,7 @@ class Run:
         """When each kind of notice came last."""
         self.store: list[tuple[int, str]] = []
         """Descriptors that it has systemd keep, each with its name (FDSTORE=1 in sd_notify(3))."""
+        self._left = left
         self._others: tuple[str, ...] = ()
         self.port = 0
         self.config = Path()
@@ -205,6 +208,12 @@ class Run:
         else:
             for each in descriptors:
                 os.close(each)
+        if "FDSTOREREMOVE" in notice:
+            for kept in (self.store, self._left):
+                for each in [each for each in kept if each[1] == notice["FDNAME"]]:
+                    if isinstance(kept, list):  # otherwise they are the test's own
+                        os.close(each[0])
+                        kept.remove(each)
 
     def empty_store(self) -> None:
         """Close all that it has had kept."""

@@ -51,6 +51,11 @@ TAKE_UDP_PORT = """
 """
 """Binds a UDP port as anybody may whose socket and ours both have SO_REUSEADDR."""
 
+TAKE_TCP_PORT = TAKE_UDP_PORT.replace("SOCK_DGRAM", "SOCK_STREAM").replace(
+    "print", "sock.listen(); print", 1
+)
+"""Listens on a TCP port as anybody may who finds it free."""
+
 FILL_QUEUES = """
     import socket, sys
     pid = sys.argv[1]
