@@ -108,11 +108,11 @@ def restart_until_it_starts(machine: Machine) -> str:
         return pid if state == "start" and pid not in {"0", before} and taken(pid) else ""
 
     def taken(pid: str) -> bool:
-        """Whether the module is being imported: then the daemon's code runs."""
-        maps = machine.run("cat", f"/proc/{pid}/cmdline", check=False).stdout
+        """Whether Python runs the command, not systemd the steps before it, and blocks SIGTERM."""
+        words = machine.run("cat", f"/proc/{pid}/cmdline", check=False).stdout.split("\0")
         status = machine.run("cat", f"/proc/{pid}/status", check=False).stdout
         blocked = status.partition("SigBlk:")[2].split()
-        return "netsrvd" in maps and bool(blocked and int(blocked[0], 16) & (1 << 14))
+        return "run" in words and bool(blocked and int(blocked[0], 16) & (1 << 14))
 
     return eventually(look, "a process that starts")
 
