@@ -22,6 +22,9 @@ USUAL_COLUMNS = 80
 
 PID_DIGITS = 10
 
+HANDLERS = "netsrvd.services.handler"
+"""The module that imports the modules of handlers."""
+
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command that `argv` (default: sys.argv[1:]) names; return the exit status.
@@ -54,6 +57,8 @@ def main(argv: list[str] | None = None) -> int:
         sys.stdout = before
     if command != "run":
         _end_in_spite_of_threads(status)
+    elif (handler := sys.modules.get(HANDLERS)) and handler.imported:
+        _end_at_once(status)
     return status
 
 
@@ -127,6 +132,19 @@ class Output(io.TextIOBase):
     def isatty(self) -> bool:
         """Return whether it is a terminal."""
         return self._stream.isatty()
+
+
+def _end_at_once(status: int) -> None:
+    """End the process, whatever a module of a handler has left behind.
+
+    Python would wait for its threads, for the tasks of its executors and for what it has registered
+    with atexit: a stop would take until systemd kills the daemon, and a restart would not go on.
+    All that is the daemon's own has been written and closed by now.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(status)
 
 
 def _end_in_spite_of_threads(status: int) -> None:

@@ -21,7 +21,12 @@ REFUSED = 1
 _WITH_PORT = re.compile(r"(?:\[(.+)\]|([^:]+)):([0-9]{1,5})")
 
 LIMITS = {
-    "tcp": ("max_connections_per_source", "connection_rate", "connection_burst"),
+    "tcp": (
+        "max_connections_per_source",
+        "connection_rate",
+        "connection_burst",
+        "max_connection_seconds",
+    ),
     "udp": ("datagram_rate", "datagram_burst", "byte_rate", "byte_burst", "reply_rate"),
 }
 """The keys of what a source may do by each protocol."""

@@ -131,6 +131,7 @@ def listener_rules(words: Vocabulary) -> tuple[Rule, ...]:
         Rule("max_flows", values.integer(1, 1_000_000)),
         Rule("idle_timeout", values.duration(0, YEAR), "idle_seconds"),
         Rule("write_timeout", values.duration(0, YEAR), "write_seconds"),
+        Rule("max_connection_seconds", values.duration(0, YEAR)),
         Rule("flow_timeout", values.duration(0.001, 86400.0), "flow_seconds"),
         Rule("refusal_window", values.duration(0.1, 86400.0), "refusal_seconds"),
         *SERVICE_RULES,

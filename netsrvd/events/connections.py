@@ -36,10 +36,10 @@ class Closed(Event):
 
     `client`: the client closed, everything it sent was answered. `reset`: the client broke it off.
     `idle`: silent for `idle_timeout`. `write`: the client did not take its answer for
-    `write_timeout`. `drain`: still open when the daemon stopped. `finished`: the service had said
-    all. `network`: the network failed on the way. `access`: by a reload the client may no longer
-    come in. `error`: the service failed; a traceback was recorded. `lost`: it was handed over at a
-    restart, and the next process did not get it.
+    `write_timeout`. `age`: it lasted for `max_connection_seconds`. `drain`: still open when the
+    daemon stopped. `finished`: the service had said all. `network`: the network failed on the way.
+    `access`: by a reload the client may no longer come in. `error`: the service failed; a traceback
+    was recorded. `lost`: it was handed over at a restart, and the next process did not get it.
     """
 
     __slots__ = ()

@@ -217,14 +217,18 @@ class Connection:
     def close(self, reason: str) -> None:
         """Close its socket; by a reset if the client does not take what was sent."""
         with suppress(OSError):  # EBADF: a handler has closed the descriptor by its number
-            if reason == "write":  # the kernel would go on offering it to the client (tcp(7))
+            if reason == "write" or (reason == "age" and self.backlog is not None):
+                # The kernel would go on offering it to the client (tcp(7)).
                 self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_AT_CLOSE)
             self.sock.close()
 
     def overdue(self, now: float) -> str:
-        """Return the reason to end it now, for being silent or taking nothing; else nothing."""
+        """Return the reason to end it now: a time-out, or its age; else nothing."""
         if self.parts_at:
             return "finished" if now >= self.parts_at else ""
+        longest = self.settings.max_connection_seconds
+        if longest and now - self.opened_at >= longest:
+            return "age"
         if self.backlog is None:
             limit, reason = self.settings.idle_seconds, "idle"
         else:
@@ -260,5 +264,6 @@ def sweep_seconds(settings: ListenerSettings, so_far: float, longest: float) -> 
 
     `so_far` is what those before need, `longest` the time-out of a connection without any.
     """
-    limits = [limit for limit in (settings.idle_seconds, settings.write_seconds) if limit]
-    return max(SHORTEST_SWEEP_SECONDS, min(so_far, min(limits, default=longest) / 4))
+    limits = settings.idle_seconds, settings.write_seconds, settings.max_connection_seconds
+    shortest = min(filter(None, limits), default=longest)
+    return max(SHORTEST_SWEEP_SECONDS, min(so_far, shortest / 4))

@@ -30,6 +30,9 @@ MOST_WAITING = 32
 others, where they take no place of the listener and no descriptor of the daemon.
 """
 
+RETRY_SECONDS = 0.1
+"""How long to leave a socket alone that takes nothing although epoll says that it has room."""
+
 RESET_ERRORS = frozenset({errno.ECONNRESET, errno.EPIPE, errno.ESHUTDOWN, errno.ENOTCONN})
 
 
@@ -52,6 +55,8 @@ class Worker:
         "_now",
         "_on_empty",
         "_report",
+        "_resting",
+        "_retry_at",
         "_stopping",
         "_sweep_at",
         "_sweep_seconds",
@@ -73,6 +78,9 @@ class Worker:
         self._report = report
         self._on_empty = on_empty
         self._draining = self._stopping = False
+        self._resting: dict[int, Connection] = {}
+        """Those whose sockets are left alone until `_retry_at`."""
+        self._retry_at = 0.0
         self._now = monotonic()
         self._sweep_at = 0.0
         self._sweep_seconds = LONGEST_SWEEP_SECONDS
@@ -182,7 +190,7 @@ class Worker:
         with self._epoll:
             while not self._stopping:
                 try:
-                    ready = self._epoll.poll(self._sweep_seconds if connections else None)
+                    ready = self._epoll.poll(self._patience if connections else None)
                 except OSError as error:
                     ready = retry_later(error)
                 self._now = monotonic()
@@ -190,9 +198,16 @@ class Worker:
                 mailbox.deliver(TAKEN_A_TURN)
                 if self._wakes and mailbox.waiting < TAKEN_A_TURN:
                     self._wake_acceptors()
+                if self._resting and self._now >= self._retry_at:
+                    self._retry()
                 if self._now >= self._sweep_at:
                     self._sweep()
             self._cut_all()
+
+    @property
+    def _patience(self) -> float:
+        """For how many seconds there is nothing to do unless epoll tells of something."""
+        return min(self._sweep_seconds, RETRY_SECONDS) if self._resting else self._sweep_seconds
 
     def _wake_acceptors(self) -> None:
         while self._wakes:
@@ -267,7 +282,11 @@ class Worker:
     def _send_backlog(self, connection: Connection) -> None:
         backlog = connection.backlog
         assert backlog is not None
-        sent = connection.sock.send(backlog)
+        try:
+            sent = connection.sock.send(backlog)
+        except BlockingIOError:
+            self._rest(connection)
+            return
         connection.active_at = self._now
         connection.bytes_sent += sent
         if sent < len(backlog):
@@ -276,6 +295,24 @@ class Worker:
         connection.backlog = None
         self._epoll.modify(connection.sock, select.EPOLLIN)
         self._answer(connection, b"")
+
+    def _rest(self, connection: Connection) -> None:
+        """Leave a connection alone for a moment whose socket has room and takes nothing.
+
+        The kernel lacks memory for sockets then (net.ipv4.tcp_mem, MemoryMax=). EPOLLOUT would come
+        again at once, and the loop would spin.
+        """
+        if not self._resting:
+            self._retry_at = self._now + RETRY_SECONDS
+        self._resting[connection.sock.fileno()] = connection
+        reads = connection.service.heedless and not connection.client_done
+        self._epoll.modify(connection.sock, select.EPOLLIN if reads else 0)
+
+    def _retry(self) -> None:
+        resting, self._resting = self._resting, {}
+        for descriptor, connection in resting.items():
+            if self._connections.get(descriptor) is connection and connection.backlog is not None:
+                self._keep(connection, connection.backlog)
 
     def _close(self, connection: Connection, reason: str, error: str = "") -> None:
         """End a connection and write its record."""

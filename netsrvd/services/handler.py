@@ -18,6 +18,9 @@ GROUP = "netsrvd.services"
 FOLDER = "/usr/local/lib/netsrvd"
 """Where Python looks for modules besides its own path; behind that, so as to hide nothing."""
 
+imported: set[str] = set()
+"""The modules of handlers that were imported, or that failed in it. What they started lives on."""
+
 
 def is_path(name: str) -> bool:
     """Return whether a name says in itself where a handler is."""
@@ -82,6 +85,7 @@ def find(name: str) -> base.Handler:
         raise ValueError(f"there is no service {name}, and no package has a handler of that name")
     module, _, function = path.partition(":")
     _look_everywhere()
+    imported.add(module)
     try:
         found: base.Handler = attrgetter(function)(import_module(module))
     except (Exception, SystemExit) as error:  # a module may do anything when it is imported

@@ -80,6 +80,7 @@ def listeners(name: str) -> st.SearchStrategy[ListenerSettings]:
         max_flows=st.integers(1, 10**6),
         idle_seconds=DURATIONS,
         write_seconds=DURATIONS,
+        max_connection_seconds=DURATIONS,
         flow_seconds=st.floats(0.001, 86400.0),
         refusal_seconds=st.floats(0.1, 86400.0),
         daytime_format=st.sampled_from(("iso", "weekday", "smtp")),

@@ -11,12 +11,13 @@ from netsrvd.listeners.connection import Connection
 from netsrvd.listeners.contracts import Handler
 from netsrvd.listeners.handlers.crew import Job
 from netsrvd.listeners.trouble import named
-from netsrvd.listeners.worker import RECEIVE_BYTES, RESET_ERRORS
+from netsrvd.listeners.worker import RECEIVE_BYTES, RESET_ERRORS, RETRY_SECONDS
 from netsrvd.tracebacks import described
 
 REASONS = {
     "idle": "it was silent for idle_timeout",
     "write": "the client took nothing for write_timeout",
+    "age": "it lasted for max_connection_seconds",
     "drain": "the daemon stops",
     "access": "the client may no longer come in",
     "finished": "the handler has returned",
@@ -76,7 +77,9 @@ class Handling:
         if not self.reason:
             return
         if self.raised is None:
-            kind = TimeoutError if self.reason in ("idle", "write") else ConnectionAbortedError
+            kind = (
+                TimeoutError if self.reason in ("idle", "write", "age") else ConnectionAbortedError
+            )
             why = REASONS.get(self.reason, self.reason)
             self.raised = kind(f"the connection has ended: {why}")
         raise self.raised
@@ -148,9 +151,13 @@ class Conversation:
 
         In seconds, of the clock that `time.monotonic()` reads; infinite if that is never.
         """
-        connection, now = self._handling.connection, self._handling.cut_at
-        limit = connection.settings.idle_seconds
-        return min(now, connection.active_at + limit if limit else inf)
+        connection, settings = self._handling.connection, self._handling.connection.settings
+        idle, age = settings.idle_seconds, settings.max_connection_seconds
+        return min(
+            self._handling.cut_at,
+            connection.active_at + idle if idle else inf,
+            connection.opened_at + age if age else inf,
+        )
 
     def recv(self, max_bytes: int = RECEIVE_BYTES) -> bytes:
         """Wait for the client and return what it sent, at most so many bytes; b"" at its end."""
@@ -181,17 +188,22 @@ class Conversation:
 
     def _send(self, connection: Connection) -> None:
         handling, room = self._handling, select.poll()
-        room.register(connection.sock, select.POLLOUT)
+        had_room = False
         while connection.backlog:
             try:
                 # It does not wait in there, or nobody would see that the client takes something.
                 sent = connection.sock.send(connection.backlog, socket.MSG_DONTWAIT)
             except BlockingIOError:
-                room.poll()
+                # A socket that takes nothing although it has room would have this spin: the kernel
+                # lacks memory then. Without POLLOUT the end of the connection is told all the same.
+                room.register(connection.sock, 0 if had_room else select.POLLOUT)
+                room.poll(1000 * RETRY_SECONDS if had_room else None)
+                had_room = not had_room
                 handling.check()
                 continue
             except OSError as error:
                 raise handling.broke(error) from None
+            had_room = False
             connection.active_at = monotonic()
             connection.bytes_sent += sent
             connection.backlog = connection.backlog[sent:]

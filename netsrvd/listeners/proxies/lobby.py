@@ -134,11 +134,11 @@ class Lobby:
         """
         for descriptor, _ in self._epoll.poll(0, LOOKS_A_TURN):
             self._hear(self._arrived.get(descriptor) or self._own[descriptor], now)
-        for guest in _overdue(self._arrived, now - self._settings.proxy_seconds):
+        for guest in _overdue(self._arrived, now - self._wait_seconds):
             self._hear(guest, now)  # its header may have come, and wait behind others
             if self._arrived.get(guest.sock.fileno()) is not guest:
                 continue
-            rule = f"no whole header within proxy_timeout = {self._settings.proxy_seconds:g} s"
+            rule = f"no whole header within {self._wait_rule}"
             self._counters.proxy_late += 1
             self._end(guest, (LATE, rule), now)
         for guest in _overdue(self._own, now - OWN_SECONDS):
@@ -154,9 +154,22 @@ class Lobby:
     @property
     def due_at(self) -> float:
         """When to serve at the latest, also if nobody says anything."""
-        waits = (self._arrived, self._settings.proxy_seconds), (self._own, OWN_SECONDS)
+        waits = (self._arrived, self._wait_seconds), (self._own, OWN_SECONDS)
         ends = (next(iter(table.values())).since + seconds for table, seconds in waits if table)
         return min(ends, default=inf)
+
+    @property
+    def _wait_seconds(self) -> float:
+        """How long a guest may wait for its header; its connection lasts no longer either."""
+        settings = self._settings
+        return min(settings.proxy_seconds, settings.max_connection_seconds or inf)
+
+    @property
+    def _wait_rule(self) -> str:
+        """The setting that says so."""
+        seconds = self._wait_seconds
+        is_usual = seconds == self._settings.proxy_seconds
+        return f"{'proxy_timeout' if is_usual else 'max_connection_seconds'} = {seconds:g} s"
 
     def close(self, now: float) -> None:
         """Turn away all guests; nobody is told, as nobody has come in."""

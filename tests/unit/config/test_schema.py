@@ -7,7 +7,7 @@ import pytest
 from netsrvd.assembly import WORDS
 from netsrvd.config import schema
 from netsrvd.config.schema import NAME, Problem
-from netsrvd.settings import ListenerSettings, LogSettings, Settings
+from netsrvd.settings import DEFAULT_OPTIONS, ListenerSettings, LogSettings, Settings
 
 
 def faults(tree: object) -> dict[str, str]:
@@ -30,7 +30,9 @@ def echo(**given: object) -> dict[str, Any]:
 
 
 def test_without_any_key_everything_has_its_default() -> None:
-    """Echo, TCP and UDP, port 51423, all addresses, local networks alone, TCP_NODELAY."""
+    """Echo, TCP and UDP, port 51423, all addresses, local networks alone, and two
+    socket options.
+    """
     found = settings({})
     assert found == Settings()
     [listener] = found.listeners
@@ -42,7 +44,7 @@ def test_without_any_key_everything_has_its_default() -> None:
         port=51423,
         interface="",
         backlog=4096,
-        options={"TCP_NODELAY": True},
+        options={"TCP_NODELAY": True, "TCP_NOTSENT_LOWAT": 128 << 10},
         allow=("local",),
         deny=(),
         max_connections=10_000,
@@ -77,6 +79,7 @@ def test_every_key_fills_its_field() -> None:
                     "max_flows": 3,
                     "idle_timeout": 0,
                     "write_timeout": "250ms",
+                    "max_connection_seconds": "2h",
                     "flow_timeout": 1,
                     "daytime_format": "smtp",
                     "quotes": "/etc/netsrvd/quotes",
@@ -98,7 +101,7 @@ def test_every_key_fills_its_field() -> None:
                 port=7,
                 interface="lo",
                 backlog=1,
-                options={"TCP_NODELAY": False, "SO_RCVBUF": 2**20},
+                options=DEFAULT_OPTIONS | {"TCP_NODELAY": False, "SO_RCVBUF": 2**20},
                 allow=("any",),
                 deny=("192.0.2.0/24",),
                 max_connections=2,
@@ -106,6 +109,7 @@ def test_every_key_fills_its_field() -> None:
                 max_flows=3,
                 idle_seconds=0.0,
                 write_seconds=0.25,
+                max_connection_seconds=7200.0,
                 flow_seconds=1.0,
                 daytime_format="smtp",
                 quotes="/etc/netsrvd/quotes",
@@ -281,7 +285,10 @@ def test_effective_settings_are_in_the_order_of_the_rules() -> None:
     assert rows[:2] == [(("workers",), 0), (("max_connections",), 0)]
     assert rows[2:4] == [(("drain_timeout",), "10s"), (("idle_exit",), 0)]
     assert rows[4] == (("log", "target"), "auto")
-    assert rows[-1] == (("listener", "echo", "options", "TCP_NODELAY"), True)
+    assert rows[-2:] == [
+        (("listener", "echo", "options", "TCP_NODELAY"), True),
+        (("listener", "echo", "options", "TCP_NOTSENT_LOWAT"), 131072),
+    ]
     paths = [path for path, _ in rows]
     assert len({*paths}) == len(paths)
 

@@ -107,7 +107,8 @@ def test_an_option_that_cannot_be_set_is_told() -> None:
 def test_an_interface_that_cannot_be_had_is_not_served() -> None:
     """The socket would serve every interface, so it serves none, and its problem says why."""
     fails: dict[int | str, OSError] = {socket.SO_BINDTODEVICE: failure(errno.ENODEV)}
-    [opened] = activation.adopt([passed(fails=fails)], (ECHO._replace(interface="eth9"),), {})
+    bound = ECHO._replace(interface="eth9", options={})  # TCP_NOTSENT_LOWAT has the same number
+    [opened] = activation.adopt([passed(fails=fails)], (bound,), {})
     assert not opened.serves
     assert opened.problem == "tcp 0.0.0.0:7 cannot be bound to interface eth9: No such device"
 

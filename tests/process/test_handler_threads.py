@@ -1,0 +1,73 @@
+"""Threads that the module of a handler leaves behind, and handlers that compute."""
+
+import signal
+from pathlib import Path
+
+import pytest
+
+from tests.process.conftest import Start
+from tests.support.clients import ended
+from tests.support.peers import connect
+from tests.support.run import echo
+
+HOST = "127.0.0.1"
+
+SAYS = """
+def talk(connection):
+    connection.send(b"hello")
+"""
+
+HOLDS = {
+    "thread": """
+import threading, time
+threading.Thread(target=time.sleep, args=(3600,)).start()
+""",
+    "executor": """
+import time
+from concurrent.futures import ThreadPoolExecutor
+ThreadPoolExecutor().submit(time.sleep, 3600)
+""",
+    "exit function": """
+import atexit, time
+atexit.register(time.sleep, 3600)
+""",
+}
+"""What keeps Python from ending, as a module may leave it behind when it is imported."""
+
+
+@pytest.mark.parametrize("signals", [[signal.SIGTERM], [signal.SIGUSR1, signal.SIGTERM]])
+@pytest.mark.parametrize("held", HOLDS)
+def test_nothing_of_a_module_holds_a_stop(
+    start: Start, port: int, tmp_path: Path, held: str, signals: list[signal.Signals]
+) -> None:
+    """A stop, and the first half of a restart, end after the last record, with status 0, whatever
+    the module of a handler has begun.
+    """
+    (tmp_path / "holding.py").write_text(HOLDS[held] + SAYS)
+    run = start(
+        echo(port, host=[HOST], service="python:holding:talk"),
+        environment={"PYTHONPATH": str(tmp_path)},
+    )
+    with connect((HOST, port)) as client:
+        assert client.recv(5) == b"hello"
+        assert ended(client)
+    run.wait_line(" closed: ")
+    for each in signals:
+        run.send(each)
+    run.wait_end()
+    assert run.lines[-1].startswith("<5>stopped")
+
+
+@pytest.mark.parametrize("held", HOLDS)
+def test_nothing_of_a_module_holds_a_start_that_fails(
+    start: Start, port: int, tmp_path: Path, held: str
+) -> None:
+    """It ends with its status and its reason although the module of a handler was imported."""
+    (tmp_path / "holding.py").write_text(HOLDS[held])
+    run = start(
+        echo(port, host=[HOST], service="python:holding:missing"),
+        environment={"PYTHONPATH": str(tmp_path)},
+        ready=False,
+    )
+    run.wait_failure(78)
+    assert run.lines
