@@ -3,13 +3,17 @@
 import ipaddress
 import json
 import re
+import resource
 import subprocess
 from pathlib import Path
 
 import pytest
 
+from netsrvd import assembly
+
 SYSTEMD = Path(__file__).parents[2] / "systemd"
 SERVICES = ("netsrvd.service", "netsrvd@.service")
+EXAMPLES = sorted(SYSTEMD.parent.glob("packaging/examples/*.toml"))
 UNITS = (*SERVICES, "netsrvd.socket", "netsrvd@.socket")
 MOST_EXPOSED = 0.9
 
@@ -106,3 +110,21 @@ def test_enabling_one_unit_does_not_drag_the_other_along() -> None:
     """Also= would bring the socket back for an administrator who has disabled it."""
     for name in UNITS:
         assert "\nAlso=" not in (SYSTEMD / name).read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("path", [None, *EXAMPLES], ids=lambda path: path.name if path else "none")
+def test_the_unit_has_descriptors_for_each_example(
+    path: Path | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With all that an example has taken into use, and the listener `echo` of the default beside
+    it, no start begins with a warning of too few descriptors.
+    """
+    text = (SYSTEMD / "netsrvd.service").read_text(encoding="utf-8")
+    limit = int(re.findall(r"(?m)^LimitNOFILE=(.*)$", text)[0])
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (limit, limit))
+    example = path.read_text() if path else ""
+    own = tmp_path / "netsrvd.toml"
+    own.write_text("[listener.echo]\n" * ("[listener.echo]" not in example) + example)
+    settings = assembly.read_configuration(own).settings
+    sockets = sum(len(listener.endpoints()) for listener in settings.listeners)
+    assert assembly.count_places(settings, sockets)[1] == []

@@ -146,7 +146,7 @@ def test_configuration_error_fails_the_start_at_once(quiet: Machine) -> None:
     assert shown(quiet, "NRestarts") == "0"
     quiet.run("journalctl", "--sync")
     status = quiet.run("systemctl", "status", "netsrvd", check=False).stdout
-    assert f'{CONFIG}: listener.echo.prot = "tcp": unknown key' in status
+    assert f'{CONFIG}:2: listener.echo.prot = "tcp": unknown key' in status
 
 
 def test_configuration_error_keeps_the_socket_open(quiet: Machine) -> None:

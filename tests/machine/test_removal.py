@@ -58,3 +58,45 @@ def test_a_purge_waits_for_no_client(fresh: Machine, unit: str) -> None:
     assert closed["NETSRVD_REASON"] == "drain"
     assert float(closed["NETSRVD_SECONDS"]) < DRAIN_SECONDS - 1
     assert took < DRAIN_SECONDS + SECONDS
+
+
+OWN = (
+    "/etc/netsrvd/conf.d/own.toml",
+    "/etc/systemd/system/netsrvd.service.d/override.conf",
+    "/usr/local/lib/netsrvd/own.py",
+)
+"""What README.md says of a purge: what the administrator has made stays."""
+
+
+def test_a_purge_leaves_what_the_administrator_has_made(fresh: Machine) -> None:
+    """And nothing else, but for the journal."""
+    for path in OWN:
+        fresh.run("sh", "-ec", 'mkdir -p "$(dirname "$0")"; echo "# own" >"$0"', path)
+    fresh.run("systemctl", "stop", "netsrvd.socket")
+    fresh.run("systemctl", "start", "netsrvd@1.service")
+    fresh.run("apt-get", "purge", "--yes", "netsrvd", timeout=120)
+    found = fresh.run(
+        *["find", "/etc", "/usr", "/lib/systemd", "/run", "/var/lib", "-name", "*netsrvd*"],
+        *["-not", "-path", "/var/lib/apt/*", "-not", "-path", "/run/systemd/*"],
+    ).stdout
+    assert {*found.split()} == {
+        *("/etc/netsrvd", "/etc/systemd/system/netsrvd.service.d", "/usr/local/lib/netsrvd")
+    }
+    assert all(fresh.run("cat", path).stdout == "# own\n" for path in OWN)
+    fresh.run("rm", "-r", *found.split())
+
+
+def test_an_upgrade_of_systemd_has_its_directives_used(fresh: Machine) -> None:
+    """When systemd's package is unpacked, netsrvd looks again at what its version knows."""
+    folders = [f"/usr/lib/systemd/system/netsrvd{kind}.service.d" for kind in ("", "@")]
+    list_all = ["ls", *folders]
+    before = fresh.run(*list_all).stdout
+    assert ("00-systemd-257.conf" in before) == (fresh.suite == "trixie")
+    fresh.run(
+        "sh", "-ec", "for d; do rm -f $d/*; touch $d/00-systemd-254.conf; done", "sh", *folders
+    )
+    paths = fresh.run("dpkg", "--listfiles", "systemd").stdout.split()
+    [program] = [path for path in paths if path.endswith("/lib/systemd/systemd")]
+    fresh.run("dpkg-trigger", "--by-package=systemd", program)
+    fresh.run("dpkg", "--triggers-only", "netsrvd")
+    assert fresh.run(*list_all).stdout == before
