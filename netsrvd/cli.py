@@ -218,6 +218,9 @@ def parser() -> argparse.ArgumentParser:
         "--pid-file", type=Path, metavar="FILE", help="with --detach: hold FILE locked, PID inside"
     )
     run.add_argument(
+        "--user", metavar="NAME", help="with --detach: become this user when the sockets are open"
+    )
+    run.add_argument(
         "--inetd", action="store_true", help="serve the connection on standard input, and end"
     )
     run.add_argument("--listener", metavar="NAME", help="with --inetd: as this listener would")

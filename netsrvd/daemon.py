@@ -321,7 +321,8 @@ class Daemon:
             prepare_services(settings, self._start.services.present, sources)
             self._try_sockets(configuration)
         except Exception as error:  # noqa: BLE001 - whatever it is, connections are drained then
-            self._house.report(NotHandedOver(self._house.connections, reason_of(error)))
+            if count := self._house.connections:  # without any, the next start says the same
+                self._house.report(NotHandedOver(count, reason_of(error)))
             return False
         return True
 

@@ -7,8 +7,16 @@ import socket
 from collections.abc import Callable
 from io import FileIO
 from pathlib import Path
+from typing import NamedTuple
 
-from netsrvd.errors import DetachError, NetsrvdError, ResourceError, failing_import, shortage
+from netsrvd.errors import (
+    DetachError,
+    NetsrvdError,
+    ResourceError,
+    UsageError,
+    failing_import,
+    shortage,
+)
 from netsrvd.tracebacks import described
 
 UMASK = 0o027
@@ -18,11 +26,41 @@ Serve = Callable[[Callable[[], None]], int]
 """Serves until the end and returns the exit status; calls its argument when it is ready."""
 
 
-def detached(serve: Serve, sockets: list[socket.socket], pid_file: Path | None) -> int:
+class User(NamedTuple):
+    """Who a daemon becomes that root has started."""
+
+    name: str
+    uid: int
+    gid: int
+
+    def become(self) -> None:
+        """Give up root for good: groups first, as only root may set them (credentials(7))."""
+        os.initgroups(self.name, self.gid)
+        os.setresgid(self.gid, self.gid, self.gid)
+        os.setresuid(self.uid, self.uid, self.uid)
+
+
+def user(name: str) -> User:
+    """Return the user of this name. Raises UsageError if there is none, or if not root calls."""
+    import pwd  # noqa: PLC0415 - for those alone who name a user
+
+    if os.geteuid() != 0:
+        raise UsageError("--user takes root, which would be given up; leave it out")
+    try:
+        entry = pwd.getpwnam(name)
+    except KeyError as error:
+        raise UsageError(f"there is no user {name}; `adduser --system {name}` adds one") from error
+    return User(name, entry.pw_uid, entry.pw_gid)
+
+
+def detached(
+    serve: Serve, sockets: list[socket.socket], pid_file: Path | None, owner: User | None = None
+) -> int:
     """Run `serve` off the terminal; return 0 in the caller when it is ready.
 
-    The sockets stay open in the daemon. Raises DetachError, in the caller, if the PID file is held
-    by another daemon or the daemon ended before it was ready.
+    The sockets stay open in the daemon, which becomes its owner before it serves. Raises
+    DetachError, in the caller, if the PID file is held by another daemon or the daemon ended before
+    it was ready.
     """
     lock = PidFile(pid_file) if pid_file else None
     _import_daemon()
@@ -42,7 +80,7 @@ def detached(serve: Serve, sockets: list[socket.socket], pid_file: Path | None) 
     status = os.EX_SOFTWARE
     caller = FileIO(writer, "w")
     try:
-        status = _become_daemon(serve, sockets, lock, caller)
+        status = _become_daemon(serve, sockets, lock, caller, owner)
     except Exception as error:  # noqa: BLE001 - the caller raises it
         if not caller.closed:
             known = error if isinstance(error, NetsrvdError) else shortage(error)
@@ -60,7 +98,11 @@ def _import_daemon() -> None:
 
 
 def _become_daemon(
-    serve: Serve, sockets: list[socket.socket], lock: "PidFile | None", caller: FileIO
+    serve: Serve,
+    sockets: list[socket.socket],
+    lock: "PidFile | None",
+    caller: FileIO,
+    owner: User | None,
 ) -> int:
     from daemon import DaemonContext  # noqa: PLC0415 - see _import_daemon
 
@@ -76,6 +118,8 @@ def _become_daemon(
     ):
         if lock:
             lock.write()
+        if owner:
+            owner.become()
 
         def ready() -> None:
             caller.write(READY)
@@ -118,13 +162,18 @@ class PidFile:
         os.pwrite(self.descriptor, f"{os.getpid()}\n".encode(), 0)
 
     def remove(self) -> None:
-        """Remove the file while it is still locked."""
-        self._path.unlink(missing_ok=True)
+        """Remove the file while it is still locked; empty it if its folder is another user's."""
+        try:
+            self._path.unlink(missing_ok=True)
+        except PermissionError:
+            os.ftruncate(self.descriptor, 0)
         os.close(self.descriptor)
 
     def _locked(self, path: Path) -> int:
         try:
-            descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            # A FIFO is not waited for: it fails when the PID is written.
+            how = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
+            descriptor = os.open(self._path, how, 0o644)
         except OSError as error:
             raise DetachError(f"PID file {path}: {error.strerror}; name another one") from error
         try:

@@ -95,7 +95,8 @@ class Ending:
             house.readmit(surrendered)
             house.stop_listening(self._seconds_left)
             fault = f"that fails: {described(error)} at {place_of(error)}"
-            house.report(NotHandedOver(house.connections, fault))
+            if count := house.connections:
+                house.report(NotHandedOver(count, fault))
             return 0
         finally:
             for guest in guests:

@@ -36,8 +36,10 @@ def run(arguments: argparse.Namespace) -> int:
     Nothing listens, and nothing that systemd passed is taken. The log is never standard error if
     that is the client's.
     """
-    if arguments.detach or arguments.pid_file:
-        raise UsageError("--inetd serves one connection; --detach and --pid-file are for a daemon")
+    if arguments.detach or arguments.pid_file or arguments.user:
+        raise UsageError(
+            "--inetd serves one connection; --detach, --pid-file and --user are for a daemon"
+        )
     configuration = assembly.read_configuration(arguments.config)
     settings = configuration.settings
     listener = _listener(settings, arguments.listener)

@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import sys
 from collections.abc import Callable
 
 from netsrvd import assembly, detach
@@ -12,6 +13,11 @@ from netsrvd.reporting.notify import Notifier
 from netsrvd.services.base import Present
 from netsrvd.settings import Settings
 from netsrvd.sockets import activation
+
+SERVES_AS_ROOT = (
+    "netsrvd: warning: the daemon serves as root, which it needs at most to bind ports below 1024; "
+    "--user NAME gives that up"
+)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -38,11 +44,14 @@ def _run(arguments: argparse.Namespace) -> int:
         raise UsageError("--listener goes with --inetd; otherwise all listeners are served")
     if arguments.pid_file and not arguments.detach:
         raise UsageError("--pid-file goes with --detach; a service manager needs none")
+    if arguments.user and not arguments.detach:
+        raise UsageError("--user goes with --detach; a service manager has a setting of its own")
+    owner = detach.user(arguments.user) if arguments.user else None
     passed, kept = activation.passed()
     listening = [each for each in kept if each[1].startswith(activation.STORED_SOCKET)]
     stored = [each for each in kept if each not in listening]
     try:
-        return _serve(_prepare(arguments, passed, stored, listening), arguments)
+        return _serve(_prepare(arguments, passed, stored, listening), arguments, owner)
     except (NetsrvdError, OSError, MemoryError) as error:
         activation.turn_away(passed)
         found = error if isinstance(error, NetsrvdError) else shortage(error)
@@ -53,7 +62,7 @@ def _run(arguments: argparse.Namespace) -> int:
         raise found from error
 
 
-def _serve(start: Start, arguments: argparse.Namespace) -> int:
+def _serve(start: Start, arguments: argparse.Namespace, owner: detach.User | None) -> int:
     def serve(on_ready: Callable[[], None]) -> int:
         return Daemon(start, on_ready).run()
 
@@ -61,7 +70,10 @@ def _serve(start: Start, arguments: argparse.Namespace) -> int:
     sockets += start.inherited.sockets if start.inherited else []
     try:
         if arguments.detach:
-            return detach.detached(serve, sockets, arguments.pid_file)
+            status = detach.detached(serve, sockets, arguments.pid_file, owner)
+            if owner is None and os.geteuid() == 0:
+                print(SERVES_AS_ROOT, file=sys.stderr)
+            return status
         return serve(lambda: None)
     finally:  # with --detach in front of the terminal; the daemon has its own copies
         for sock in sockets:

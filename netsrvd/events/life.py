@@ -106,7 +106,8 @@ class Stopping(Event):
 
     def text(self) -> str:
         if self.purpose == "restart":
-            return f"restarting on {self.signal}: {self.connections} connections to hand over"
+            what = f"{self.connections} connections" if self.connections else "nothing"
+            return f"restarting on {self.signal}: {what} to hand over"
         wait = f" for up to {self.drain_seconds:g} s" if self.drain_seconds else ", not waiting"
         drain = f"draining {self.connections} connections{wait}"
         return f"stopping on {self.signal}: {drain if self.connections else 'nothing to drain'}"

@@ -59,7 +59,7 @@ def command(tmp_path: Path) -> Command:
 CASES = [
     Case("--version", 0, (f"netsrvd {netsrvd.__version__}",)),
     Case("--help", 0, ("run", "check", "explain", "reload", "sockopts")),
-    Case("run --help", 0, ("--detach", "--pid-file", "--inetd", "--listener", "--log")),
+    Case("run --help", 0, ("--detach", "--pid-file", "--user", "--inetd", "--listener", "--log")),
     Case("", 64, stderr=("usage: netsrvd", "COMMAND")),
     Case("walk", 64, stderr=("'walk'", "'run'", "'check'", "'explain'", "'sockopts'")),
     Case("reload --help", 0, ("PID", "the process ID of the daemon")),

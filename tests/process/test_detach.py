@@ -4,16 +4,19 @@ import os
 import signal
 import socket
 import stat
+import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
 from tests.support.clients import HELLO, refused, serves, talking
 from tests.support.detached import Caller, StreamSyslog, Syslog, adopting
 from tests.support.peers import connect, echoed, nothing_more
-from tests.support.run import echo, free_port
+from tests.support.run import COMMAND, ENVIRONMENT, PATIENCE, echo, free_port
+from tests.support.strangers import as_nobody
 
 
 @pytest.fixture
@@ -252,3 +255,82 @@ def test_a_log_that_nobody_reads_is_told_on_the_terminal(
         "Protocol wrong type for socket" if kind == socket.SOCK_SEQPACKET else "Connection refused"
     )
     assert f"log: {why}" in done.stdout
+
+
+@pytest.fixture
+def shared(alone: None) -> Iterator[tuple[Syslog, Caller]]:
+    """A syslog that any user reaches, and a caller, in a network of their own."""
+    with ExitStack() as undo:
+        folder = Path(undo.enter_context(TemporaryDirectory(prefix="netsrvd-test-")))
+        folder.chmod(0o755)
+        undo.enter_context(adopting())
+        syslog = Syslog(folder)
+        undo.callback(syslog.go)
+        yield syslog, Caller(folder, undo)
+
+
+def test_it_becomes_a_user_when_its_sockets_are_open(shared: tuple[Syslog, Caller]) -> None:
+    """Root binds port 7 and writes the PID file; what serves has the user's IDs and groups alone,
+    no capability, and no way back. The PID file is empty in the end, its folder being root's.
+    """
+    syslog, caller = shared
+    daemon = caller.start(echo(7), user="nobody")
+    assert serves(7)
+    assert daemon.status("Uid").split() == ["65534"] * 4
+    assert daemon.status("Gid").split() == ["65534"] * 4
+    assert daemon.status("Groups").split() == ["65534"]
+    assert int(daemon.status("CapPrm"), 16) == int(daemon.status("CapEff"), 16) == 0
+    assert caller.pid_file.read_text() == f"{daemon.pid}\n"
+    assert caller.pid_file.stat().st_uid == 0
+    syslog.wait("ready: ")
+    daemon.end()
+    syslog.wait("stopped after")
+    assert caller.pid_file.read_text() == ""
+    caller.start(echo(7), user="nobody")
+
+
+def test_what_the_user_may_not_fails_at_a_reload(shared: tuple[Syslog, Caller]) -> None:
+    """Files that only root may read keep the old configuration in force."""
+    syslog, caller = shared
+    daemon = caller.start(echo(7), user="nobody")
+    caller.config.chmod(0o600)
+    os.kill(daemon.pid, signal.SIGHUP)
+    syslog.wait("cannot be read: Permission denied")
+    assert serves(7)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--detach", "--user", "no-such-user"], "there is no user no-such-user; `adduser"),
+        (["--user", "nobody"], "--user goes with --detach"),
+        (["--inetd", "--user", "nobody"], "--detach, --pid-file and --user are for a daemon"),
+    ],
+)
+def test_a_user_that_cannot_be_is_a_usage_error(arguments: list[str], words: str) -> None:
+    """Before anything is opened."""
+    done = subprocess.run(
+        [COMMAND, "run", *arguments],
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert done.returncode == 64
+    assert words in done.stderr
+
+
+def test_root_alone_can_become_another_user() -> None:
+    """Others are told to leave it out."""
+    said = as_nobody(
+        """
+        import sys
+        from netsrvd import cli
+        sys.stderr = sys.stdout
+        print(cli.main(["run", "--detach", "--user", "nobody"]))
+        """
+    )
+    assert said.splitlines() == [
+        *("netsrvd: --user takes root, which would be given up; leave it out", "64")
+    ]

@@ -505,3 +505,18 @@ def test_another_command_ends_by_a_signal() -> None:
     program += "sys.argv[1:] = ['check']\n__main__.main()"
     done = subprocess.run([sys.executable, "-c", program], check=False, env=ENVIRONMENT)
     assert done.returncode == -signal.SIGTERM
+
+
+@pytest.mark.parametrize("faulty", [False, True])
+def test_where_nobody_is_there_nothing_is_said_of_it(unit: Unit, *, faulty: bool) -> None:
+    """No record of a restart speaks of 0 connections, be the configuration in order or not."""
+    first = unit.start()
+    assert serves(unit.port)
+    if faulty:
+        first.configure("wrkers = 1")
+    follow(first)
+    line = first.wait_line("ing on SIGTERM")
+    wanted = "stopping on SIGTERM: nothing to drain" if faulty else "SIGTERM: nothing to hand over"
+    assert wanted in line
+    said = [each for each in first.lines_with("0 connections ") if "stopped after" not in each]
+    assert said == first.lines_with("handed over: ") == []

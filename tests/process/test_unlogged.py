@@ -104,6 +104,7 @@ def test_it_holds_for_handlers(start: Start, port: int, tmp_path: Path) -> None:
             assert word == b"evil" or sock.recv(100) == word
             assert ended(sock)
     run.wait_line("closed: error")
+    run.rest()  # the thread of the handler stays
     run.end()
     assert len(told(run, "closed: ")) == 1
     assert told(run, "connected to") == []

@@ -12,6 +12,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from netsrvd.commands.run import SERVES_AS_ROOT
 from tests.support.private import private_files
 from tests.support.run import ENVIRONMENT, PATIENCE, command, toml
 
@@ -54,6 +55,7 @@ class Syslog:
         """Listen, as at the start of syslogd."""
         self._sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._sock.bind(str(self._path))
+        self._path.chmod(0o666)  # as syslogd does
         self._thread = threading.Thread(target=self._listen)
         self._thread.start()
 
@@ -166,6 +168,7 @@ class Caller:
         configuration: Mapping[str, object],
         *arguments: str | Path,
         planted: str = "",
+        user: str = "",
         limits: Callable[[], None] | None = None,
     ) -> subprocess.CompletedProcess[str]:
         """Run the command until it returns; what it printed is in `stdout`."""
@@ -177,6 +180,7 @@ class Caller:
                     *private_files(self.folder),
                     *command(planted),
                     *["run", "--detach", "-c", self.config.name],
+                    *(["--user", user] if user else []),
                     *(arguments or ["--pid-file", self.pid_file.name]),
                 ],
                 cwd=self.folder,
@@ -194,7 +198,9 @@ class Caller:
     def start(self, configuration: Mapping[str, object], **how: Any) -> Daemon:
         """Start a daemon; it ends with the test at the latest."""
         done = self.call(configuration, **how)
-        assert (done.returncode, done.stdout) == (0, ""), done.stdout
+        user = how.get("user")
+        said = "" if user or how.get("limits") else f"{SERVES_AS_ROOT}\n"
+        assert (done.returncode, done.stdout) == (0, said), done.stdout
         daemon = Daemon(int(self.pid_file.read_text()))
         self._undo.callback(daemon.end)
         return daemon

@@ -315,7 +315,8 @@ def test_only_who_is_followed_hands_over(stage: Stage, signals: tuple[int, ...])
 def test_nobody_follows_with_a_faulty_configuration(stage: Stage) -> None:
     """The next process would not start, so the connections are drained, and the reason is told."""
     stage.config.write_text("nonsense = 1")
-    stage.run(FOLLOWED, TERM)
+    stage.house.connections = 1
+    stage.run(FOLLOWED, TERM, TERM)
     assert stage.said(Stopping).purpose == "stop"
     assert "nonsense = 1: unknown key" in stage.said(NotHandedOver).reason
 

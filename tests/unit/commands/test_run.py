@@ -63,15 +63,20 @@ class Scene:
         return self.step(f"log {target}{' detached' * detached}", (target, []))  # type: ignore[no-any-return]
 
     def detached(
-        self, serve: Callable[..., int], sockets: list[object], pid_file: Path | None
+        self,
+        serve: Callable[..., int],
+        sockets: list[object],
+        pid_file: Path | None,
+        owner: detach.User | None,
     ) -> int:
         assert sockets == [SOCK, *self.taken_up]
         self.steps.append(f"detach {pid_file}")
+        self.owner = owner
         return serve(lambda: self.steps.append("ready"))
 
     def run(self, **given: object) -> int:
         usual = {"config": self.config, "detach": False, "pid_file": None, "log": None}
-        usual |= {"inetd": False, "listener": None}
+        usual |= {"inetd": False, "listener": None, "user": None}
         return run.run(argparse.Namespace(began_at=1.5, **usual | given))
 
 
