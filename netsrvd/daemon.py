@@ -67,6 +67,14 @@ SIGNALS = STOPS | {RELOAD, FOLLOWED, WAKE}
 TICK_SECONDS = 5.0
 TICKS_A_VISIT = 3
 
+USUAL_SWITCH_SECONDS = sys.getswitchinterval()
+QUICK_SWITCH_SECONDS = 0.0005
+"""Python's switch interval while the main thread works. With the usual 5 ms each of its system
+calls waits 5 ms for every thread of a handler that computes: with 64 of them the imports after the
+start took 20 s, and a visit more than it may. It is short for that time alone, as each thread that
+waits wakes up once an interval: 64 of them computed half as much at 1 ms.
+"""
+
 PRELOAD_SECONDS = 1.0
 """When to import, after the start, what it did not need: the first clients are answered by then."""
 
@@ -396,5 +404,9 @@ def stop_waits() -> bool:
 
 def wait_signal(seconds: float) -> int | None:
     """Return the next signal, None if none came in time."""
-    received = signal.sigtimedwait(SIGNALS, max(0.0, seconds))
+    sys.setswitchinterval(USUAL_SWITCH_SECONDS)
+    try:
+        received = signal.sigtimedwait(SIGNALS, max(0.0, seconds))
+    finally:
+        sys.setswitchinterval(QUICK_SWITCH_SECONDS)
     return received.si_signo if received else None

@@ -44,8 +44,8 @@ class Duty:
             ) from error
 
     def ping(self, number: int) -> None:
-        """Ask the thread to show that its loop still turns."""
-        self.mailbox.post(self._answer, number)
+        """Ask the thread to show that its loop still turns, however much waits for it."""
+        self.mailbox.post_first(self._answer, number)
 
     def settle(self, seconds: float) -> bool:
         """Wait until the thread has done what was posted so far. False if that takes longer."""

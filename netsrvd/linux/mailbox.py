@@ -34,6 +34,11 @@ class Mailbox:
         self._calls.append((call, arguments))
         self.wake()
 
+    def post_first(self, call: Callable[..., None], *arguments: object) -> None:
+        """Have the owner run `call(*arguments)` before all calls that wait."""
+        self._calls.appendleft((call, arguments))
+        self.wake()
+
     def leave(self, call: Callable[..., None], *arguments: object) -> None:
         """Have the owner run `call(*arguments)` when something else wakes it."""
         self._calls.append((call, arguments))

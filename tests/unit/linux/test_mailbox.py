@@ -47,6 +47,19 @@ def test_what_is_left_waits_for_the_next_delivery(mailbox: Mailbox) -> None:
     assert calls == [1, 2]
 
 
+def test_what_is_first_comes_before_all_that_waits(mailbox: Mailbox) -> None:
+    """It wakes, and it is run first, also by a delivery that has begun or is of a few calls."""
+    calls: list[int] = []
+    mailbox.leave(lambda: mailbox.post_first(calls.append, 2))
+    mailbox.leave(calls.append, 3)
+    mailbox.post_first(calls.append, 1)
+    assert wakes(mailbox)
+    mailbox.deliver(3)
+    assert calls == [1, 2]
+    mailbox.deliver()
+    assert calls == [1, 2, 3]
+
+
 def test_many_posts_are_one_wake_up(mailbox: Mailbox) -> None:
     """A wake-up that is on its way serves all that come meanwhile."""
     calls: list[int] = []
