@@ -1,5 +1,6 @@
 """One TCP connection from accept to close: what is known of it, and its two records."""
 
+import errno
 import socket
 import struct
 from collections.abc import Callable
@@ -244,7 +245,13 @@ class Connection:
         """
         from netsrvd.linux.outgoing import unacknowledged_bytes  # noqa: PLC0415 - few are so slow
 
-        before, self._taken = self._taken, self.bytes_sent - unacknowledged_bytes(self.sock)
+        try:
+            unacknowledged = unacknowledged_bytes(self.sock)
+        except OSError as error:
+            if error.errno == errno.EBADF:
+                raise
+            return  # MPTCP did not tell before Linux 5.17
+        before, self._taken = self._taken, self.bytes_sent - unacknowledged
         if 0 <= before < self._taken:
             self.active_at = now
 

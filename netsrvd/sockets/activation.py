@@ -18,7 +18,8 @@ SO_TIMESTAMP, SO_TIMESTAMPNS = 29, 35
 """Which Timestamping= of a socket unit sets (socket(7))."""
 
 PROTOCOLS = {socket.SOCK_STREAM: "tcp", socket.SOCK_DGRAM: "udp"}
-NUMBERS = {"tcp": socket.IPPROTO_TCP, "udp": socket.IPPROTO_UDP}
+NUMBERS = {"tcp": (socket.IPPROTO_TCP, socket.IPPROTO_MPTCP), "udp": (socket.IPPROTO_UDP,)}
+"""What SO_PROTOCOL may be; SocketProtocol=mptcp of a socket unit takes clients of TCP as well."""
 
 FIRST_DESCRIPTOR = 3
 """SD_LISTEN_FDS_START in sd_listen_fds(3)."""
@@ -103,13 +104,18 @@ def adopt(
 def facts(sock: socket.socket, name: str) -> Facts:
     """Return what a passed socket is."""
     host, port = host_and_port(sock.getsockname())
-    is_dual = sock.family == socket.AF_INET6 and not sock.getsockopt(
-        socket.IPPROTO_IPV6, socket.IPV6_V6ONLY
-    )
+    is_dual = sock.family == socket.AF_INET6 and not _is_ipv6_only(sock)
     interface = bound_name(sock)
     if interface is None:  # it was deleted after systemd had bound the socket to it
         interface = "(gone)"
     return Facts(name, PROTOCOLS[sock.type], host, port, interface, is_dual)
+
+
+def _is_ipv6_only(sock: socket.socket) -> bool:
+    try:
+        return bool(sock.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY))
+    except OSError:  # MPTCP did not tell in older kernels
+        return False
 
 
 def bind_to_interface(one: Opened) -> Opened:
@@ -169,7 +175,7 @@ def _wrong_kind(sock: socket.socket) -> str:
     if sock.family not in (socket.AF_INET, socket.AF_INET6):
         return "is neither IPv4 nor IPv6"
     protocol = PROTOCOLS.get(sock.type, "")
-    if not protocol or sock.proto != NUMBERS[protocol]:
+    if not protocol or sock.proto not in NUMBERS[protocol]:
         return "is neither TCP nor UDP"
     if protocol == "tcp" and not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
         return "is a TCP socket that does not listen; the socket unit needs Accept=no"

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from netsrvd.errors import PrivilegeError, SocketError
 from netsrvd.linux.mmsg import LAYOUTS
-from netsrvd.settings import EVERYWHERE, Endpoint, ListenerSettings
+from netsrvd.settings import EVERYWHERE, Endpoint, ListenerSettings, OptionValue
 from netsrvd.sockets import options
 
 TYPES = {"tcp": socket.SOCK_STREAM, "udp": socket.SOCK_DGRAM}
@@ -114,7 +114,7 @@ def set_options(
     for name, value in listener.options.items():
         option = options.OPTIONS[name]
         if options.applies(option, protocol, sock.family):
-            given = options.apply(sock, name, value)
+            given = _applied(sock, name, value)
             if given is not None:
                 adjustments.append((name, options.text(value), given))
     if listener.interface and binds:
@@ -123,6 +123,20 @@ def set_options(
         layout = LAYOUTS[sock.family]
         sock.setsockopt(layout.level, layout.option, 1)
     return adjustments
+
+
+def _applied(sock: socket.socket, name: str, value: OptionValue) -> str | None:
+    """Set an option; return the value that the kernel gave if it is another one.
+
+    MPTCP lacks some options of TCP: they are not applicable.
+    """
+    try:
+        return options.apply(sock, name, value)
+    except OSError as error:
+        lacking = error.errno in (errno.EOPNOTSUPP, errno.ENOPROTOOPT)
+        if not lacking or sock.proto != socket.IPPROTO_MPTCP:
+            raise
+        return options.NOT_APPLICABLE
 
 
 def bind(sock: socket.socket, endpoint: Endpoint) -> None:

@@ -58,7 +58,9 @@ def is_client(descriptor: int) -> bool:
 def _fault(sock: socket.socket) -> str:
     """Return what is wrong with a socket, or an empty text."""
     protocol = PROTOCOLS.get(sock.type, "")
-    if sock.family not in (socket.AF_INET, socket.AF_INET6) or sock.proto != NUMBERS.get(protocol):
+    if sock.family not in (socket.AF_INET, socket.AF_INET6) or sock.proto not in NUMBERS.get(
+        protocol, ()
+    ):
         return f"is neither TCP nor UDP; --inetd is for {WHO} (socat: EXEC:...,nofork)"
     if protocol == "udp":
         return "is a UDP socket; serve datagrams by a daemon of their own, `netsrvd run`"

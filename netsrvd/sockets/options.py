@@ -129,8 +129,11 @@ def originals(
     same = [name for name in names if before[name] == now.get(name)]
     if not same:
         return tuple(before.items())
-    with socket.socket(sock.family, sock.type, sock.proto) as fresh:
-        return tuple((dict(before) | values(fresh, protocol, same)).items())
+    with suppress(OSError):  # MPTCP may have been switched off
+        fresh = socket.socket(sock.family, sock.type, sock.proto)
+        with fresh:
+            return tuple((dict(before) | values(fresh, protocol, same)).items())
+    return tuple(before.items())
 
 
 def put_back(sock: socket.socket, before: Iterable[tuple[str, bytes]]) -> None:
