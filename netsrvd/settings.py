@@ -18,12 +18,14 @@ LARGEST_DATAGRAM = 65_536
 OptionValue = bool | int | float | str
 
 DEFAULT_OPTIONS: Mapping[str, OptionValue] = MappingProxyType(
-    {"TCP_NODELAY": True, "TCP_NOTSENT_LOWAT": 128 << 10}
+    {"TCP_NODELAY": True, "TCP_NOTSENT_LOWAT": 128 << 10, "SO_OOBINLINE": True}
 )
 """An answer is complete when it is sent, so there is nothing that Nagle's wait could join to it.
 
 A client that reads nothing keeps 0.15 MiB of the kernel's memory with this limit on unsent bytes,
 and 4 MiB (net.ipv4.tcp_wmem) without it; some hundreds of them would exhaust net.ipv4.tcp_mem.
+
+Urgent data stays where it stands in the stream: otherwise its last byte would be missing.
 """
 
 

@@ -51,22 +51,37 @@ class DatagramGate:
         }
         self._sources.renew(self._limits)
 
-    def refusal(self, peer: tuple[str, int], asked: str, local: str) -> tuple[str, str] | None:
+    def refusal(
+        self,
+        peer: tuple[str, int],
+        asked: str,
+        local: str,
+        proxy: tuple[str, int] | None = None,
+    ) -> tuple[str, str] | None:
         """Return None to answer this peer, else the reason and the rule that decided.
+
+        With a `proxy`, which has named the peer, the answer is sent to the proxy: its address and
+        port are judged as well.
 
         `asked` is the address that it sent to, `local` the one of this host that received it:
         where these differ, it was a broadcast or multicast, which is never answered, or one forged
         request would draw an answer from every host of a network. "0.0.0.0" means unknown.
         """
-        host, port = peer
-        if is_group(asked) or local not in (asked, UNKNOWN):
-            return "destination", f"{asked} is a multicast or broadcast address"
-        if is_group(host) or host in (UNKNOWN, "::"):
-            return "sender", f"{host} is no address of one host"
+        if asked != UNKNOWN and (kind := kind_of(asked)):
+            return "destination", f"{asked} is {kind}"
+        if local not in (asked, UNKNOWN):
+            return "destination", f"{asked} is a broadcast address"
+        if rule := self._access.rule_against(peer[0]):
+            return self._sender_refusal(peer) or ("access", rule)
+        return self._sender_refusal(peer) or (self._sender_refusal(proxy) if proxy else None)
+
+    def _sender_refusal(self, sender: tuple[str, int]) -> tuple[str, str] | None:
+        """Return why an address and port must not be answered, whatever the access lists say."""
+        host, port = sender
+        if kind := kind_of(host):
+            return "sender", f"{host} is {kind}"
         if rule := self._ports.rule_against(port):
             return "port", rule
-        if rule := self._access.rule_against(host):
-            return "access", rule
         if self._is_broadcast(host):
             return "sender", f"{host} is a broadcast address of this host's networks"
         return None
@@ -94,8 +109,19 @@ class DatagramGate:
         return self._rules[reason]
 
 
-def is_group(host: str) -> bool:
-    """Return whether an address is multicast, or IPv4's reserved ones or limited broadcast."""
+def kind_of(host: str) -> str:
+    """Return what an address is that no single host has; nothing for the address of a host."""
+    if host in (UNKNOWN, "::"):
+        return "the unspecified address"
     if ":" in host:
-        return host.startswith("ff")  # RFC 4291, 2.7
-    return int(host.partition(".")[0]) >= 224  # noqa: PLR2004 - RFC 5771, RFC 1112
+        return "a multicast address" if host.startswith("ff") else ""  # RFC 4291, 2.7
+    first = int(host.partition(".")[0])
+    if host == "255.255.255.255":
+        return "the broadcast address"  # RFC 919
+    if first >= RESERVED:
+        return "a reserved address (240.0.0.0/4)"  # RFC 1112, 4
+    return "a multicast address" if first >= MULTICAST else ""
+
+
+MULTICAST, RESERVED = 224, 240
+"""The first bytes with which 224.0.0.0/4 (RFC 5771) and 240.0.0.0/4 begin."""

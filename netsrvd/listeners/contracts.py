@@ -134,7 +134,9 @@ class DatagramGate(Protocol):
     def update(self, settings: ListenerSettings, own_ports: Collection[int]) -> None:
         """Judge by new settings from now on; answers to `own_ports` would be answered by us."""
 
-    def refusal(self, peer: tuple[str, int], asked: str, local: str) -> Refusal | None:
+    def refusal(
+        self, peer: tuple[str, int], asked: str, local: str, proxy: tuple[str, int] | None = None
+    ) -> Refusal | None:
         """Return None to answer a peer that sent to `asked` and was received on `local`."""
 
     def is_proxy(self, host: str) -> bool:

@@ -95,7 +95,11 @@ class Inlet:
             flow.settings = self._desk.settings
             _, asked, local = self._read(envelope)
             stranded = flow.proxy and not gate.is_proxy(flow.proxy[0])
-            if stranded or not self._serves(asked) or gate.refusal(flow.peer, asked, local):
+            if (
+                stranded
+                or not self._serves(asked)
+                or gate.refusal(flow.peer, asked, local, flow.proxy)
+            ):
                 self.end(envelope, "reload")
             else:  # its source may have gained or lost its limits
                 source = gate.enter(flow.peer[0])
@@ -139,7 +143,7 @@ class Inlet:
             proxy: Peer | None = None
             if client := self._forwarded.clients.get(envelope):
                 peer, proxy = client, peer
-            refusal = self._refusal(envelope, peer, asked, local)
+            refusal = self._refusal(envelope, peer, asked, local, proxy)
             where = asked, self.local[1]
             if not refusal:
                 flow = self._begin(peer, proxy, where, now, unknown=local == UNKNOWN)
@@ -153,12 +157,14 @@ class Inlet:
         self._desk.refusals.add(refusal, peer, where, now, proxy)
         return None
 
-    def _refusal(self, envelope: bytes, peer: Peer, asked: str, local: str) -> Refusal | None:
+    def _refusal(
+        self, envelope: bytes, peer: Peer, asked: str, local: str, proxy: Peer | None
+    ) -> Refusal | None:
         if not self._serves(asked):
             return NOT_CONFIGURED
         if error := self._forwarded.errors.get(envelope):
             return error.reason, str(error)
-        return self._desk.gate.refusal(peer, asked, local)
+        return self._desk.gate.refusal(peer, asked, local, proxy)
 
     def _serves(self, asked: str) -> bool:
         return self.addresses is None or is_among(asked, self.addresses)

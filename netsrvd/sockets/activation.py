@@ -10,7 +10,7 @@ from netsrvd.addresses import host_and_port, shown
 from netsrvd.errors import ActivationError, failing_import
 from netsrvd.settings import ListenerSettings
 from netsrvd.sockets import options
-from netsrvd.sockets.bind import Opened, set_options
+from netsrvd.sockets.bind import Opened, answer_from_routed_addresses, set_options
 from netsrvd.sockets.interfaces import bound_name
 from netsrvd.sockets.matching import NO_ADDRESS, Facts, Match, Named, match
 
@@ -206,6 +206,8 @@ def _prepared(one: Passed, matched: Match) -> Opened:
             f"listener {listener.name}: an option cannot be set on {protocol} {where}, which "
             f"systemd passed: {error.strerror}; set it in the socket unit or leave it out"
         ) from error
+    if protocol == "udp":
+        answer_from_routed_addresses(sock, listener)
     return Opened(
         sock,
         protocol,

@@ -2,11 +2,18 @@
 
 import errno
 import socket
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 from netsrvd.errors import PrivilegeError, SocketError
 from netsrvd.linux.mmsg import LAYOUTS
-from netsrvd.settings import EVERYWHERE, Endpoint, ListenerSettings, OptionValue
+from netsrvd.settings import (
+    DEFAULT_OPTIONS,
+    EVERYWHERE,
+    Endpoint,
+    ListenerSettings,
+    OptionValue,
+)
 from netsrvd.sockets import options
 
 TYPES = {"tcp": socket.SOCK_STREAM, "udp": socket.SOCK_DGRAM}
@@ -76,6 +83,8 @@ def open_endpoint(endpoint: Endpoint, listener: ListenerSettings, *, share: bool
         bind(sock, endpoint)
         if endpoint.protocol == "tcp":
             listen(sock, listener.backlog)
+        else:
+            answer_from_routed_addresses(sock, listener)
     except OSError as error:
         sock.close()
         raise _explained(error, endpoint) from error
@@ -136,7 +145,7 @@ def _applied(sock: socket.socket, name: str, value: OptionValue) -> str | None:
         lacking = error.errno in (errno.EOPNOTSUPP, errno.ENOPROTOOPT)
         if not lacking or sock.proto != socket.IPPROTO_MPTCP:
             raise
-        return options.NOT_APPLICABLE
+        return None if name in DEFAULT_OPTIONS else options.NOT_APPLICABLE
 
 
 def bind(sock: socket.socket, endpoint: Endpoint) -> None:
@@ -162,6 +171,19 @@ def resolved(endpoint: Endpoint) -> tuple[Any, ...]:
 
 def _family(endpoint: Endpoint) -> socket.AddressFamily:
     return socket.AF_INET6 if ":" in endpoint.host else socket.AF_INET
+
+
+def answer_from_routed_addresses(sock: socket.socket, listener: ListenerSettings) -> None:
+    """Let a bound UDP socket of IPv6 answer from addresses that are local by a route alone.
+
+    `ip -6 route add local 2001:db8:1::/64 dev lo` makes a whole network local. IPv4 answers from
+    it, IPv6 only with this option, which must not be set before bind(2): that would then take
+    addresses that the host does not have.
+    """
+    if sock.family == socket.AF_INET6 and "IPV6_FREEBIND" not in listener.options:
+        with suppress(OSError):  # Linux before 4.15
+            number = options.OPTIONS["IPV6_FREEBIND"].number
+            sock.setsockopt(socket.IPPROTO_IPV6, number, 1)
 
 
 def listen(sock: socket.socket, backlog: int) -> None:

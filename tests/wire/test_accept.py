@@ -18,7 +18,7 @@ from netsrvd.events.connections import (
     ListenerRelieved,
 )
 from netsrvd.events.refusals import Refused
-from netsrvd.listeners.acceptor import CAPACITY_ERRORS, PEER_ERRORS
+from netsrvd.listeners.accept_errors import PEER_ERRORS
 from netsrvd.services import echo
 from tests.support.faulty import FaultySocket
 from tests.support.patience import SECONDS, eventually
@@ -26,7 +26,8 @@ from tests.support.peers import connect, echoed, nothing_more
 from tests.support.serving import Serving, answered, listener, opened
 from tests.wire.conftest import open_descriptors
 
-ERRORS = sorted(PEER_ERRORS | CAPACITY_ERRORS - {errno.EINTR})
+PASSING = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EIO}
+ERRORS = sorted(PEER_ERRORS | PASSING - {errno.EINTR})
 
 
 @pytest.mark.parametrize("number", ERRORS, ids=errno.errorcode.get)
@@ -46,7 +47,7 @@ def test_an_error_of_accept_is_told_and_survived(
         began, *_ = serving.told(AcceptTrouble)
         eventually(lambda: sum(over.errors for over in serving.so_far(AcceptRecovered)) == 3)
         assert began.error.startswith(f"{errno.errorcode[number]}: ")
-        assert began.pause_ms == (10 if number in CAPACITY_ERRORS else 0)
+        assert began.pause_ms == (10 if number in PASSING else 0)
         assert acceptor.counters.accept_errors == 3
         assert echoed(client)
 

@@ -156,6 +156,15 @@ GROUPS = [
 ]
 
 
+CALLED = {
+    "10.9.0.255": "a broadcast address",
+    "255.255.255.255": "the broadcast address",
+    "224.0.0.1": "a multicast address",
+    "ff02::1": "a multicast address",
+}
+"""What the record of a refusal calls the destination."""
+
+
 @pytest.mark.parametrize(("kind", "host", "group"), GROUPS)
 def test_broadcast_and_multicast_are_never_answered(
     kind: str,
@@ -176,7 +185,7 @@ def test_broadcast_and_multicast_are_never_answered(
         assert asker.recv(100) == b"you"
         assert nothing_more(asker)
     assert (refused.reason, refused.local_address) == ("destination", group)
-    assert refused.rule == f"{group} is a multicast or broadcast address"
+    assert refused.rule == f"{group} is {CALLED[group]}"
     serving.stop_listening()
     assert serving.only(RefusedAgain).times == 2
     assert [flow.datagrams_sent for flow in serving.so_far(FlowEnded)] == [1]

@@ -141,9 +141,11 @@ def test_what_a_listener_sets_is_shown_for_each_socket(sockopts_run: Run) -> Non
         ["tcp", "127.0.0.1:7007", "SO_REUSEADDR", "true", "true", "by the daemon itself"],
         ["tcp", "127.0.0.1:7007", "TCP_NODELAY", "true", "true"],
         ["tcp", "127.0.0.1:7007", "TCP_NOTSENT_LOWAT", "131072", "131072"],
+        ["tcp", "127.0.0.1:7007", "SO_OOBINLINE", "true", "true"],
         ["tcp", "127.0.0.1:7007", "TCP_KEEPIDLE", "60", "60"],
         ["udp", "127.0.0.1:7007", "SO_REUSEADDR", "false", "false", "by the daemon itself"],
         ["udp", "127.0.0.1:7007", "IP_PKTINFO", "true", "true", "by the daemon itself"],
+        ["udp", "127.0.0.1:7007", "SO_OOBINLINE", "true", "true"],
     ]
 
 
@@ -160,6 +162,7 @@ def test_json_has_the_same_trials(sockopts_run: Run) -> None:
         | {"option": "SO_REUSEADDR", "asked": True, "given": True, "note": sockopts.BY_ITSELF},
         where | {"option": "TCP_NODELAY", "asked": True, "given": True, "note": None},
         where | {"option": "TCP_NOTSENT_LOWAT", "asked": 131072, "given": 131072, "note": None},
+        where | {"option": "SO_OOBINLINE", "asked": True, "given": True, "note": None},
     ]
 
 

@@ -44,7 +44,7 @@ def test_without_any_key_everything_has_its_default() -> None:
         port=51423,
         interface="",
         backlog=4096,
-        options={"TCP_NODELAY": True, "TCP_NOTSENT_LOWAT": 128 << 10},
+        options={"TCP_NODELAY": True, "TCP_NOTSENT_LOWAT": 128 << 10, "SO_OOBINLINE": True},
         allow=("local",),
         deny=(),
         max_connections=10_000,
@@ -285,9 +285,10 @@ def test_effective_settings_are_in_the_order_of_the_rules() -> None:
     assert rows[:2] == [(("workers",), 0), (("max_connections",), 0)]
     assert rows[2:4] == [(("drain_timeout",), "10s"), (("idle_exit",), 0)]
     assert rows[4] == (("log", "target"), "auto")
-    assert rows[-2:] == [
+    assert rows[-3:] == [
         (("listener", "echo", "options", "TCP_NODELAY"), True),
         (("listener", "echo", "options", "TCP_NOTSENT_LOWAT"), 131072),
+        (("listener", "echo", "options", "SO_OOBINLINE"), True),
     ]
     paths = [path for path, _ in rows]
     assert len({*paths}) == len(paths)

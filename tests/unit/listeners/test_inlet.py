@@ -108,7 +108,9 @@ class Gate:
     def update(self, settings: ListenerSettings, own_ports: Collection[int]) -> None:
         raise NotImplementedError
 
-    def refusal(self, peer: tuple[str, int], asked: str, local: str) -> tuple[str, str] | None:
+    def refusal(
+        self, peer: tuple[str, int], asked: str, local: str, proxy: tuple[str, int] | None
+    ) -> tuple[str, str] | None:
         return ("access", "rule") if peer[0] == self.refused else None
 
     def is_proxy(self, host: str) -> bool:
