@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from time import monotonic
 from typing import NamedTuple
@@ -115,8 +116,9 @@ class Daemon:
         self._is_loaded = False
         """Whether all modules that may be needed later are imported."""
         self._stopped_early = False
-        """Whether a stop came before READY=1. Systemd runs no ExecStop= then, so that nothing says
-        whether it is the first half of a restart.
+        """Whether a stop came before systemd had read READY=1, while connections were taken over.
+        Systemd runs no ExecStop= then, so that nothing says whether it is the first half of a
+        restart.
         """
         self._seen, self._busy_at = 0, monotonic()
         self._fault = ""
@@ -162,9 +164,12 @@ class Daemon:
         house.settle()
         if self._start.inherited:  # they may have come in by rules that are no longer in force
             house.staff.update(self._settings)
-        self._stopped_early = stop_waits()
         self._notifier.ready(self._status())
         self._on_ready()
+        if self._start.inherited:
+            with suppress(OSError):  # systemd has not read READY=1 in 10 s
+                self._notifier.settle()
+            self._stopped_early = stop_waits()
 
     def _take_over(self, inherited: Inherited) -> None:
         """Go on with the connections of the process before."""

@@ -3,6 +3,7 @@
 Neither waits for the other: in between they are in systemd's descriptor store.
 """
 
+import errno
 import os
 import socket
 from collections.abc import Iterable, Mapping
@@ -14,6 +15,7 @@ from netsrvd.addresses import proxy_fields
 from netsrvd.events import Event
 from netsrvd.events.connections import Closed
 from netsrvd.events.handover import HandoverUnusable
+from netsrvd.linux import memfd
 from netsrvd.listeners.connection import Connection
 from netsrvd.listeners.inherited import Inherited
 from netsrvd.listeners.proxies.lobby import Guest
@@ -30,6 +32,8 @@ from netsrvd.tracebacks import described
 OF_STATES = 1
 """The descriptor of the file with the states, beside those of the connections."""
 
+
+REFUSED = "systemd does not keep them: FileDescriptorStoreMax= is less than the daemon was told"
 
 MOST_UNSENT_BYTES = 32 << 20
 """What the states carry along, at most, of that which clients have not taken yet. Thousands of
@@ -51,8 +55,9 @@ def portable(connections: list[Connection], room: int) -> tuple[list[Connection]
 def give(connections: list[Connection], guests: list[Guest], notifier: Notifier) -> None:
     """Put connections, and those that are still in a lobby, into the descriptor store: all or none.
 
-    Their sockets are closed here then. Raises OSError if systemd did not listen, and whatever a
-    service raises that cannot say what it remembers; the sockets stay open then.
+    Their sockets are closed here then. Raises OSError if systemd did not listen or did not keep
+    them, and whatever a service raises that cannot say what it remembers; the sockets stay open
+    then.
     """
     states = store.pack(
         [(one.sock, _state(one)) for one in connections],
@@ -61,16 +66,35 @@ def give(connections: list[Connection], guests: list[Guest], notifier: Notifier)
     )
     sockets = [one.sock for one in connections] + [guest.sock for guest in guests]
     try:
-        notifier.store(store.STATE, [states])
         notifier.store(store.CONNECTION, [sock.fileno() for sock in sockets])
-        notifier.settle()
+        _store_states(states, notifier)
     except BaseException:
         take_back(notifier)
         raise
-    finally:
-        os.close(states)
     for sock in sockets:
         sock.close()
+
+
+def _store_states(states: int, notifier: Notifier) -> None:
+    """Put the file with the states into the store, and close it here.
+
+    It is the last one: a store that is full, or has no room at all, does not keep it. Systemd does
+    not say so, but closes it; then this raises OSError.
+    """
+    other = -1
+    try:
+        with suppress(OSError):  # there is no /proc: then systemd is believed
+            other = memfd.locked(states)
+        notifier.store(store.STATE, [states])
+        os.close(states)
+        states = -1
+        notifier.settle()
+        if other >= 0 and not memfd.is_held(other):
+            raise OSError(errno.ENOSPC, REFUSED)
+    finally:
+        for each in (states, other):
+            if each >= 0:
+                os.close(each)
 
 
 def keep(bound: Iterable[tuple[Endpoint, Opened]], notifier: Notifier) -> int:

@@ -34,3 +34,22 @@ def content(descriptor: int) -> bytes:
     while len(found) < size:
         found += os.pread(descriptor, READ_BYTES, len(found))
     return bytes(found)
+
+
+def locked(descriptor: int) -> int:
+    """Lock a file, and return another descriptor of it, for `is_held`; the caller closes it.
+
+    The lock is that of the open file (flock(2)): it lasts until no process has that open any more,
+    whatever number it has there. Raises OSError where there is no /proc.
+    """
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    return os.open(f"/proc/self/fd/{descriptor}", os.O_RDONLY | os.O_CLOEXEC)
+
+
+def is_held(other: int) -> bool:
+    """Return whether any process has the file open that `locked` has returned `other` for."""
+    try:
+        fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    return False

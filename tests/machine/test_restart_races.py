@@ -8,7 +8,8 @@ import pytest
 
 from netsrvd.events.connections import Accepted, Closed
 from netsrvd.events.handover import TookOver
-from tests.support.installed import SERVICE, as_nobody, configure, main_pid, shown
+from netsrvd.events.life import NotHandedOver
+from tests.support.installed import SERVICE, as_nobody, configure, drop_in, main_pid, shown
 from tests.support.machine import Machine
 from tests.support.patience import eventually
 from tests.support.strangers import TAKE_TCP_PORT, TAKE_UDP_PORT
@@ -226,3 +227,33 @@ def test_nobody_takes_the_ports_of_a_service_without_socket_unit(slow: Machine) 
     eventually(lambda: shown(slow, "NFileDescriptorStore") == "0", "an empty store")
     slow.run("systemctl", "stop", SERVICE)
     assert as_nobody(slow, TAKE_UDP_PORT, "0.0.0.0", "51423") == "bound"
+
+
+def test_two_restarts_at_once_lose_nobody(quiet: Machine) -> None:
+    """Whatever the second one meets: a process that stops, one that starts, or one that serves."""
+    configure(quiet, 'drain_timeout = "1s"\n')
+    quiet.run("systemctl", "start", SERVICE)
+    both = f"systemctl restart {SERVICE} & systemctl restart {SERVICE}; wait"
+    with client(quiet) as live:
+        for _ in range(5):
+            quiet.run("sh", "-c", both)
+            live.talk()
+    assert shown(quiet, "NRestarts") == "0"
+
+
+def test_a_store_that_refuses_loses_nobody(quiet: Machine) -> None:
+    """A drop-in that has the store keep nothing, and does not tell the daemon: the connections are
+    served until they end.
+    """
+    text = "[Service]\nFileDescriptorStoreMax=0\n"
+    configure(quiet, 'drain_timeout = "30s"\n')
+    with drop_in(quiet, text):
+        quiet.run("systemctl", "start", SERVICE)
+        pid = main_pid(quiet)
+        with client(quiet) as live:
+            quiet.run("systemctl", "restart", "--no-block", SERVICE)
+            [told_why] = eventually(lambda: told(quiet, NotHandedOver), "its record")
+            assert "FileDescriptorStoreMax=" in told_why["MESSAGE"]
+            live.talk()
+        assert main_pid(quiet, other_than=pid) != pid
+        assert told(quiet, Closed)[-1]["NETSRVD_REASON"] == "client"

@@ -25,6 +25,7 @@ from tests.support.installed import (
     CLIENT,
     SERVICE,
     configure,
+    drop_in,
     is_active,
     main_pid,
     plant,
@@ -39,7 +40,6 @@ from tests.support.patience import eventually
 TALKERS, UDP_TALKERS, VISITORS = 500, 4, 8
 RESTARTS, RELOADS = 10, 5
 
-DROP_IN = f"/run/systemd/system/{SERVICE}.d/test.conf"
 EXAMPLE = "/usr/share/doc/netsrvd/examples/notify-reload.conf"
 
 SMALLEST = """\
@@ -50,18 +50,6 @@ client.sendall(client.recv(100))
 """
 
 COLD_ROUNDS, COLD_TRIES, MOST_COLD = 10, 5, 2.5
-
-
-@contextmanager
-def drop_in(machine: Machine, text: str) -> Iterator[None]:
-    """Give the service some more directives meanwhile."""
-    machine.run("sh", "-c", f"mkdir -p {Path(DROP_IN).parent} && cat >{DROP_IN}", input=text)
-    machine.run("systemctl", "daemon-reload")
-    try:
-        yield
-    finally:
-        machine.run("rm", DROP_IN)
-        machine.run("systemctl", "daemon-reload")
 
 
 def told(machine: Machine, kind: type, *args: str) -> list[dict[str, str]]:

@@ -15,9 +15,10 @@ from netsrvd.linux import memfd
 from tests.process.conftest import Start
 from tests.support.activation import opened
 from tests.support.clients import HELLO, answer, ended, leaves_in_order, serves, talking
+from tests.support.gate import Gate
 from tests.support.peers import connect, echoed, read_exactly
 from tests.support.proxied import v1
-from tests.support.run import ENVIRONMENT, Run, echo, free_port
+from tests.support.run import COMMAND, ENVIRONMENT, Run, echo, free_port
 from tests.support.unit import Unit, follow
 
 ROOT = Path(__file__).parents[2]
@@ -76,8 +77,8 @@ def test_what_is_handed_over_has_the_form_that_systemd_wants(unit: Unit) -> None
     run = unit.start()
     with talking(unit.port), talking(unit.port, "::1"):
         follow(run)
-    assert names(run) == [STATE, CONNECTION, CONNECTION]
-    assert b'"version": 1' in memfd.content(run.store[0][0])
+    assert names(run) == [CONNECTION, CONNECTION, STATE]
+    assert b'"version": 1' in memfd.content(run.store[-1][0])
     stored = run.notices_with("FDSTORE")
     assert {each["FDPOLL"] for each in stored} == {"0"}
     order = [next(iter(each)) for each in run.notices]
@@ -520,3 +521,96 @@ def test_where_nobody_is_there_nothing_is_said_of_it(unit: Unit, *, faulty: bool
     assert wanted in line
     said = [each for each in first.lines_with("0 connections ") if "stopped after" not in each]
     assert said == first.lines_with("handed over: ") == []
+
+
+@pytest.mark.parametrize("most_kept", [0, 2])
+def test_a_store_that_refuses_loses_nobody(unit: Unit, port: int, most_kept: int) -> None:
+    """It keeps less than it has told, and does not say so: all are taken back and drained."""
+    configuration = {"drain_timeout": 30, **echo(port)}
+    run = unit.start(configuration=configuration, most_kept=most_kept)
+    with talking(port) as one, talking(port, "::1") as other:
+        run.send(signal.SIGUSR1)
+        run.send(signal.SIGTERM)
+        line = run.wait_line("2 connections are not handed over: that fails: ")
+        assert "FileDescriptorStoreMax= is less than the daemon was told" in line
+        for sock in (one, other):
+            assert echoed(sock)
+            assert leaves_in_order(sock)
+    run.wait_end()
+    assert "0 handed over, 0 cut off" in run.lines[-1]
+
+
+def test_without_a_service_manager_a_restart_is_a_stop(start: Start, port: int) -> None:
+    """In the foreground SIGUSR1 changes nothing: connections are drained."""
+    how = {"NETSRVD_FDSTORE": "99", "NOTIFY_SOCKET": ""}
+    run = start({"drain_timeout": 30, **echo(port)}, environment=how, ready=False)
+    run.wait_line("ready: ")
+    with talking(port) as sock:
+        run.send(signal.SIGUSR1)
+        run.send(signal.SIGTERM)
+        run.wait_line("1 connections are not handed over: ")
+        assert echoed(sock)
+        assert leaves_in_order(sock)
+    run.wait_end()
+
+
+def test_a_second_stop_hands_over_what_can_be(unit: Unit, port: int) -> None:
+    """It ends the wait for a connection that cannot go along; the others live on."""
+    unit.room = 2
+    configuration = {"drain_timeout": 30, **echo(port)}
+    run = unit.start(configuration=configuration)
+    with talking(port) as one, talking(port) as other:
+        run.send(signal.SIGUSR1)
+        run.send(signal.SIGTERM)
+        run.wait_line("1 connections are not handed over: ")
+        run.send(signal.SIGTERM)
+        run.wait_end()
+        assert "1 handed over, 1 cut off" in run.lines[-1]
+        successor = unit.succeed(run, configuration)
+        assert sorted(map(_is_served, (one, other))) == [False, True]
+    successor.wait_line("closed: client")
+    successor.rest()
+
+
+def test_two_restarts_at_once_are_one(unit: Unit, port: int) -> None:
+    """Announced twice and stopped once or twice: all go along."""
+    run = unit.start()
+    with talking(port) as sock:
+        for number in (signal.SIGUSR1, signal.SIGUSR1, signal.SIGTERM, signal.SIGTERM):
+            run.send(number)
+        run.wait_end()
+        assert "1 handed over, 0 cut off" in run.lines[-1]
+        successor = unit.succeed(run)
+        assert echoed(sock)
+    successor.wait_line("closed: client")
+    successor.rest()
+
+
+def test_a_restart_during_a_reload_waits_for_it(unit: Unit, port: int, tmp_path: Path) -> None:
+    """The reload is done first, and its caller has the result."""
+    gate = Gate(tmp_path)
+    run = unit.start(
+        planted=f"""
+from netsrvd import daemon
+def read(path, read=daemon.read_configuration, reads=[]):
+    reads.append(path)
+    if len(reads) == 1:
+        {gate.wait}
+    return read(path)
+daemon.read_configuration = read
+"""
+    )
+    with talking(port) as sock:
+        command = [COMMAND, "reload", str(run.pid)]
+        with subprocess.Popen(command, env=ENVIRONMENT) as reload:
+            gate.reached(run)
+            run.send(signal.SIGUSR1)
+            run.send(signal.SIGTERM)
+            gate.open()
+            run.wait_end()
+            assert reload.wait() == 0
+        assert "1 handed over, 0 cut off" in run.lines[-1]
+        successor = unit.succeed(run)
+        assert echoed(sock)
+    successor.wait_line("closed: client")
+    successor.rest()

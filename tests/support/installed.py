@@ -13,6 +13,7 @@ PROGRAMS = ("echo_client.py", "load_client.py")
 CLIENT, LOAD_CLIENT = (f"/srv/{name}" for name in PROGRAMS)
 CONFIG = "/etc/netsrvd/conf.d/test.toml"
 SERVICE = "netsrvd.service"
+DROP_IN = f"/run/systemd/system/{SERVICE}.d/test.conf"
 NOBODY = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--"]
 
 
@@ -96,3 +97,15 @@ def as_nobody(machine: Machine, script: str, *arguments: str) -> str:
     """Run a Python script in the machine as the user nobody; return what it printed."""
     program = textwrap.dedent(script)
     return machine.run(*NOBODY, "python3", "-c", program, *arguments).stdout.strip()
+
+
+@contextmanager
+def drop_in(machine: Machine, text: str) -> Iterator[None]:
+    """Give the service some more directives meanwhile."""
+    machine.run("sh", "-c", f"mkdir -p {Path(DROP_IN).parent} && cat >{DROP_IN}", input=text)
+    machine.run("systemctl", "daemon-reload")
+    try:
+        yield
+    finally:
+        machine.run("rm", DROP_IN)
+        machine.run("systemctl", "daemon-reload")

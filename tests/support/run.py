@@ -99,12 +99,14 @@ class Run:
         stderr: int = subprocess.PIPE,
         limits: Callable[[], None] | None = None,
         left: Sequence[tuple[int, str]] = (),
+        most_kept: int = 10_000,
     ) -> None:
         """Describe the run.
 
         `under` is a program that executes the command, in the same process; `planted` is Python
         that runs in it before; `limits` is called in the child before the command begins;
-        `left` is the store of the run before, in which what this one has forgotten is closed.
+        `left` is the store of the run before, in which what this one has forgotten is closed;
+        `most_kept` is how many descriptors systemd keeps, whatever it has told the run.
         """
         self.argv = [*under, *command(planted), "run", *arguments]
         self.said: list[str] = []
@@ -117,6 +119,7 @@ class Run:
         self.store: list[tuple[int, str]] = []
         """Descriptors that it has systemd keep, each with its name (FDSTORE=1 in sd_notify(3))."""
         self._left = left
+        self._most_kept = most_kept
         self._others: tuple[str, ...] = ()
         self.port = 0
         self.config = Path()
@@ -172,6 +175,11 @@ class Run:
                 return found
             assert not over, f"no {what}; {self!r}"
 
+    @property
+    def is_over(self) -> bool:
+        """Whether it has ended."""
+        return self.process.poll() is not None
+
     def _is_over(self) -> bool:
         """Return whether it has ended and all that it said has been heard."""
         return self.process.poll() is not None and (not self._pipe or self._pipe.closed)
@@ -204,10 +212,11 @@ class Run:
     def _keep(self, notice: Mapping[str, str], descriptors: Sequence[int]) -> None:
         """Do with descriptors what systemd does: keep them or, of a barrier, close them."""
         if "FDSTORE" in notice:
-            self.store += [(each, notice["FDNAME"]) for each in descriptors]
-        else:
-            for each in descriptors:
-                os.close(each)
+            fit = max(0, self._most_kept - len(self.store))
+            self.store += [(each, notice["FDNAME"]) for each in descriptors[:fit]]
+            descriptors = descriptors[fit:]
+        for each in descriptors:
+            os.close(each)
         if "FDSTOREREMOVE" in notice:
             for kept in (self.store, self._left):
                 for each in [each for each in kept if each[1] == notice["FDNAME"]]:
@@ -246,7 +255,9 @@ class Run:
     def rest(self) -> None:
         """Take what it holds now as what it is to come back to when nobody is served."""
         self._at_rest: Counter[str] = Counter()
-        while self._at_rest != (held := self.held()):  # telling systemd takes a socket for a moment
+        while not self.is_over and self._at_rest != (
+            held := self.held()
+        ):  # telling systemd takes a socket for a moment
             self._at_rest = held
             self._hear()
 

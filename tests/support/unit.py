@@ -34,13 +34,18 @@ class Unit:
         """Return a run that has the sockets, and what another run left in the store."""
         names = ["echo"] * len(self.sockets) + [name for _, name in left]
         given = [*self.sockets, *(descriptor for descriptor, _ in left)]
-        return self._start(
+        run = self._start(
             echo(self.port) if configuration is None else configuration,
             environment={"NETSRVD_FDSTORE": str(self.room), **(environment or {})},
             **(passing(given, ":".join(names)) if given else {}),
             left=left,
             **how,
         )
+        if how.get("ready", True) and any(not name.startswith(STORED_SOCKET) for _, name in left):
+            run.wait(lambda: asked_last(run), "question whether systemd has read READY=1")
+            run.wait(lambda: run.is_over or run.held()["pipe:"] <= 1, "end of that question")
+            run.rest()
+        return run
 
     def restart(self, run: Run, *more: Any, **how: Any) -> Run:
         """Return the successor of a run."""
@@ -69,3 +74,9 @@ def forgotten(run: Run) -> list[str]:
     """Return what a run had systemd forget before it was ready."""
     ready = next(place for place, notice in enumerate(run.notices) if "READY" in notice)
     return sorted(each["FDNAME"] for each in run.notices[:ready] if "FDSTOREREMOVE" in each)
+
+
+def asked_last(run: Run) -> bool:
+    """Return whether a run has sent a barrier after it was ready."""
+    kinds = [next(iter(notice)) for notice in run.notices]
+    return "BARRIER" in kinds[kinds.index("READY") :]

@@ -73,7 +73,7 @@ def test_what_is_given_arrives(systemd: Any, clients: Clients) -> None:
     has them any more.
     """
     handover.give([clients.come(), clients.come()], [], systemd)
-    assert systemd.steps == ["store handover/state", "store handover/connection", "settle"]
+    assert systemd.steps == ["store handover/connection", "store handover/state", "settle"]
     assert [sock.fileno() for sock in clients.near] == [-1, -1]
     estate = store.unpack(systemd.stored)
     systemd.stored.clear()

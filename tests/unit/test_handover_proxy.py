@@ -39,7 +39,7 @@ def test_its_proxy_outlives_a_restart() -> None:
         given.append(Connection(near, "c", PEER, LOCAL, listener, Stream, list, 1.0, PROXY))
         given[-1].begin()
     handover.give(given, [], shelf)  # type: ignore[arg-type]
-    os.close(shelf.kept.pop()[0])
+    os.close(shelf.kept.pop(0)[0])
     known = {"lab": prepare("echo", listener, Present())}
     taken = handover.take_up(shelf.kept, Settings(listeners=(listener,)), known, Present())
     [connection], [lost] = taken.connections, taken.notes

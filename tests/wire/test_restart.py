@@ -325,7 +325,7 @@ def test_a_store_that_lost_some_tells_whom(daemon: Daemon) -> None:
         assert echoed(one)
         assert echoed(other)
         daemon.halt()
-        os.close(daemon.store.stored.pop()[0])
+        os.close(daemon.store.stored.pop(0)[0])
         inherited = daemon.go_on()
         assert inherited.lost == 1
         [end] = daemon.told(Closed)
