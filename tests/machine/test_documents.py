@@ -1,6 +1,7 @@
 """Every command of README.md, docs/operating.md and docs/scaling.md works as it is written."""
 
 import re
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -8,7 +9,7 @@ from typing import NamedTuple
 import pytest
 
 from netsrvd.events.connections import Accepted
-from tests.support.documents import Step, steps
+from tests.support.documents import ROOT, Step, steps
 from tests.support.installed import PROGRAMS, SUPPORT, tidy_up
 from tests.support.machine import Machine
 
@@ -37,8 +38,8 @@ ELSEWHERE = {
 }
 """Commands that other tests run."""
 
-NOT_IN_THE_MACHINES = ("ufw ", "firewall-cmd ", "systemctl edit")
-"""Firewalls are not installed there; an editor needs a terminal."""
+NOT_BY_A_TEST = ("systemctl edit",)
+"""An editor needs a terminal."""
 
 MENTIONED = {
     *("systemctl start", "systemctl status", "systemctl reload"),
@@ -72,6 +73,10 @@ program.send_signal(2)
 program.wait()' """
 """Types a line, sees it come back, and presses Ctrl-C."""
 
+FIREWALLD = (
+    "firewall-cmd --reload && "
+    "firewall-cmd --permanent --add-service=netsrvd && firewall-cmd --reload"
+)
 CONTEXTS = {
     "systemctl status netsrvd": Context(START),
     "systemctl reload netsrvd": Context(START),
@@ -82,6 +87,8 @@ CONTEXTS = {
         "pid=$(cat /run/netsrvd.pid); kill $pid; tail --pid=$pid -f /dev/null;"
         "systemctl start netsrvd.socket",
     ),
+    "ufw allow netsrvd": Context(after="ufw show added | grep -w netsrvd"),
+    FIREWALLD: Context(after="firewall-cmd --list-services | grep -w netsrvd"),
     "systemctl reload 'netsrvd@*.service'": Context(
         "systemctl start netsrvd@1.service netsrvd@2.service netsrvd@3.service"
     ),
@@ -96,7 +103,7 @@ def to_do(document: str) -> list[Step]:
         step
         for step in steps(document)
         if step.command not in {*ELSEWHERE, *MENTIONED}
-        and not step.command.startswith(NOT_IN_THE_MACHINES)
+        and not step.command.startswith(NOT_BY_A_TEST)
     ]
     return sorted(ours, key=lambda step: step.command in LAST)
 
@@ -115,6 +122,18 @@ def do(machine: Machine, step: Step) -> None:
 
 
 @pytest.fixture
+def firewalls(machine: Machine, trees: dict[str, Path]) -> None:
+    """Install ufw, which is not switched on, and firewalld, which runs."""
+    folder = ROOT / "build/firewalls" / machine.suite
+    fetch = Path(__file__).with_name("fetch")
+    tree = trees[machine.suite]
+    subprocess.run([fetch, machine.suite, tree, folder, "ufw", "firewalld"], check=True)
+    archives = machine.copy_in(folder / "archives")
+    machine.run("sh", "-ec", f"apt-get install --yes {archives}/*.deb", timeout=120)
+    machine.run("systemctl", "is-active", "firewalld.service")
+
+
+@pytest.fixture
 def bare(machine: Machine, package: Path) -> Iterator[Machine]:
     """Give a machine with the built package where `make deb` leaves it, not installed."""
     machine.run("mkdir", "-p", "/srv/build/deb")
@@ -126,6 +145,7 @@ def bare(machine: Machine, package: Path) -> Iterator[Machine]:
         machine.copy_in(SUPPORT / program)
 
 
+@pytest.mark.usefixtures("firewalls")
 def test_commands_of_the_readme(bare: Machine) -> None:
     """From the installation to the purge, each in its turn."""
     for step in to_do(README):

@@ -119,7 +119,8 @@ def test_a_handler_that_cannot_be_had_stops_the_start(example: Example) -> None:
     run = example("greeter", ready=False, service="python:gone:serve")
     run.wait_failure(78)
     [line] = run.lines
-    assert "listener greeter: service python:gone:serve: importing gone failed:" in line
+    assert "listener.greeter.service" in line
+    assert ": service python:gone:serve: importing gone failed:" in line
     assert line.endswith("/usr/local/lib/netsrvd")
 
 
@@ -128,7 +129,7 @@ def test_a_reload_that_names_none_keeps_the_old_one(example: Example, port: int)
     run = example("divider")
     text = run.config.read_text()
     run.reload(text.replace("divider:serve", "divider:nothing"))
-    run.wait_line("reload failed, the old configuration stays: listener divider: service")
+    run.wait_line(f"reload failed, the old configuration stays: {run.config}:3: listener.divider.")
     run.reload(text.replace("divider:serve", "greeter:serve"))
     with connect(("127.0.0.1", port)) as client:
         assert client.recv(100) == b"What is your name?\r\n"
