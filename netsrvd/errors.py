@@ -81,6 +81,12 @@ class ActivationError(NetsrvdError):
     exit_status = os.EX_CONFIG
 
 
+class SystemdError(NetsrvdError):
+    """systemd refused something, or a unit of it failed: the operator must look at that unit."""
+
+    exit_status = os.EX_UNAVAILABLE
+
+
 class DetachError(NetsrvdError):
     """The daemon could not leave the terminal: PID file, log or working directory."""
 

@@ -12,6 +12,7 @@ from netsrvd.config.files import Configuration, dotted
 from netsrvd.errors import ConfigError, Fault
 from netsrvd.escapes import escaped
 from netsrvd.services.base import Present
+from netsrvd.systemd import comparison
 
 UNREAD = "only *.toml is read, without a dot at its beginning"
 
@@ -63,8 +64,10 @@ def judge(config: Path | None) -> Report:
     faults, notes, as_service = service_view.judge(config, configuration)
     report.faults.extend(faults)
     report.notes.extend(notes)
-    # Further comparisons with what this host has (its units, its sockets) come here: each adds to
-    # `faults`, `warnings` and `notes`.
+    if as_service:
+        found = comparison.compare(configuration)
+        report.warnings.extend(found.lines)
+        report.notes.extend(found.notes)
     return report._replace(as_service=as_service)
 
 

@@ -126,7 +126,7 @@ def _partly(facts: Facts, addresses: frozenset[str] | None, keys: Collection[str
             f"{facts.where} is open on every address; only "
             f"{', '.join(sorted(addresses))} is served there"
         )
-    if facts.interface and "interface" not in keys:
+    if facts.interface and "interface" not in keys and "%" not in facts.host:
         return (
             f"{facts.where} is bound to interface {facts.interface}, which the files do not name "
             "(interface =)"

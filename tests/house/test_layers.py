@@ -20,6 +20,7 @@ ROWS = (
     {"house"},
     {"staff"},
     {"assembly", "detach", "handover"},
+    {"systemd"},
     {"config", "sockets", "listeners", "admission", "services", "reporting"},
     {
         "settings",
@@ -55,6 +56,7 @@ USERS = {
         *("sockets.activation", "sockets.bind", "sockets.broadcast", "sockets.inetd"),
         *("sockets.interfaces", "sockets.kept"),
         *("sockets.option_table", "sockets.options", "sockets.store"),
+        "systemd.port_owners",
     },
     "threading": {"duty"},
     "select": {
@@ -63,11 +65,14 @@ USERS = {
         *("reporting.reporter", "reporting.stderr"),
     },
     "ctypes": {"linux.mmsg"},
-    "signal": {"__main__", "cli", "commands.reload", "daemon", "detach", "ending"},
+    "signal": {
+        *("__main__", "cli", "commands.reload", "daemon", "detach", "ending"),
+        "systemd.execution",
+    },
     "daemon": {"detach"},
     "systemd": {"sockets.activation"},
     "resource": {"sockets.descriptors"},
-    "subprocess": {"commands.systemctl"},
+    "subprocess": {"commands.systemctl", "systemd.firewall", "systemd.systemctl"},
     "logging": set(),
     "socketserver": set(),
     "asyncio": set(),

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from netsrvd import assembly
+from netsrvd.settings import ListenerSettings, Settings
+from netsrvd.systemd.unit_files import DROP_IN_NAME, drop_in, escaped, unit_files
 
 SYSTEMD = Path(__file__).parents[2] / "systemd"
 SERVICES = ("netsrvd.service", "netsrvd@.service")
@@ -104,6 +106,63 @@ def test_the_templates_are_those_that_the_units_make(kind: str) -> None:
         [SYSTEMD / "make-template", kind], capture_output=True, text=True, check=True
     )
     assert made.stdout == (SYSTEMD / f"netsrvd@.{kind}").read_text(encoding="utf-8")
+
+
+def without_comments(text: str) -> str:
+    """Return the lines of a unit that systemd reads."""
+    return "\n".join(line for line in text.splitlines() if line and not line.startswith("#"))
+
+
+@pytest.mark.parametrize("instances", [False, True])
+def test_apply_writes_the_units_that_are_shipped(*, instances: bool) -> None:
+    """For the default listener `netsrvd apply` would write netsrvd.socket, but for its comments."""
+    [listener] = Settings().listeners
+    [made] = unit_files(listener, listener.endpoints(), instances=instances)
+    shipped = SYSTEMD / ("netsrvd@.socket" if instances else "netsrvd.socket")
+    assert without_comments(made.text) == without_comments(shipped.read_text(encoding="utf-8"))
+
+
+def test_systemd_has_nothing_to_say_about_written_units(units: list[Path]) -> None:
+    """The units of all sorts of listeners are right, together with the drop-in that names them."""
+    folder = units[0].parent
+    listeners = [
+        ListenerSettings("a-b.c", hosts=("192.0.2.1", "fe80::1%lan-1"), port=7),
+        ListenerSettings("wide", protocols=("tcp",), port=9, interface="br-0"),
+        ListenerSettings(
+            "large", port=13, options={"SO_RCVBUF": 1 << 20, "TCP_WINDOW_CLAMP": 4096}
+        ),
+    ]
+    made = [each for one in listeners for each in unit_files(one, one.endpoints())]
+    # systemd-analyze takes what follows a colon for another name of the unit.
+    names = [each.name.replace(":", "-") for each in made]
+    for name, each in zip(names, made, strict=True):
+        (folder / name).write_text(each.text)
+    (folder / "netsrvd.service.d").mkdir()
+    text = drop_in("netsrvd.service", names)
+    (folder / "netsrvd.service.d" / DROP_IN_NAME).write_text(text)
+    paths = [*units, *(folder / name for name in names)]
+    verified = subprocess.run(
+        ["systemd-analyze", "verify", "--man=no", *paths],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert verified.stdout + verified.stderr == ""
+    assert verified.returncode == 0
+
+
+def test_names_of_listeners_are_names_of_units() -> None:
+    """Every character of a listener's name may stand in a unit's name as it is."""
+    for name in ("a", "A-b_c.d", "0" * 63):
+        listener = ListenerSettings(name)
+        [unit] = unit_files(listener, listener.endpoints())
+        command = ["systemd-escape", "--mangle", unit.name]
+        mangled = subprocess.run(command, capture_output=True, text=True, check=True)
+        assert mangled.stdout == f"{unit.name}\n"
+        part = ["systemd-escape", "br-lan_0.1:2é"]
+        assert subprocess.run(part, capture_output=True, text=True, check=True).stdout.strip() == (
+            escaped("br-lan_0.1:2é")
+        )
 
 
 def test_enabling_one_unit_does_not_drag_the_other_along() -> None:

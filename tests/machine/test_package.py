@@ -239,31 +239,24 @@ def test_documentation_is_installed(quiet: Machine) -> None:
     """Manual pages, examples for the well-known ports and completions are there."""
     files = quiet.run("dpkg", "--listfiles", "netsrvd").stdout
     for name in (
-        *["man/man1/netsrvd.1.gz", "man/man5/netsrvd.toml.5.gz", "examples/port-7.conf"],
+        *["man/man1/netsrvd.1.gz", "man/man5/netsrvd.toml.5.gz", "examples/port-7.toml"],
         *["bash-completion/completions/netsrvd", "/etc/netsrvd/netsrvd.toml"],
     ):
         assert name in files
 
 
 def test_well_known_port_by_the_example(quiet: Machine) -> None:
-    """The example for port 7 works as its comment says: by the socket unit, without a privilege."""
-    quiet.run("mkdir", "-p", "/etc/systemd/system/netsrvd.socket.d")
-    quiet.run(
-        "sh",
-        "-c",
-        "cp /usr/share/doc/netsrvd/examples/port-7.conf /etc/systemd/system/netsrvd.socket.d/",
-    )
-    quiet.run("systemctl", "stop", "netsrvd.service")
-    quiet.run("systemctl", "daemon-reload")
-    quiet.run("systemctl", "restart", "netsrvd.socket")
+    """The example for port 7 works as its comment says: systemd binds it, without a privilege."""
+    example = "/usr/share/doc/netsrvd/examples/port-7.toml"
+    quiet.run("cp", example, CONFIG)
+    quiet.run("netsrvd", "apply")
 
     assert quiet.run("python3", CLIENT, "tcp", "7", input="seven").stdout == "seven"
     assert quiet.run("python3", CLIENT, "udp", "7", input="seven").stdout == "seven"
+    assert talk(quiet, "tcp", "both") == "both"
 
-    quiet.run("rm", "-r", "/etc/systemd/system/netsrvd.socket.d")
-    quiet.run("systemctl", "stop", "netsrvd.service")
-    quiet.run("systemctl", "daemon-reload")
-    quiet.run("systemctl", "restart", "netsrvd.socket")
+    quiet.run("rm", CONFIG)
+    quiet.run("netsrvd", "apply")
 
 
 def test_upgrade_refuses_nobody(quiet: Machine, next_package: Path) -> None:

@@ -28,6 +28,12 @@ mount -t overlay overlay -o lowerdir=.,upperdir=/run/changes,workdir=/run/work /
 exec "$@"
 """
 
+# Starts it once more, where it was mounted.
+AGAIN = """
+echo $$ >"$CGROUP/cgroup.procs" &&
+exec "$@"
+"""
+
 # Reads a pipe from the test process to its end, which comes even if that process is killed.
 GUARD = 'cat; echo 1 >"$1/cgroup.kill"'
 
@@ -81,34 +87,49 @@ class Machine:
             raise MachineError("a machine needs root, for systemd-nspawn")
         with ExitStack() as undo:
             self.cgroup = undo.enter_context(own_cgroup())
-            notices = undo.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM))
-            notices.bind("")  # the kernel chooses an abstract name
-            console = undo.enter_context(tempfile.TemporaryFile())
-            nspawn = subprocess.Popen(
-                [
-                    *["unshare", "--mount", "--propagation=private"],
-                    *["sh", "-c", LAUNCH, "sh", *NSPAWN, f"--machine={self.suite}"],
-                ],
-                cwd=self._tree,
-                env=ENVIRONMENT
-                | {
-                    "CGROUP": str(self.cgroup),
-                    "NOTIFY_SOCKET": "@" + notices.getsockname()[1:].decode(),
-                    "SYSTEMD_NSPAWN_UNIFIED_HIERARCHY": "1",
-                },
-                stdin=subprocess.DEVNULL,
-                stdout=console,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,  # Ctrl-C is for the tests; they power the machine off
-            )
-            undo.callback(end, nspawn)
-            self.pid = wait_ready(nspawn, notices, console)
-            notices.close()  # with nobody reading, nspawn would hang at what systemd tells later
-            state = self.run("systemctl", "is-system-running", "--wait", check=False).stdout.strip()
-            if state not in {"running", "degraded"}:
-                raise MachineError(f"{self.suite} started up to be {state or 'unreachable'}")
-            self.run("sysctl", "-q", f"net.ipv4.ip_local_reserved_ports={TEST_PORTS}")
+            own_mounts = ["unshare", "--mount", "--propagation=private"]
+            nspawn = self._start_up(undo, [*own_mounts, "sh", "-c", LAUNCH, "sh"])
+            mounts = os.open(f"/proc/{nspawn.pid}/ns/mnt", os.O_RDONLY)
+            undo.callback(os.close, mounts)
+            self._nspawn, self._mounts = nspawn, mounts
             self._undo = undo.pop_all()
+
+    def reboot(self) -> None:
+        """Restart the machine from what is on its disk; return when its start-up is over.
+
+        What was added to its network is gone, as nspawn makes it a new one.
+        """
+        self.run("systemctl", "reboot", check=False)  # it may end before the command does
+        self._nspawn.wait(POWER_OFF_SECONDS)
+        same_mounts = ["nsenter", f"--mount=/proc/{os.getpid()}/fd/{self._mounts}", "--wd=/"]
+        self._nspawn = self._start_up(self._undo, [*same_mounts, "sh", "-c", AGAIN, "sh"])
+
+    def _start_up(self, undo: ExitStack, launcher: list[str]) -> subprocess.Popen[bytes]:
+        notices = undo.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM))
+        notices.bind("")  # the kernel chooses an abstract name
+        console = undo.enter_context(tempfile.TemporaryFile())  # noqa: SIM115 - this is one
+        nspawn = subprocess.Popen(
+            [*launcher, *NSPAWN, f"--machine={self.suite}"],
+            cwd=self._tree,
+            env=ENVIRONMENT
+            | {
+                "CGROUP": str(self.cgroup),
+                "NOTIFY_SOCKET": "@" + notices.getsockname()[1:].decode(),
+                "SYSTEMD_NSPAWN_UNIFIED_HIERARCHY": "1",
+            },
+            stdin=subprocess.DEVNULL,
+            stdout=console,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,  # Ctrl-C is for the tests; they power the machine off
+        )
+        undo.callback(end, nspawn)
+        self.pid = wait_ready(nspawn, notices, console)
+        notices.close()  # with nobody reading, nspawn would hang at what systemd tells later
+        state = self.run("systemctl", "is-system-running", "--wait", check=False).stdout.strip()
+        if state not in {"running", "degraded"}:
+            raise MachineError(f"{self.suite} started up to be {state or 'unreachable'}")
+        self.run("sysctl", "-q", f"net.ipv4.ip_local_reserved_ports={TEST_PORTS}")
+        return nspawn
 
     def power_off(self) -> None:
         """Shut the machine down and end what does not; harmless when it is off."""

@@ -16,6 +16,7 @@ STATUSES = {
     errors.PrivilegeError: os.EX_NOPERM,
     errors.ResourceError: os.EX_OSERR,
     errors.ActivationError: os.EX_CONFIG,
+    errors.SystemdError: os.EX_UNAVAILABLE,
     errors.DetachError: os.EX_CANTCREAT,
     errors.DependencyError: os.EX_SOFTWARE,
 }

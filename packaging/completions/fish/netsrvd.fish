@@ -1,10 +1,11 @@
 # Completion of netsrvd(1) for fish.
 
-set -l commands run check explain reload sockopts
+set -l commands run check apply explain reload sockopts
 set -l no_command "not __fish_seen_subcommand_from $commands"
 set -l command "__fish_seen_subcommand_from run check explain sockopts"
 set -l run "__fish_seen_subcommand_from run"
 set -l check "__fish_seen_subcommand_from check"
+set -l apply "__fish_seen_subcommand_from apply"
 set -l explain "__fish_seen_subcommand_from explain"
 set -l reload "__fish_seen_subcommand_from reload"
 set -l sockopts "__fish_seen_subcommand_from sockopts"
@@ -16,6 +17,7 @@ end
 complete -c netsrvd -f
 complete -c netsrvd -n $no_command -a run -d 'serve until SIGTERM or Ctrl-C'
 complete -c netsrvd -n $no_command -a check -d 'check the configuration and print what is in force'
+complete -c netsrvd -n $no_command -a apply -d 'have systemd listen as the configuration says'
 complete -c netsrvd -n $no_command -a explain -d 'say whether a client is let in, and why'
 complete -c netsrvd -n $no_command -a reload -d 'have a daemon read its configuration again'
 complete -c netsrvd -n $no_command -a sockopts -d 'list the socket options of this system'
@@ -34,6 +36,9 @@ complete -c netsrvd -n $run -l listener -x -a '(__netsrvd_listeners)' \
 complete -c netsrvd -n $check -l all -d 'print defaults, too'
 complete -c netsrvd -n $check -l json -d 'print JSON, faults as well'
 complete -c netsrvd -n $explain -l json -d 'print JSON'
+complete -c netsrvd -n $apply -l dry-run -d 'show what would change, no more'
+complete -c netsrvd -n $apply -l json -d 'print JSON'
+complete -c netsrvd -n $apply -l rollback -d 'go back to the last good state'
 complete -c netsrvd -n $explain -l udp -d 'ask about datagrams'
 complete -c netsrvd -n $explain -a '(__netsrvd_listeners)' -d 'a listener'
 complete -c netsrvd -n $reload -a '(pgrep -x netsrvd)' -d 'a daemon'

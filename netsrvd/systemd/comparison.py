@@ -1,0 +1,141 @@
+"""Compares the configuration with what this host has, for `netsrvd check` and `netsrvd apply`."""
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from netsrvd.addresses import shown
+from netsrvd.config.files import Configuration
+from netsrvd.errors import SystemdError
+from netsrvd.settings import Settings
+from netsrvd.sockets.matching import Facts
+from netsrvd.systemd import port_owners, systemctl
+from netsrvd.systemd.host import look
+from netsrvd.systemd.plan import Host, Plan, plan
+from netsrvd.systemd.unit_files import escaped, interface
+
+INTERFACES = Path("/sys/class/net")
+
+
+class Comparison(NamedTuple):
+    """What the socket units of this host make of a configuration."""
+
+    serving: tuple[tuple[str, str, str], ...] = ()
+    """Each listener, a socket unit of it, and the addresses of that."""
+    differences: tuple[str, ...] = ()
+    """What `netsrvd apply` would change, a line each; empty if nothing."""
+    warnings: tuple[str, ...] = ()
+    problem: str = ""
+    """Why nothing was compared; empty if it was."""
+
+    @property
+    def lines(self) -> list[str]:
+        """What is to be told as a warning."""
+        differing = [f"not in force, run `netsrvd apply`: {each}" for each in self.differences]
+        return [*differing, *self.warnings]
+
+    @property
+    def notes(self) -> list[str]:
+        """What listens, or why nothing was compared."""
+        if self.problem:
+            return [f"not compared with the socket units: {self.problem}"]
+        if self.differences:
+            return []
+        return [f"{name}: {unit} listens on {where}" for name, unit, where in self.serving]
+
+
+def compare(configuration: Configuration) -> Comparison:
+    """Return how the socket units of this host compare with a configuration."""
+    try:
+        host = look()
+        planned = plan(configuration.settings, configuration.named, host)
+    except SystemdError as error:
+        return Comparison(problem=str(error))
+    return Comparison(
+        planned.serving,
+        tuple(change.text for change in planned.changes),
+        tuple(warnings(host, planned)),
+    )
+
+
+def warnings(host: Host, planned: Plan) -> Iterator[str]:
+    """Yield what is wrong on this host and is not for `netsrvd apply` to change."""
+    for target in host.targets:
+        for unit in target.units:
+            if unit.is_in_use and unit.file_state == "static" and unit.name in planned.kept:
+                yield f"{unit.name} has no [Install]: make sure that it is started at boot"
+    active = [
+        facts
+        for target in host.targets
+        for unit in target.units
+        if unit.is_active
+        for facts in unit.sockets
+        if facts.protocol == "udp"
+    ]
+    for facts, one in _foreign(active, host):
+        yield (
+            f"{facts.where} has a second owner, which may take its datagrams: {_owner(one)}; end "
+            f"that, then systemctl restart {host.targets[0].service}"
+        )
+
+
+def raise_if_not_possible(settings: Settings, host: Host, planned: Plan) -> None:
+    """Raise SystemdError for what would fail on the way: before anything is changed."""
+    problems = list(_interfaces(settings, host))
+    if any(change.action in ("new", "changed", "started") for change in planned.changes):
+        problems += [
+            f"listener {facts.name}: {facts.where} is in use by {_owner(one)}: stop that, or give "
+            "the listener another port or host"
+            for facts, one in _foreign(planned.sockets, host)
+        ]
+    if problems:
+        raise SystemdError("\n".join([*dict.fromkeys(problems), "nothing was changed"]))
+
+
+def _interfaces(settings: Settings, host: Host) -> Iterator[str]:
+    for listener in settings.listeners:
+        for name in {interface(end) for end in listener.endpoints()} - {"", "lo"}:
+            device = f"sys-subsystem-net-devices-{escaped(name)}.device"
+            if "%" in name:
+                yield f"listener {listener.name}: systemd takes no interface of the name {name}"
+            elif not (INTERFACES / name).exists():
+                yield (
+                    f"listener {listener.name}: there is no interface {name}; `ip link` shows "
+                    "those there are"
+                )
+            elif host.has_devices and not _is_active(device):
+                yield (
+                    f"listener {listener.name}: systemd knows no {device} and would wait for it: "
+                    "udev does not run here"
+                )
+
+
+def _is_active(unit: str) -> bool:
+    [properties] = systemctl.show([unit], ("ActiveState",))
+    return properties["ActiveState"][0] == "active"
+
+
+def _foreign(sockets: Iterable[Facts], host: Host) -> list[tuple[Facts, port_owners.Owned]]:
+    own = port_owners.Own(
+        {
+            inode
+            for target in host.targets
+            if target.pid
+            for inode in port_owners.inodes(target.pid)
+        },
+        port_owners.inodes(1),
+        {
+            (facts.protocol, facts.host, facts.port)
+            for target in host.targets
+            for unit in target.units
+            for facts in unit.sockets
+        },
+    )
+    if not own.systemd:  # only root may look
+        return []
+    return port_owners.foreign(sockets, port_owners.sockets(), own)
+
+
+def _owner(one: port_owners.Owned) -> str:
+    names = ", ".join(port_owners.holders(one.inode)) or f"a process of user {one.user}"
+    return f"{names}, {one.protocol} {shown(one.host, one.port)}"

@@ -1,0 +1,138 @@
+"""Finds who else on this host has a port, in /proc/net (proc(5))."""
+
+import os
+import socket
+import sys
+from collections.abc import Collection, Iterable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from netsrvd.addresses import unmapped
+from netsrvd.settings import EVERYWHERE
+from netsrvd.sockets.matching import Facts
+
+NETWORK = Path("/proc/self/net")
+"""That of this process. /proc/net is a link to it, which a service with ProcSubset=pid lacks."""
+
+TABLES = {"tcp": ("tcp", "tcp6"), "udp": ("udp", "udp6")}
+LISTENING = {"tcp": "0A", "udp": "07"}
+"""The state of a socket that takes clients. A connected UDP socket has another one."""
+
+
+class Owned(NamedTuple):
+    """A socket that takes clients."""
+
+    protocol: str
+    host: str
+    port: int
+    inode: int
+    user: int = 0
+
+
+def sockets() -> list[Owned]:
+    """Return the sockets of this host that take clients; those that cannot be read are left out."""
+    found: list[Owned] = []
+    for protocol, names in TABLES.items():
+        for name in names:
+            try:
+                text = (NETWORK / name).read_text()
+            except OSError:  # a kernel without IPv6
+                continue
+            found += rows(protocol, text)
+    return found
+
+
+def rows(protocol: str, text: str) -> Iterator[Owned]:
+    """Yield the sockets in a table of /proc/net that take clients."""
+    for line in text.splitlines()[1:]:
+        fields = line.split()
+        local, state, user, inode = fields[1], fields[3], int(fields[7]), int(fields[9])
+        if state == LISTENING[protocol]:
+            host, _, port = local.partition(":")
+            yield Owned(protocol, _host(host), int(port, 16), inode, user)
+
+
+def _host(digits: str) -> str:
+    """Return an address that the kernel has written word by word in the host's byte order."""
+    words = [int(digits[place : place + 8], 16) for place in range(0, len(digits), 8)]
+    data = b"".join(word.to_bytes(4, sys.byteorder) for word in words)
+    return socket.inet_ntop(socket.AF_INET if len(data) == 4 else socket.AF_INET6, data)  # noqa: PLR2004 - bytes of IPv4
+
+
+class Own(NamedTuple):
+    """Which sockets are ours."""
+
+    daemons: Collection[int]
+    """The inodes of the sockets that daemons of ours have open."""
+    systemd: Collection[int]
+    """The same of systemd, which has sockets of others as well."""
+    addresses: Collection[tuple[str, str, int]]
+    """Protocol, host and port of our socket units."""
+
+    def has(self, one: Owned) -> bool:
+        """Return whether a socket is ours."""
+        address = (one.protocol, one.host, one.port)
+        return one.inode in self.daemons or (
+            one.inode in self.systemd and address in self.addresses
+        )
+
+
+def foreign(
+    wanted: Iterable[Facts], present: Iterable[Owned], own: Own
+) -> list[tuple[Facts, Owned]]:
+    """Return the sockets whose address others have as well, or a part of it, with theirs.
+
+    systemd sets SO_REUSEADDR on UDP sockets: until the daemon has taken one, any user can bind the
+    same port beside it and receive its datagrams. Those on one interface are left out, as proc(5)
+    does not tell the interface of a socket.
+    """
+    others = [one for one in present if not own.has(one)]
+    return [
+        (facts, one)
+        for facts in wanted
+        for one in others
+        if (one.protocol, one.port) == (facts.protocol, facts.port)
+        and not facts.interface
+        and _overlap(facts, unmapped(one.host))
+    ]
+
+
+def _overlap(facts: Facts, host: str) -> bool:
+    """Return whether two sockets cannot be bound at the same time.
+
+    An IPv6 socket of others may be for IPv6 alone: proc(5) does not tell.
+    """
+    if (":" in facts.host) != (":" in host):
+        return facts.is_dual
+    return facts.host == host or bool({facts.host, host} & {*EVERYWHERE})
+
+
+def inodes(pid: int) -> set[int]:
+    """Return the sockets that a process has open, by their inodes."""
+    found: set[int] = set()
+    folder = Path(f"/proc/{pid}/fd")
+    try:
+        names = os.listdir(folder)  # noqa: PTH208 - names alone
+    except OSError:
+        return found
+    for name in names:
+        try:
+            target = os.readlink(folder / name)  # noqa: PTH115 - no file of this name
+        except OSError:
+            continue
+        if target.startswith("socket:["):
+            found.add(int(target[8:-1]))
+    return found
+
+
+def holders(inode: int) -> list[str]:
+    """Return the processes that have a socket open, as `nginx (812)`."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        if inode in inodes(int(folder.name)):
+            try:
+                name = (folder / "comm").read_text().strip()
+            except OSError:
+                continue
+            found.append(f"{name} ({folder.name})")
+    return found

@@ -1,0 +1,88 @@
+"""Asks systemd about units, and has it do things with them."""
+
+import os
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+from netsrvd.errors import SystemdError
+
+RUNNING = Path("/run/systemd/system")
+"""Exists where systemd is PID 1 (sd_booted(3))."""
+
+Properties = dict[str, list[str]]
+"""The values of each property; those of Listen= are several."""
+
+
+def is_running() -> bool:
+    """Return whether systemd runs this host."""
+    return RUNNING.is_dir()
+
+
+def show(units: Sequence[str], properties: Sequence[str]) -> list[Properties]:
+    """Return the properties of each unit, in the order of `units`. Raises SystemdError.
+
+    Times are seconds of the epoch, as `@1700000000`.
+    """
+    if not units:
+        return []
+    text = command("show", "--timestamp=unix", f"--property={','.join(properties)}", "--", *units)
+    return [properties_of(block) for block in text.strip("\n").split("\n\n")]
+
+
+def properties_of(text: str) -> Properties:
+    """Return what `systemctl show` says of one unit."""
+    found: Properties = {}
+    for line in text.splitlines():
+        name, _, value = line.partition("=")
+        found.setdefault(name, []).append(value)
+    return found
+
+
+def list_units(*patterns: str) -> list[str]:
+    """Return the names of the loaded units that the patterns describe. Raises SystemdError."""
+    text = command("list-units", "--all", "--plain", "--no-legend", "--full", "--", *patterns)
+    return [line.split()[0] for line in text.splitlines() if line.strip()]
+
+
+def command(*argv: str) -> str:
+    """Run systemctl to its end and return what it prints; raises SystemdError with its reason."""
+    return _run("systemctl", "--no-pager", "--no-ask-password", *argv)
+
+
+def reasons(unit: str, since: float, lines: int = 3) -> list[str]:
+    """Return why a unit failed: the last words of a service, what systemd says of a socket.
+
+    `since` is a time in seconds of the epoch.
+    """
+    words = (f"--unit={unit}", "--priority=warning")
+    if unit.endswith(".service"):
+        words = (f"_SYSTEMD_UNIT={unit}", "--priority=info")
+    try:
+        text = _run(
+            *("journalctl", "--quiet", "--no-pager", "--boot", "--output=cat"),
+            *(f"--lines={lines}", f"--since=@{since:.6f}", *words),
+        )
+    except SystemdError:
+        return []
+    return text.splitlines()
+
+
+def _run(*argv: str) -> str:
+    environment = os.environ | {"LC_ALL": "C.UTF-8", "SYSTEMD_COLORS": "0", "SYSTEMD_PAGER": ""}
+    try:
+        done = subprocess.run(  # noqa: S603 - a list, without a shell
+            argv,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            check=False,
+            encoding="utf-8",
+            errors="replace",
+            env=environment,
+        )
+    except OSError as error:
+        raise SystemdError(f"{argv[0]} cannot be run: {error.strerror}") from error
+    if done.returncode:
+        said = (done.stderr or done.stdout).strip()
+        raise SystemdError(f"{' '.join(argv)} failed ({done.returncode}): {said}")
+    return done.stdout

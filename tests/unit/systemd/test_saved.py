@@ -1,0 +1,55 @@
+"""What is kept for a rollback."""
+
+from pathlib import Path
+
+import pytest
+
+from netsrvd.systemd import saved
+from netsrvd.systemd.saved import Saved
+
+
+@pytest.fixture
+def main(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return the first file of a configuration with a drop-in."""
+    monkeypatch.setattr(saved, "STATE", tmp_path / "state")
+    folder = tmp_path / "etc"
+    (folder / "conf.d").mkdir(parents=True)
+    (folder / "netsrvd.toml").write_text("workers = 1\n")
+    (folder / "conf.d/a.toml").write_text("# a\n")
+    return folder / "netsrvd.toml"
+
+
+def facts(time: str) -> Saved:
+    return Saved(Path(), "netsrvd.toml", ("netsrvd.socket",), {"netsrvd.service": "1 2"}, time)
+
+
+def test_two_states_are_kept(main: Path) -> None:
+    """The one in force and the one before; the same files once more are no new state."""
+    assert saved.read() is None
+    saved.save(main, facts("first"))
+    main.write_text("workers = 2\n")
+    saved.save(main, facts("second"))
+    saved.save(main, facts("again"))
+    now, before = saved.read(), saved.read(saved.PREVIOUS)
+    assert now
+    assert before
+    assert (now.time, before.time) == ("again", "first")
+    assert saved.files(before.folder / before.main)["netsrvd.toml"] == b"workers = 1\n"
+    assert now.stamps == {"netsrvd.service": "1 2"}
+
+
+def test_files_are_put_back_as_they_were(main: Path) -> None:
+    """Changed, removed and new ones, with their modes; and what they were is kept."""
+    main.chmod(0o640)
+    saved.save(main, facts("first"))
+    main.write_text("workers = 2\n")
+    (main.parent / "conf.d/a.toml").unlink()
+    (main.parent / "conf.d/b.toml").write_text("# b\n")
+    edited = saved.files(main)
+    first = saved.read()
+    assert first
+    saved.put_back(first, main)
+    assert saved.files(main) == {"netsrvd.toml": b"workers = 1\n", "conf.d/a.toml": b"# a\n"}
+    assert main.stat().st_mode & 0o777 == 0o640
+    saved.put_back_undone(main)
+    assert saved.files(main) == edited
