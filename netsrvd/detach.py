@@ -4,6 +4,7 @@ import fcntl
 import os
 import signal
 import socket
+import stat
 from collections.abc import Callable
 from io import FileIO
 from pathlib import Path
@@ -171,11 +172,14 @@ class PidFile:
 
     def _locked(self, path: Path) -> int:
         try:
-            # A FIFO is not waited for: it fails when the PID is written.
+            # O_NONBLOCK: a FIFO is not waited for.
             how = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
             descriptor = os.open(self._path, how, 0o644)
         except OSError as error:
             raise DetachError(f"PID file {path}: {error.strerror}; name another one") from error
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            os.close(descriptor)
+            raise DetachError(f"PID file {path} is no regular file; name another one")
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:

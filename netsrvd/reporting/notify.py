@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from time import monotonic_ns
 
+from netsrvd.escapes import escaped
 from netsrvd.events import one_line
 
 PATIENCE_SECONDS = 1.0
@@ -128,7 +129,8 @@ class Notifier:
         """Send assignments, a line each. Nothing depends on their being heard."""
         if self._socket is not None:
             with suppress(OSError):
-                text = "\n".join(map(one_line, assignments))
+                # systemctl(1) shows a status as it is, on a terminal too.
+                text = "\n".join(escaped(one_line(each)) for each in assignments)
                 self._socket.send(text.encode(errors="replace"))
 
 

@@ -226,6 +226,30 @@ def test_faults_end_with_a_count(command: Command, main: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('max_flows = "7"', "expected a whole number from 1 to 1000000: a number, without quotes"),
+        ('idle_timeout = "30"', '"2h": a number, without quotes'),
+        ('enabled = "false"', "expected true or false, without quotes"),
+        ('options.SO_KEEPALIVE = "true"', "expected true or false, without quotes"),
+        ('options.SO_PRIORITY = "6"', ": a number, without quotes"),
+        ("service = echo", "Invalid value (column 11); a text stands in quotation marks"),
+        ("host = 127.0.0.1", "a text stands in quotation marks"),
+    ],
+)
+def test_quotes_too_many_or_too_few_are_named(
+    command: Command, main: Path, text: str, words: str
+) -> None:
+    """What is wrong with nothing but its quotes is a frequent fault, so it is said."""
+    main.write_text(f"[listener.echo]\n{text}\n")
+    done = command("check")
+    assert done.returncode == 78
+    [line, _] = done.stderr.splitlines()
+    assert line.startswith(f"netsrvd: {main}:2: ")
+    assert line.endswith(words)
+
+
+@pytest.mark.parametrize(
     ("text", "line", "words"),
     [
         ('service = "qotd"', 3, 'listener.lab.service = "qotd": service qotd: quotes must be'),
@@ -409,3 +433,16 @@ def test_a_malformed_package_does_not_end_the_daemon(
     run.send(signal.SIGHUP)
     assert "the entry points of the installed package bad cannot" in run.wait_line("reload failed")
     assert serves(run.port)
+
+
+def test_the_status_line_has_no_raw_names(start: Start) -> None:
+    """What systemctl shows on a terminal has the escapes as well, at a start and a reload."""
+    run = start()
+    (run.config.parent / "conf.d").mkdir()
+    (run.config.parent / "conf.d/\x1b[2J.toml").write_text("= 1")
+    run.send(signal.SIGHUP)
+    status = run.wait_notice("STATUS", 1 + len(run.notices_with("STATUS")))["STATUS"]
+    while "Reload failed" not in status:
+        status = run.wait_notice("STATUS", 1 + len(run.notices_with("STATUS")))["STATUS"]
+    assert "conf.d/\\x1b[2J.toml:1: " in status
+    assert status.isprintable()

@@ -135,7 +135,7 @@ fcntl.flock = flock
         ({"host": "192.0.2.1"}, [], 69, "is not an address of this host"),
         ({"port": 0}, [], 78, "expected a port from 1 to 65535"),
         ({"host": "::1"}, ["--pid-file", "no/such/folder"], 73, "No such file or directory"),
-        ({"host": "::1"}, ["--pid-file", "/dev/full"], 73, "before it was ready: OSError"),
+        ({"host": "::1"}, ["--pid-file", "/dev/full"], 73, "is no regular file; name another"),
     ],
     ids=["in use", "not ours", "faulty", "no folder", "cannot be written"],
 )

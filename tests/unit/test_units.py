@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from netsrvd.units import shown_size, size
+from netsrvd.units import if_quoted, shown_size, size
 
 
 @pytest.mark.parametrize(
@@ -30,3 +30,16 @@ def test_a_shown_size_is_read_as_the_same(count: int) -> None:
     shown = shown_size(count)
     assert size(shown) == count
     assert size(str(shown)) == count or count >= 10**10
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        *(("5000", ": a number, without quotes"), ("-1", ": a number, without quotes")),
+        *(("true", ", without quotes"), ("false", ", without quotes")),
+        *(("5000s", ""), ("yes", ""), (5000, ""), (None, ""), ("", ""), ("1" * 31, "")),
+    ],
+)
+def test_what_only_has_quotes_too_many(value: object, words: str) -> None:
+    """A number or a flag as a text is named as that; whatever else is wrong is not."""
+    assert if_quoted(value) == words
