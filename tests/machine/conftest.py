@@ -1,6 +1,7 @@
 """The machines of this tier, one boot of each Debian for each module, and the package they get."""
 
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Generator, Iterator
@@ -20,7 +21,7 @@ MOVED = {
     "netsrvd/handover.py": "transfer",
     "netsrvd/linux/outgoing.py": "unsent",
     "netsrvd/linux/memfd.py": "sealed",
-    "netsrvd/sockets/store.py": "kept",
+    "netsrvd/sockets/store.py": "storage",
     "netsrvd/sockets/states.py": "forms",
 }
 """Modules that a start does not import, each with the name that it has in the next version."""
@@ -88,9 +89,8 @@ def moved_package(tmp_path_factory: pytest.TempPathFactory) -> Path:
             package, _, old = path.removesuffix(".py").replace("/", ".").rpartition(".")
             text = text.replace(f"{package}.{old} import", f"{package}.{name} import")
             text = text.replace(f'"{package}.{old}"', f'"{package}.{name}"')
-            text = text.replace(
-                f"from {package} import {old}", f"from {package} import {name} as {old}"
-            )
+            imported = rf"(?m)^( *from {package} import (?:\w+, )*){old}\b"
+            text = re.sub(imported, rf"\1{name} as {old}", text)
         module.write_text(text)
     subprocess.run(["git", "init", "--quiet"], cwd=tree, check=True)
     built = subprocess.run(
