@@ -68,3 +68,19 @@ def test_the_udp_port_is_anybodys_before_the_first_start(quiet: Machine) -> None
     quiet.run("systemctl", "start", SERVICE)
     quiet.run("systemctl", "stop", SERVICE)
     assert as_nobody(quiet, TAKE_UDP_PORT, "127.0.0.1", "51423") == "EADDRINUSE"
+
+
+def test_root_reloads_a_daemon_that_has_given_root_up(quiet: Machine) -> None:
+    """Its files and descriptors are closed to the user that it has become; the reload works."""
+    quiet.run("systemctl", "stop", "netsrvd.socket")
+    quiet.run("tee", "/srv/own.toml", input="")
+    options = ["--config", "/srv/own.toml", "--user", "nobody", "--log", "journal"]
+    quiet.run("netsrvd", "run", "--detach", *options, "--pid-file", "/run/own.pid")
+    pid = quiet.run("cat", "/run/own.pid").stdout.strip()
+    quiet.run("netsrvd", "reload", pid)
+    denied = quiet.run(*NOBODY, "netsrvd", "reload", pid, check=False)
+    assert denied.returncode == 64
+    assert "another user's; ask as root" in denied.stderr
+    assert talk(quiet, "tcp", "hello") == "hello"
+    quiet.run("kill", pid)
+    eventually(lambda: not quiet.run("ps", "-p", pid, check=False).stdout.count(pid), "its end")
