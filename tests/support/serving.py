@@ -49,9 +49,7 @@ def adopted(kind: int, host: str = "::") -> socket.socket:
 
 def answered(duty: Duty) -> None:
     """Return when a thread has done all that it was asked to do until now."""
-    number = duty.pulse + 1
-    duty.ping(number)
-    eventually(lambda: duty.pulse == number, f"{duty.name} answers")
+    assert duty.settle(SECONDS), f"{duty.name} does not answer"
 
 
 class Served:

@@ -3,6 +3,7 @@
 import errno
 import resource
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -19,6 +20,8 @@ from netsrvd.events.connections import (
 )
 from netsrvd.events.refusals import Refused
 from netsrvd.listeners.accept_errors import PEER_ERRORS
+from netsrvd.listeners.acceptor import ACCEPTS_A_TURN
+from netsrvd.listeners.worker import MOST_WAITING
 from netsrvd.services import echo
 from tests.support.faulty import FaultySocket
 from tests.support.patience import SECONDS, eventually
@@ -50,6 +53,36 @@ def test_an_error_of_accept_is_told_and_survived(
         assert began.pause_ms == (10 if number in PASSING else 0)
         assert acceptor.counters.accept_errors == 3
         assert echoed(client)
+
+
+def test_no_more_is_taken_than_the_worker_takes(
+    serving: Serving, stack: ExitStack, many_descriptors: None
+) -> None:
+    """While the worker is held up, an acceptor leaves all but some dozens of 90 connections in the
+    kernel's queue, where they take no place; when it goes on, all are served.
+    """
+    held, freed = threading.Event(), threading.Event()
+
+    class Holding(echo.Stream):
+        """Holds the worker's thread up when it is asked."""
+
+        def respond(self, data: bytes) -> bytes:
+            if data == b"hold":
+                held.set()
+                freed.wait(SECONDS)
+            return data
+
+    acceptor = serving.tcp(service=Holding, max_connections=100)
+    holder = stack.enter_context(connect(acceptor.local))
+    holder.sendall(b"hold")
+    assert held.wait(SECONDS)
+    clients = [stack.enter_context(connect(acceptor.local)) for _ in range(90)]
+    eventually(lambda: acceptor.counters.accepted >= MOST_WAITING, "some are taken")
+    assert acceptor.duty.settle(SECONDS)
+    assert acceptor.counters.accepted <= 1 + MOST_WAITING + ACCEPTS_A_TURN
+    freed.set()
+    assert all(echoed(client) for client in clients)
+    assert serving.so_far(ListenerFull) == []
 
 
 def test_trouble_may_come_again(serving: Serving, hurry: None) -> None:

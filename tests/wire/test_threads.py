@@ -19,7 +19,7 @@ from netsrvd.reporting.records import Record
 from netsrvd.services.base import Present
 from netsrvd.settings import LogSettings, Settings
 from tests.support.logs import FakeLog
-from tests.support.patience import eventually
+from tests.support.patience import SECONDS, eventually
 from tests.support.peers import connect, datagrams, echoed
 from tests.support.planned import configuration
 from tests.support.serving import Serving, answered, listener
@@ -71,9 +71,10 @@ def test_every_thread_answers_the_watchdog(house: House) -> None:
 
 def test_a_stuck_thread_does_not_answer(house: House) -> None:
     """A loop that does not turn keeps its old pulse, until it turns again."""
-    free = threading.Event()
+    held, free = threading.Event(), threading.Event()
     *others, stuck, _ = house.duties()
-    stuck.mailbox.post(free.wait)
+    stuck.mailbox.post(lambda: (held.set(), free.wait()))
+    assert held.wait(SECONDS)
     for duty in house.duties():
         duty.ping(1)
     eventually(lambda: all(duty.pulse == 1 for duty in others), "the others answered")
