@@ -90,7 +90,8 @@ def _serve(
     [listener] = settings.listeners
     service, gate = services.by_name[listener.name], ConnectionGate(listener)
     take = assembly.taker(service, house.staff.handle) or house.staff.workers[0].take
-    known = sock, house.identify(), listener, gate, service.stream, take, house.report
+    identity = f"{house.identify()}-{os.getpid()}"  # many processes start in the same millisecond
+    known = sock, identity, listener, gate, service.stream, take, house.report
     passed.admit(*known, is_over=stop_waits)
     house.stop_listening(inf)  # so that the end of this connection is told
     deadline, longest = inf, PRELOAD_SECONDS

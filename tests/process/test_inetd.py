@@ -18,7 +18,7 @@ from tests.support.patience import SECONDS, eventually
 from tests.support.peers import connect, echoed, exchange
 from tests.support.private import private_files
 from tests.support.proxied import CLIENT, v1
-from tests.support.run import COMMAND, ENVIRONMENT, PATIENCE, free_port, toml
+from tests.support.run import COMMAND, ENVIRONMENT, PATIENCE, command, free_port, toml
 
 
 @pytest.fixture
@@ -50,11 +50,15 @@ class Inetd:
         return client, self._stack.enter_context(self._listening.accept()[0])
 
     def start(
-        self, stream: socket.socket, *arguments: str, stderr: int | None = None
+        self,
+        stream: socket.socket,
+        *arguments: str,
+        stderr: int | None = None,
+        planted: str = "",
     ) -> subprocess.Popen[bytes]:
-        """Start the program with a socket as its standard streams."""
+        """Start the program with a socket as its standard streams, after Python code `planted`."""
         process = subprocess.Popen(
-            [*private_files(self._folder), COMMAND, "run", "--inetd", *arguments],
+            [*private_files(self._folder), *command(planted), "run", "--inetd", *arguments],
             stdin=stream,
             stdout=stream,
             stderr=stream if stderr is None else stderr,
@@ -65,11 +69,12 @@ class Inetd:
         return process
 
     def serve(
-        self, *arguments: str, stderr: int | None = None
+        self, *arguments: str, stderr: int | None = None, planted: str = ""
     ) -> tuple[socket.socket, subprocess.Popen[bytes]]:
         """Start the program for one more client; return the client's end."""
         client, near = self.pair()
-        process = self.start(near, "-c", str(self.config), *arguments, stderr=stderr)
+        configured = "-c", str(self.config), *arguments
+        process = self.start(near, *configured, stderr=stderr, planted=planted)
         near.close()
         return client, process
 
@@ -90,6 +95,19 @@ def test_one_connection_is_served_to_its_end(inetd: Inetd, syslog: Syslog) -> No
     assert "closed: client, " in (closed := syslog.wait(f" echo: {address} closed: "))
     assert "200000 bytes in, 200000 out" in closed
     assert not syslog._with("serving echo on")
+
+
+def test_no_two_connections_have_one_id(inetd: Inetd, syslog: Syslog) -> None:
+    """Also if their processes start within a millisecond, as those of a crowd do."""
+    frozen = "import time\ntime.time_ns = lambda: 1_800_000_000_000_000_000"
+    for _ in range(2):
+        client, process = inetd.serve(planted=frozen)
+        assert exchange(client, [b"hello"]) == b"hello"
+        assert process.wait(PATIENCE) == 0
+    eventually(lambda: len(syslog._with(" closed: ")) == 2, "both have ended")
+    ids = [line.rpartition("[")[2] for line in syslog._with(" closed: ")]
+    assert ids[0] != ids[1]
+    assert {each.split("-")[0] for each in ids} == {f"{1_800_000_000_000:x}"}
 
 
 def test_a_listener_can_be_named(inetd: Inetd, syslog: Syslog) -> None:

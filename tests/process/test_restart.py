@@ -1,5 +1,6 @@
 """A restart: live connections go from one process to the next, by way of systemd."""
 
+import json
 import os
 import signal
 import socket
@@ -612,5 +613,26 @@ daemon.read_configuration = read
         assert "1 handed over, 0 cut off" in run.lines[-1]
         successor = unit.succeed(run)
         assert echoed(sock)
+    successor.wait_line("closed: client")
+    successor.rest()
+
+
+@pytest.mark.parametrize("peer", [["nowhere", 7], ["127.0.0.1", 70_000], ["", 0]])
+def test_a_peer_that_is_no_address_costs_its_own_connection(unit: Unit, peer: list[object]) -> None:
+    """The next process closes that one, says so, and goes on with the others."""
+    run = unit.start()
+    with talking(unit.port) as one, talking(unit.port) as other:
+        follow(run)
+        place = names(run).index(STATE)
+        descriptor, name = run.store[place]
+        states = json.loads(memfd.content(descriptor))
+        broken = min(states["connections"].values(), key=lambda state: state["identity"])
+        broken["peer"] = peer
+        run.store[place] = memfd.sealed(name, json.dumps(states).encode()), name
+        os.close(descriptor)
+        successor = unit.succeed(run)
+        assert ended(one)
+        assert echoed(other)
+    successor.wait_line("handed over, but unusable: 1 connections came without their states")
     successor.wait_line("closed: client")
     successor.rest()
