@@ -51,6 +51,7 @@ from netsrvd.events.life import (
 )
 from netsrvd.events.sockets import NotInForce
 from netsrvd.house import House
+from netsrvd.linux import mounts
 from netsrvd.listeners.inherited import Inherited
 from netsrvd.reporting.askers import SYSTEM, Askers, Outside, answer, identity, told_outside
 from netsrvd.reporting.notify import Notifier
@@ -128,6 +129,7 @@ class Daemon:
         )
         self._notifier = Notifier()
         self._askers = Askers()
+        self._mounts = mounts.roots()
 
     def run(self) -> int:
         """Serve until a signal or a failure ends it; return the exit status.
@@ -259,7 +261,10 @@ class Daemon:
             for outside in filter(None, map(told_outside, asked)):
                 self._check_directory(outside)
                 follow_zone(outside.zone)
-            self._change(read_configuration(self._start.configuration.path))
+            self._check_mounts(self._directory)
+            configuration = read_configuration(self._start.configuration.path)
+            self._check_mounts(*(each.quotes for each in configuration.settings.listeners))
+            self._change(configuration)
         except Exception as error:  # noqa: BLE001 - no file may end what serves
             reason = reason_of(error)
             self._house.report(ReloadFailed(reason))
@@ -301,13 +306,25 @@ class Daemon:
         The caller may have other files than this process altogether, in a container; then nothing
         can be said.
         """
-        directory = str((self._start.configuration.path or DEFAULT_FILE).parent)
+        directory = self._directory
         if (outside.system, outside.directory) != (identity(SYSTEM), directory):
             return
         if outside.configuration != identity(directory):
-            remedy = "`systemctl restart` of the service puts the new one into force"
-            fault = "has been replaced since the daemon started, which sees the old one"
-            raise ConfigError([f"{directory}: this directory {fault}; {remedy}"])
+            raise replaced(directory)
+
+    def _check_mounts(self, *paths: str) -> None:
+        """Raise ConfigError if one of the paths leads through a bind mount of the unit to what was
+        renamed or removed since the daemon started. An empty path is none.
+        """
+        now = mounts.roots()
+        for path in filter(None, paths):
+            if point := mounts.moved(path, self._mounts, now):
+                raise replaced(point)
+
+    @property
+    def _directory(self) -> str:
+        """The directory of the configuration."""
+        return str((self._start.configuration.path or DEFAULT_FILE).parent)
 
     def _end(self, reason: str) -> int:
         """Stop in order; return the exit status."""
@@ -373,6 +390,13 @@ class Daemon:
             f"{counters.accepted} connections accepted, {counters.refused} refused, "
             f"{counters.datagrams_received} datagrams, {house.reporter.lost} records lost"
         )
+
+
+def replaced(path: str) -> ConfigError:
+    """Return the error for what the daemon sees no longer as it is on the host."""
+    remedy = "`systemctl restart` of the service puts the new one into force"
+    fault = "has been replaced since the daemon started, which sees the old one"
+    return ConfigError([f"{path}: it {fault}; {remedy}"])
 
 
 def follow_zone(zone: str) -> None:

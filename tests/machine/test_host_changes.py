@@ -6,6 +6,7 @@ import pytest
 
 from tests.support.installed import CLIENT, SERVICE, configure, shown
 from tests.support.machine import Machine
+from tests.support.patience import eventually
 
 REPLACE = {
     "mv": "cp -a /etc/netsrvd /etc/new; mv /etc/netsrvd /etc/old; mv /etc/new /etc/netsrvd",
@@ -54,6 +55,30 @@ def test_a_reload_notices_a_replaced_directory(running: Machine, how: str) -> No
     running.run("systemctl", "restart", SERVICE)
     assert is_denied(running)
     running.run("systemctl", "reload", SERVICE)
+
+
+@pytest.mark.parametrize("how", ["mv /srv/quotes /srv/old", "rm -r /srv/quotes"])
+def test_a_reload_notices_replaced_quotes(running: Machine, how: str) -> None:
+    """So it is with every directory that a drop-in shows to the service, whoever sends SIGHUP."""
+    drop_in = f"/run/systemd/system/{SERVICE}.d"
+    make = "mkdir /srv/quotes; echo %s >/srv/quotes/one"
+    running.run("sh", "-ec", f"rm -rf /srv/old; {make % 'first'}; mkdir -p {drop_in}")
+    shows = "[Service]\nBindReadOnlyPaths=/srv/quotes\n"
+    running.run("sh", "-c", f"cat >{drop_in}/test.conf", input=shows)
+    configure(running, '[listener.q]\nservice = "qotd"\nquotes = "/srv/quotes"\nport = 51424\n')
+    running.run("systemctl", "daemon-reload")
+    running.run("systemctl", "restart", SERVICE)
+    running.run("systemctl", "reload", SERVICE)
+    running.run("sh", "-ec", f"{how}; {make % 'second'}")
+
+    running.run("systemctl", "kill", "--signal=HUP", SERVICE)
+
+    fault = "Reload failed, the old configuration is in force: /srv/quotes: it has been"
+    eventually(lambda: shown(running, "StatusText").startswith(fault), "the failure")
+    running.run("systemctl", "restart", SERVICE)
+    assert running.run("nc.openbsd", "-d", "127.0.0.1", "51424").stdout.strip() == "second"
+    running.run("rm", "-r", drop_in, "/srv/quotes")
+    running.run("systemctl", "daemon-reload")
 
 
 def test_a_reload_reads_a_replaced_drop_in_directory(running: Machine) -> None:
