@@ -80,7 +80,7 @@ def test_a_reload_reads_the_quotes_again(start: Start, port: int, tmp_path: Path
     assert told(port) == b"the second\r\n"
     quotes.write_text("%\n")
     assert "reload failed" in run.reload(quoting(port, quotes))["STATUS"].lower()
-    run.wait_line(f"listener echo: service qotd: quotes: {quotes} has no quote of up to 511 bytes")
+    run.wait_line(f'echo.quotes = "{quotes}": service qotd: quotes: {quotes} has no quote of up to')
     assert told(port) == b"the second\r\n"
 
 
