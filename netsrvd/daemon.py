@@ -243,10 +243,16 @@ class Daemon:
 
     def _preload(self) -> None:
         """Import what may be needed until the end: an upgrade may replace the files any time."""
-        from netsrvd.preload import preload  # noqa: PLC0415 - after the start, which it is not to delay
+        try:
+            from netsrvd.preload import preload  # noqa: PLC0415 - it is not to delay the start
 
+            problems = preload()
+        except (OSError, MemoryError) as error:
+            if shortage(error) is None:
+                raise
+            return  # the next tick tries again
         self._is_loaded = True
-        for problem in preload():
+        for problem in problems:
             self._house.report(CodeMissing(*problem))
 
     def _is_answering(self) -> bool:

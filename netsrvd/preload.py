@@ -8,6 +8,7 @@ READY, when no client waits for the start any more.
 import sys
 from importlib import import_module
 
+from netsrvd.errors import shortage
 from netsrvd.tracebacks import described, traceback_of
 
 MODULES = (
@@ -55,13 +56,18 @@ MODULES = (
 
 
 def preload() -> list[tuple[str, str]]:
-    """Import what is missing; return the name of each module that cannot be imported, and why."""
+    """Import what is missing; return the name of each module that cannot be imported, and why.
+
+    Raises OSError or MemoryError for a lack of descriptors or memory; it is to be called again.
+    """
     problems = []
     for name in MODULES:
         if name not in sys.modules:
             try:
                 import_module(name)
-            except Exception as error:  # noqa: BLE001 - a damaged file may raise anything
+            except Exception as error:
+                if shortage(error):
+                    raise
                 problems.append((name, described(error)))
     _make_a_traceback()
     return problems

@@ -4,6 +4,7 @@ import argparse
 import os
 import socket
 import sys
+from contextlib import suppress
 from math import inf
 from time import monotonic
 
@@ -100,8 +101,9 @@ def _serve(
         if received is None and longest == PRELOAD_SECONDS:
             # A connection that lasts may outlive the files of this version.
             longest = LONGEST_WAIT_SECONDS
-            for problem in preload():
-                house.report(CodeMissing(*problem))
+            with suppress(OSError, MemoryError):  # short of descriptors or memory
+                for problem in preload():
+                    house.report(CodeMissing(*problem))
         if received in STOPS:
             deadline = min(deadline, monotonic() + settings.drain_seconds)
             house.stop_listening(settings.drain_seconds)

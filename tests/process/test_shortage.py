@@ -152,3 +152,20 @@ def test_a_package_with_broken_entry_points_is_named(
     run = start(listeners(port), environment={"PYTHONPATH": str(tmp_path)})
     mistyped = {"listener": {"echo": {"host": LOOPBACK, "port": port, "service": "ecko"}}}
     fails(run, mistyped, "the entry points of the installed package broken cannot be read: ")
+
+
+def test_the_imports_after_a_start_wait_for_descriptors(start: Start, port: int) -> None:
+    """A second after the start modules are imported that it did not need: without a descriptor to
+    read them nothing ends and no record comes; the daemon tries again until there is one.
+    """
+    run = start(listeners(port))
+    with talking(port) as kept:
+        assert echoed(kept)
+        resource.prlimit(run.pid, resource.RLIMIT_NOFILE, (len(run.links()), 1024))
+        run.wait_notice("WATCHDOG", len(run.notices_with("WATCHDOG")) + 3)
+        assert echoed(kept)
+        resource.prlimit(run.pid, resource.RLIMIT_NOFILE, (1024, 1024))
+        run.wait_notice("WATCHDOG", len(run.notices_with("WATCHDOG")) + 2)
+        assert serves(port)
+    run.wait_line(" closed: client", 2)
+    assert [*run.lines_with("<3>"), *run.lines_with("<4>")] == []
