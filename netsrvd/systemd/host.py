@@ -2,11 +2,12 @@
 
 import os
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
+from netsrvd.addresses import interface_name, without_scope
 from netsrvd.errors import SystemdError
-from netsrvd.systemd import systemctl, units
+from netsrvd.systemd import port_owners, systemctl, units
 from netsrvd.systemd.plan import Host, Target
 from netsrvd.systemd.unit_files import DROP_IN_NAME, MARK
 from netsrvd.systemd.units import Unit
@@ -145,10 +146,22 @@ def _config(start: str) -> Path | None:
 
 def _units(names: list[str]) -> list[Unit]:
     is_v6_only = _read(BINDV6ONLY).strip() == "1"
-    return [
+    found = [
         units.unit(properties, is_v6_only=is_v6_only)
         for properties in systemctl.show(names, units.PROPERTIES)
     ]
+    bound = port_owners.interfaces()
+    return [unit._replace(bound_to=_bound_to(unit, bound)) for unit in found]
+
+
+def _bound_to(unit: Unit, bound: Mapping[tuple[str, str, int], Collection[int]]) -> str:
+    """Return the interface that a socket of an active unit is bound to against its unit."""
+    for facts in unit.sockets if unit.is_active else ():
+        address = (facts.protocol, without_scope(facts.host), facts.port)
+        names = {interface_name(index) if index else "" for index in bound.get(address, ())}
+        if len(names) == 1 and (name := names.pop()) not in ("", facts.interface):
+            return name
+    return ""
 
 
 def _has_devices() -> bool:

@@ -74,7 +74,7 @@ class Change(NamedTuple):
 
     unit: str
     action: str
-    """new, changed, removed, disabled, enabled or started."""
+    """new, changed, removed, disabled, renewed, enabled or started."""
     old: str = ""
     new: str = ""
     reason: str = ""
@@ -90,7 +90,8 @@ class Change(NamedTuple):
             return f"{self.unit}: {self.old} -> {self.new}"
         if self.action == "disabled":
             return f"{self.unit}: {self.old} -> stopped and disabled: {self.reason}"
-        return f"{self.unit}: {self.old} -> {self.action}"
+        reason = f": {self.reason}" if self.reason else ""
+        return f"{self.unit}: {self.old} -> {self.action}{reason}"
 
 
 class Steps(NamedTuple):
@@ -230,6 +231,11 @@ class _Comparison:
             self._stop.append(unit.name)
 
     def _bring_up(self, unit: Unit) -> None:
+        if unit.is_active and unit.bound_to:
+            reason = f"its sockets are still bound to interface {unit.bound_to}"
+            self.changes.append(Change(unit.name, "renewed", unit.addresses, "", reason))
+            self._stop.append(unit.name)
+            self._start.append(unit.name)
         if not unit.is_active:
             self.changes.append(Change(unit.name, "started", unit.addresses))
             self._start.append(unit.name)

@@ -2,8 +2,10 @@
 
 import os
 import socket
+import struct
 import sys
 from collections.abc import Collection, Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,6 +19,10 @@ NETWORK = Path("/proc/self/net")
 TABLES = {"tcp": ("tcp", "tcp6"), "udp": ("udp", "udp6")}
 LISTENING = {"tcp": "0A", "udp": "07"}
 """The state of a socket that takes clients. A connected UDP socket has another one."""
+
+
+DIAG_SECONDS = 5.0
+"""How long the kernel may take for an answer."""
 
 
 class Owned(NamedTuple):
@@ -136,3 +142,50 @@ def holders(inode: int) -> list[str]:
                 continue
             found.append(f"{name} ({folder.name})")
     return found
+
+
+_DIAG = 4
+"""NETLINK_SOCK_DIAG, and of its messages SOCK_DIAG_BY_FAMILY (sock_diag(7))."""
+_BY_FAMILY, _ERROR, _DONE = 20, 2, 3
+_ROOT_REQUEST = 0x301
+"""NLM_F_REQUEST | NLM_F_DUMP (netlink(7))."""
+_HEADER = struct.Struct("=IHHII")  # struct nlmsghdr
+_REQUEST = struct.Struct("=BBBxI48x")  # struct inet_diag_req_v2
+_ANSWER = struct.Struct("=4x2s2x16s16xI")  # struct inet_diag_msg, up to idiag_if
+_STATES = {"tcp": 1 << 10, "udp": 1 << 7}
+"""TCP_LISTEN and TCP_CLOSE, as masks: those of sockets that take clients."""
+_NUMBERS = {"tcp": socket.IPPROTO_TCP, "udp": socket.IPPROTO_UDP}
+
+
+def interfaces() -> dict[tuple[str, str, int], set[int]]:
+    """Return the interfaces that sockets are bound to, by protocol, address and port.
+
+    An interface is its index, 0 for none. What the kernel does not tell is left out: it may lack
+    the modules for sock_diag(7).
+    """
+    found: dict[tuple[str, str, int], set[int]] = {}
+    for protocol in TABLES:
+        for family in (socket.AF_INET, socket.AF_INET6):
+            with suppress(OSError):
+                for host, port, index in _diag(protocol, family):
+                    found.setdefault((protocol, host, port), set()).add(index)
+    return found
+
+
+def _diag(protocol: str, family: int) -> Iterator[tuple[str, int, int]]:
+    body = _REQUEST.pack(family, _NUMBERS[protocol], 0, _STATES[protocol])
+    header = _HEADER.pack(_HEADER.size + len(body), _BY_FAMILY, _ROOT_REQUEST, 0, 0)
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _DIAG) as sock:
+        sock.settimeout(DIAG_SECONDS)
+        sock.send(header + body)
+        while True:
+            data = sock.recv(1 << 16)
+            while data:
+                length, kind, *_ = _HEADER.unpack_from(data)
+                if kind in (_DONE, _ERROR):
+                    return
+                number, address, index = _ANSWER.unpack_from(data, _HEADER.size)
+                size = 4 if family == socket.AF_INET else 16
+                host = socket.inet_ntop(family, address[:size])
+                yield host, int.from_bytes(number, "big"), index
+                data = data[(length + 3) & ~3 :]

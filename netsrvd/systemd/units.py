@@ -35,6 +35,9 @@ class Unit(NamedTuple):
     others: tuple[str, ...] = ()
     """What it listens on besides IP sockets."""
     backlog: int = 0
+    bound_to: str = ""
+    """The interface that a socket of it is bound to, where that is not the one of the unit: the
+    daemon has bound it, and only a new socket is without."""
 
     @property
     def is_active(self) -> bool:

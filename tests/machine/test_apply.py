@@ -298,6 +298,22 @@ def test_a_unit_by_hand_that_serves_what_the_file_says_is_left(host: Machine) ->
     host.run("systemctl", "restart", "netsrvd.socket")
 
 
+def test_an_interface_of_before_is_taken_off(host: Machine) -> None:
+    """A reload had the daemon bind a socket of systemd's to it: the same unit has a new socket."""
+    host.run("systemctl", "start", SERVICE)
+    configure(host, '[listener.echo]\ninterface = "lo"\n')
+    host.run("systemctl", "reload", SERVICE)
+    assert listening(host) == expected(["*%lo:51423"], "tcp udp")
+    host.run("rm", CONFIG)
+    host.run("systemctl", "reload", SERVICE, check=False)
+    assert listening(host) == expected(["*%lo:51423"], "tcp udp")
+    with Live(host) as live:
+        assert "-> renewed: its sockets are still bound to interface lo" in apply(host)
+        assert listening(host) == expected(["*:51423"], "tcp udp")
+        assert live.says("still") == "still\n"
+    assert apply(host) == "nothing to do: all is as the configuration says\n"
+
+
 def test_a_service_without_sockets_gets_them(host: Machine) -> None:
     """A daemon that has bound its own goes on with those of systemd; nothing is left in /etc."""
     host.run("systemctl", "disable", "--now", "netsrvd.socket")

@@ -201,6 +201,13 @@ def test_a_unit_that_failed_is_started_again() -> None:
     assert actions(made) == [("netsrvd-echo.socket", "started")]
 
 
+def test_a_socket_that_the_daemon_has_bound_to_an_interface_is_made_anew() -> None:
+    """The unit is right, and only a new socket is without the interface."""
+    made = planned([ECHO], {}, host(unit(bound_to="eth0")))
+    assert actions(made) == [("netsrvd.socket", "renewed")]
+    assert made.steps[0].stop == made.steps[0].start == ("netsrvd.socket",)
+
+
 def test_a_file_by_others_in_the_way_is_named() -> None:
     """It is not overwritten."""
     listener = ECHO._replace(port=7)

@@ -6,7 +6,7 @@ import socket
 import pytest
 
 from netsrvd.sockets.matching import Facts
-from netsrvd.systemd.port_owners import Own, Owned, foreign, holders, rows, sockets
+from netsrvd.systemd.port_owners import Own, Owned, foreign, holders, interfaces, rows, sockets
 
 OWN = Own(daemons={1}, systemd={2}, addresses={("udp", "::", 7)})
 
@@ -20,6 +20,19 @@ UDP = """\
 def test_a_table_is_read() -> None:
     """Sockets that take clients, not those that are connected."""
     assert [*rows("udp", UDP)] == [Owned("udp", "127.0.0.1", 7, 4711, 1000)]
+
+
+@pytest.mark.parametrize("kind", [socket.SOCK_STREAM, socket.SOCK_DGRAM], ids=["tcp", "udp"])
+def test_the_interface_of_a_socket_is_told(kind: int) -> None:
+    """By the kernel, for TCP and UDP."""
+    with socket.socket(socket.AF_INET, kind) as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"lo")
+        sock.bind(("127.0.0.1", 0))
+        if kind == socket.SOCK_STREAM:
+            sock.listen()
+        protocol = "tcp" if kind == socket.SOCK_STREAM else "udp"
+        address = (protocol, *sock.getsockname())
+        assert interfaces()[address] == {socket.if_nametoindex("lo")}
 
 
 def test_own_sockets_are_found_on_this_host() -> None:
