@@ -62,10 +62,14 @@ from netsrvd.tracebacks import described, place_of
 RELOAD = signal.SIGHUP
 FOLLOWED = signal.SIGUSR1
 """Says that the stop to come is the beginning of a restart: another process will follow."""
+RELEASE = signal.SIGWINCH
+"""Says that systemd will bind the sockets of the next process: the daemon's own are in the way.
+`netsrvd apply` sends it before a restart. A daemon that does not know it ignores it.
+"""
 WAKE = signal.SIGUSR2
 """Sent by our own threads to the process: somebody failed, or the last connection has ended."""
 
-SIGNALS = STOPS | {RELOAD, FOLLOWED, WAKE}
+SIGNALS = STOPS | {RELOAD, FOLLOWED, RELEASE, WAKE}
 TICK_SECONDS = 5.0
 TICKS_A_VISIT = 3
 
@@ -114,6 +118,7 @@ class Daemon:
         """What of the configuration the sockets that systemd passed cannot put into force."""
         self._ping = 0
         self._followed_until = 0.0
+        self._released_until = 0.0
         self._is_loaded = False
         """Whether all modules that may be needed later are imported."""
         self._stopped_early = False
@@ -199,6 +204,8 @@ class Daemon:
                 self._reload()
             elif received == FOLLOWED:
                 self._followed_until = monotonic() + FOLLOWED_SECONDS
+            elif received == RELEASE:
+                self._released_until = monotonic() + FOLLOWED_SECONDS
             if received is None or monotonic() >= due_at:  # signals must not starve the watchdog
                 if not self._is_loaded:
                     self._preload()
@@ -342,6 +349,7 @@ class Daemon:
             monotonic() - self._start.began_at,
             is_followed=reason != FAILURE and self._is_followed(),
             may_be_followed=reason != FAILURE and self._stopped_early,
+            keeps_sockets=monotonic() >= self._released_until,
         )
         for failure in house.failures:
             print(failure, end="", file=sys.stderr)

@@ -39,6 +39,7 @@ class Ending:
         self._notifier = notifier
         self._wait = wait
         self._reason = reason
+        self._keeps_sockets = True
         self._deadline = 0.0
         """When to wait for connections no longer."""
 
@@ -49,16 +50,19 @@ class Ending:
         *,
         is_followed: bool,
         may_be_followed: bool = False,
+        keeps_sockets: bool = True,
     ) -> None:
         """Stop, after a run of so long; all threads have ended and all is closed then.
 
         If the daemon is followed by another process that one gets the live connections. Those that
         cannot be given have so long to end by themselves. If it only `may_be_followed`, all
-        connections have this time, and the next process gets those that are left.
+        connections have this time, and the next process gets those that are left. Unless it
+        `keeps_sockets`, the sockets that the daemon has bound are closed.
         """
         house, notifier = self._house, self._notifier
         began_at, live, came = monotonic(), house.connections, house.counters().accepted
         self._deadline = began_at + drain_seconds
+        self._keeps_sockets = keeps_sockets
         self._tell(f"Stopping on {self._reason}", drain_seconds)
         purpose = "restart" if is_followed else "stop"
         house.report(Stopping(self._reason, live, drain_seconds, purpose))
@@ -112,7 +116,8 @@ class Ending:
         from netsrvd.events.handover import HandedOver  # noqa: PLC0415 - so here
 
         house = self._house
-        taken = handover.OF_STATES + handover.keep(house.bound_sockets, self._notifier)
+        bound = house.bound_sockets if self._keeps_sockets else []
+        taken = handover.OF_STATES + handover.keep(bound, self._notifier)
         room = max(0, self._notifier.store_room - taken)
         if drains_all:
             house.stop_listening(self._seconds_left, guests)

@@ -1,5 +1,7 @@
 """Takes the steps of a plan, and takes all of them back when one fails."""
 
+import os
+import re
 import signal
 import time
 from collections.abc import Iterator, Sequence
@@ -13,6 +15,9 @@ from netsrvd.systemd.plan import Host, Plan, Steps, Target
 from netsrvd.systemd.unit_files import drop_in
 
 RUNTIME = Path("/run/systemd/system")
+SIGNAL_SECONDS = 5.0
+"""How long a daemon may take to take a signal."""
+
 RESTORED = (
     "the socket units are as they were; the configuration files are as you wrote them: change them "
     "and try again, or `netsrvd apply --rollback`"
@@ -164,10 +169,34 @@ def _take(steps: Steps, since: float) -> None:
 def _restart(target: Target, sockets: Sequence[str], since: float) -> None:
     """Restart a service; in the same job its sockets start, between its stop and its start."""
     with _sockets_for_now(target, sockets):
+        _release_sockets(target.service)
         try:
             systemctl.command("restart", target.service)
         except SystemdError as error:
             raise SystemdError(_with_reasons(str(error), target.service, since)) from error
+
+
+def _release_sockets(service: str) -> None:
+    """Tell the daemon not to keep the sockets that it has bound: systemd is to bind them.
+
+    Returns when the daemon has taken the signal, as the signals of the restart have lower numbers
+    and would be taken before it.
+    """
+    [properties] = systemctl.show([service], ("MainPID",))
+    pid = int(properties["MainPID"][0])
+    deadline = time.monotonic() + SIGNAL_SECONDS
+    with suppress(OSError):  # it has ended
+        if pid:
+            os.kill(pid, signal.SIGWINCH)
+        while pid and is_pending(pid, signal.SIGWINCH) and time.monotonic() < deadline:
+            time.sleep(0.01)
+
+
+def is_pending(pid: int, number: int) -> bool:
+    """Return whether a signal waits to be taken by a process (proc_pid_status(5))."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    found = re.search(r"(?m)^ShdPnd:\s*([0-9a-f]+)$", status)
+    return bool(found and int(found[1], 16) >> (number - 1) & 1)
 
 
 @contextmanager

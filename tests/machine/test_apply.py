@@ -298,6 +298,19 @@ def test_a_unit_by_hand_that_serves_what_the_file_says_is_left(host: Machine) ->
     host.run("systemctl", "restart", "netsrvd.socket")
 
 
+def test_a_port_that_the_daemon_has_bound_becomes_systemds(host: Machine) -> None:
+    """After a reload the daemon serves a new port by itself; apply has systemd take it over."""
+    host.run("systemctl", "start", SERVICE)
+    configure(host, "[listener.who]\nport = 51501\n")
+    host.run("systemctl", "reload", SERVICE)
+    wanted = expected(["*:51423", "0.0.0.0:51501", "[::]:51501"], "tcp udp")
+    assert listening(host) == wanted
+    with Live(host, 51501) as live:
+        apply(host)
+        assert listening(host) == expected(["*:51423", "*:51501"], "tcp udp")
+        assert live.says("still") == "still\n"
+
+
 def test_an_interface_of_before_is_taken_off(host: Machine) -> None:
     """A reload had the daemon bind a socket of systemd's to it: the same unit has a new socket."""
     host.run("systemctl", "start", SERVICE)

@@ -34,7 +34,8 @@ ELSEWHERE = {
     'echo "set server netsrvd/two state ready" | socat - /run/haproxy/admin.sock': (
         "tests/process/test_scaling.py"
     ),
-    "netsrvd apply": "tests of its own",
+    "netsrvd apply": "tests/machine/test_apply.py",
+    "netsrvd apply --rollback": "tests/machine/test_apply.py",
 }
 """Commands that other tests run."""
 

@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 
 from netsrvd.sockets.activation import STORED_SOCKET
+from netsrvd.systemd.execution import is_pending
 from tests.process.conftest import Start
 from tests.support.clients import HELLO, serves, talking
+from tests.support.patience import eventually
 from tests.support.peers import connect, datagrams, echoed, read_exactly
 from tests.support.run import Run, echo, free_port
 from tests.support.strangers import TAKE_TCP_PORT, TAKE_UDP_PORT, as_nobody
@@ -55,6 +57,20 @@ def test_what_comes_between_two_processes_waits(unit: Unit, port: int) -> None:
         run.wait_line("closed: client", 2)
         run.rest()
     assert serves(port)
+
+
+def test_what_systemd_is_to_bind_is_not_kept(unit: Unit, port: int) -> None:
+    """After SIGWINCH the daemon's own sockets are closed at the restart; its connections go on."""
+    run = unit.start()
+    with talking(port) as live:
+        run.send(signal.SIGWINCH)
+        eventually(lambda: not is_pending(run.pid, signal.SIGWINCH), "the signal is taken")
+        follow(run)
+        assert kept(run) == []
+        run = unit.succeed(run)
+        assert echoed(live)
+    run.wait_line("closed: client")
+    run.rest()
 
 
 def test_nobody_can_take_the_ports_in_between(unit: Unit, port: int) -> None:
