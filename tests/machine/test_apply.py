@@ -225,6 +225,25 @@ def test_a_dry_run_changes_nothing(host: Machine) -> None:
     assert listening(host) == expected(["*:51500"], "tcp udp")
 
 
+def test_check_compares_the_units_with_the_files(host: Machine) -> None:
+    """What is not in force is a warning that names the command; then it says what listens where."""
+    shipped = "# echo: netsrvd.socket listens on tcp, udp [::]:51423"
+    assert shipped in host.run("netsrvd", "check").stdout
+    configure(host, "[listener.echo]\nport = 51500\n")
+    lines = host.run("netsrvd", "check").stdout.splitlines()
+    told = [
+        each for each in lines if each.startswith("# warning: not in force, run `netsrvd apply`")
+    ]
+    assert len(told) == 2
+    assert "netsrvd.socket: tcp, udp [::]:51423 -> stopped and disabled" in told[0]
+    found = json.loads(host.run("netsrvd", "check", "--json").stdout)
+    assert (found["valid"], len(found["warnings"])) == (True, 2)
+    apply(host)
+    said = host.run("netsrvd", "check").stdout
+    assert "warning" not in said
+    assert "# echo: netsrvd-echo.socket listens on tcp, udp [::]:51500" in said
+
+
 def test_a_faulty_configuration_changes_nothing(host: Machine) -> None:
     """The fault is named as by check."""
     configure(host, "[listener.echo]\nprot = 7\n")
