@@ -254,10 +254,10 @@ class Daemon:
             from netsrvd.preload import preload  # noqa: PLC0415 - it is not to delay the start
 
             problems = preload()
-        except (OSError, MemoryError) as error:
-            if shortage(error) is None:
-                raise
-            return  # the next tick tries again
+        except Exception as error:  # noqa: BLE001 - this file may have been replaced as well
+            if shortage(error):
+                return  # the next tick tries again
+            problems = [("netsrvd.preload", described(error))]
         self._is_loaded = True
         for problem in problems:
             self._house.report(CodeMissing(*problem))

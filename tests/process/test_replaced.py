@@ -1,5 +1,6 @@
 """A daemon whose files an upgrade has replaced by those of another version."""
 
+import resource
 import shutil
 import signal
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ import pytest
 import netsrvd
 from tests.process.conftest import Start
 from tests.support.activation import opened
-from tests.support.clients import ended, leaves_in_order, talking
+from tests.support.clients import ended, leaves_in_order, serves, talking
 from tests.support.peers import connect, echoed
 from tests.support.run import Run, echo
 from tests.support.unit import Unit, follow
@@ -143,6 +144,28 @@ def test_a_handover_that_cannot_be_imported_becomes_a_drain(
     assert "0 handed over, 0 cut off" in run.lines[-1]
 
 
+LATER = """
+from netsrvd import daemon
+def tick(self, tick=daemon.Daemon._tick):
+    tick(self)
+    print("LOADED", self._is_loaded, file=sys.stderr)
+daemon.Daemon._tick = tick
+"""
+
+
+def test_a_lack_of_descriptors_is_waited_for(start: Start) -> None:
+    """While there is none, nothing is imported, and the daemon goes on; then it is."""
+    run = start(planted=LATER)
+    run.allow("LOADED ")
+    _, hard = resource.prlimit(run.pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(run.pid, resource.RLIMIT_NOFILE, (len(run.links()), hard))
+    assert run.wait_line("LOADED ", 2) == "LOADED False"
+    resource.prlimit(run.pid, resource.RLIMIT_NOFILE, (hard, hard))
+    run.wait_line("LOADED True")
+    assert serves(run.port)
+    assert run.lines_with("<3>") == run.lines_with("<4>") == []
+
+
 def test_everything_is_imported_soon(start: Start, copy: Path) -> None:
     """A second after READY each module of the package that can be needed is there."""
     program = (
@@ -161,6 +184,15 @@ def test_everything_is_imported_soon(start: Start, copy: Path) -> None:
     }
     expected = {name.removesuffix(".__init__") for name in modules if not name.endswith("__main__")}
     missing = expected - imported
-    assert {name for name in missing if not name.startswith("netsrvd.commands.")} == {
+    of_commands = ("netsrvd.commands.", "netsrvd.systemd")
+    assert {name for name in missing if not name.startswith(of_commands)} == {
         *("netsrvd.sockets.inetd", "netsrvd.reporting.stand_in", "netsrvd.listeners.passed"),
     }
+
+
+def test_files_that_are_replaced_within_a_second_are_told(start: Start, copy: Path) -> None:
+    """A start during an upgrade: the daemon goes on, and a record asks for a restart."""
+    (copy / "netsrvd/preload.py").write_text('raise TypeError("this is another version")\n')
+    run = start(environment=of(copy), planted=IS_COPY)
+    run.wait_line("netsrvd.preload cannot be imported: TypeError('this is another version')")
+    assert serves(run.port)
