@@ -64,7 +64,7 @@ FOLLOWED = signal.SIGUSR1
 """Says that the stop to come is the beginning of a restart: another process will follow."""
 RELEASE = signal.SIGWINCH
 """Says that systemd will bind the sockets of the next process: the daemon's own are in the way.
-`netsrvd apply` sends it before a restart. A daemon that does not know it ignores it.
+`netsrvd apply` and ExecStop= send it before a restart. A daemon that does not know it ignores it.
 """
 WAKE = signal.SIGUSR2
 """Sent by our own threads to the process: somebody failed, or the last connection has ended."""
@@ -349,11 +349,17 @@ class Daemon:
             monotonic() - self._start.began_at,
             is_followed=reason != FAILURE and self._is_followed(),
             may_be_followed=reason != FAILURE and self._stopped_early,
-            keeps_sockets=monotonic() >= self._released_until,
+            keeps_sockets=not self._releases(),
         )
         for failure in house.failures:
             print(failure, end="", file=sys.stderr)
         return os.EX_SOFTWARE if house.failures else os.EX_OK
+
+    def _releases(self) -> bool:
+        """Return whether systemd is to bind ports. Pending signals come in the order of their
+        numbers, so that SIGTERM may have come before the one that says so.
+        """
+        return monotonic() < self._released_until or RELEASE in signal.sigpending()
 
     def _is_followed(self) -> bool:
         """Return whether another process will follow: it needs a configuration that it can use."""

@@ -116,7 +116,7 @@ class Ending:
         from netsrvd.events.handover import HandedOver  # noqa: PLC0415 - so here
 
         house = self._house
-        bound = house.bound_sockets if self._keeps_sockets else []
+        bound = house.bound_sockets if self._keeps_sockets and not drains_all else []
         taken = handover.OF_STATES + handover.keep(bound, self._notifier)
         room = max(0, self._notifier.store_room - taken)
         if drains_all:

@@ -195,6 +195,21 @@ def test_a_start_that_fails_leaves_them_in_the_store(unit: Unit, port: int) -> N
     assert serves(unit.succeed(run).port)
 
 
+def test_ports_that_systemd_is_to_bind_are_released(unit: Unit, port: int) -> None:
+    """SIGWINCH says so, before or after the announcement; the connections go along all the same."""
+    run = unit.start()
+    for order in ((signal.SIGWINCH, signal.SIGUSR1), (signal.SIGUSR1, signal.SIGWINCH)):
+        with talking(port) as live:
+            for number in (*order, signal.SIGTERM):
+                run.send(number)
+            run.wait_end()
+            assert kept(run) == []
+            run = unit.succeed(run)
+            assert echoed(live)
+        run.wait_line("closed: client")
+        run.rest()
+
+
 def test_a_stop_keeps_nothing(unit: Unit, port: int) -> None:
     """The ports are free at once."""
     run = unit.start()
