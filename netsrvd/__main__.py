@@ -1,6 +1,12 @@
 """The command `netsrvd`, and what `python -m netsrvd` does."""
 
+import _signal  # type: ignore[import-not-found] # built in: `signal` would import others first
 import sys
+
+if _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler:
+    # A KeyboardInterrupt during an import may be swallowed there, or become another exception. The
+    # signal itself ends the process quietly; `cli` gives Python's handler back.
+    _signal.signal(_signal.SIGINT, _signal.SIG_DFL)
 
 SIGNALS_OF_RUN = ("SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2")
 """Signals that `netsrvd run` blocks before it imports anything: their default action would end the
@@ -14,17 +20,12 @@ def main() -> int:
 
     The imports take a fifth of a second on a slow machine: a Ctrl-C meanwhile ends them quietly.
     """
-    try:
-        import signal  # noqa: PLC0415 - see above
+    if sys.argv[1:2] == ["run"]:
+        numbers = [getattr(_signal, name) for name in SIGNALS_OF_RUN]
+        _signal.pthread_sigmask(_signal.SIG_BLOCK, numbers)
+    from netsrvd import cli  # noqa: PLC0415 - see above
 
-        if sys.argv[1:2] == ["run"]:
-            numbers = [getattr(signal, name) for name in SIGNALS_OF_RUN]
-            signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
-        from netsrvd import cli  # noqa: PLC0415 - see above
-
-        return cli.main()
-    except KeyboardInterrupt:
-        return 130  # 128 + SIGINT
+    return cli.main()
 
 
 if __name__ == "__main__":

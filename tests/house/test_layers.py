@@ -66,7 +66,7 @@ USERS = {
     },
     "ctypes": {"linux.mmsg"},
     "signal": {
-        *("__main__", "cli", "commands.reload", "daemon", "detach", "ending"),
+        *("cli", "commands.reload", "daemon", "detach", "ending"),
         "systemd.execution",
     },
     "daemon": {"detach"},

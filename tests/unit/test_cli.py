@@ -2,6 +2,7 @@
 
 import os
 import runpy
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -175,8 +176,10 @@ def test_the_module_is_the_command(
 ) -> None:
     """`python -m netsrvd` does what `netsrvd` does."""
     monkeypatch.setattr(sys, "argv", ["netsrvd", "--version"])
+    handler = signal.getsignal(signal.SIGINT)
     with pytest.raises(SystemExit) as caught:
         runpy.run_module("netsrvd", run_name="__main__")
+    signal.signal(signal.SIGINT, handler)
     assert caught.value.code == 0
     assert netsrvd.__version__ in capsys.readouterr().out
 
