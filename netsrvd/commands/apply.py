@@ -109,7 +109,10 @@ def _roll_back(arguments: argparse.Namespace) -> int:
     if arguments.dry_run:
         configuration = assembly.read_configuration(now.folder / now.main)
         work = _compared(configuration, main, host)
-        print(*_lines(work), f"back to {now.time}; nothing was changed (--dry-run)", sep="\n")
+        if arguments.json:
+            print(json.dumps(_as_json(work, applied=False), indent=2))
+        else:
+            print(*_lines(work), f"back to {now.time}; nothing was changed (--dry-run)", sep="\n")
         return os.EX_OK
     saved.put_back(now, main)
     try:

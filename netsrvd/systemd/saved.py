@@ -36,9 +36,10 @@ def read(which: str = CURRENT) -> Saved | None:
     folder = STATE / which
     try:
         found = json.loads((folder / FACTS).read_text())
-    except (OSError, ValueError):
+        units, stamps = tuple(found["units"]), dict(found["stamps"])
+        return Saved(folder, found["main"], units, stamps, found["time"])
+    except (OSError, ValueError, KeyError, TypeError):
         return None
-    return Saved(folder, found["main"], tuple(found["units"]), dict(found["stamps"]), found["time"])
 
 
 def files(main: Path) -> Files:

@@ -38,6 +38,14 @@ def test_two_states_are_kept(main: Path) -> None:
     assert now.stamps == {"netsrvd.service": "1 2"}
 
 
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"main": "a", "units": 1, "stamps": 1}'])
+def test_what_is_damaged_is_not_there(main: Path, text: str) -> None:
+    """A state that cannot be read is none."""
+    saved.save(main, facts("first"))
+    (saved.STATE / saved.CURRENT / saved.FACTS).write_text(text)
+    assert saved.read() is None
+
+
 def test_files_are_put_back_as_they_were(main: Path) -> None:
     """Changed, removed and new ones, with their modes; and what they were is kept."""
     main.chmod(0o640)
