@@ -93,7 +93,7 @@ def test_an_upgrade_of_systemd_has_its_directives_used(fresh: Machine) -> None:
     before = fresh.run(*list_all).stdout
     assert ("00-systemd-257.conf" in before) == (fresh.suite == "trixie")
     fresh.run(
-        "sh", "-ec", "for d; do rm -f $d/*; touch $d/00-systemd-254.conf; done", "sh", *folders
+        "sh", "-ec", "for d; do rm -f $d/00-*; touch $d/00-systemd-254.conf; done", "sh", *folders
     )
     paths = fresh.run("dpkg", "--listfiles", "systemd").stdout.split()
     [program] = [path for path in paths if path.endswith("/lib/systemd/systemd")]
