@@ -7,15 +7,12 @@ words of the rooms; sockets are adopted and opened; then come the parts that are
 import itertools
 import os
 import sys
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
-from netsrvd.admission.access import Access, checked_entry
-from netsrvd.admission.connections import ConnectionGate
-from netsrvd.admission.datagrams import DatagramGate
+from netsrvd.admission.access import checked_entry
 from netsrvd.admission.ports import checked_ports
 from netsrvd.config import changes, files
 from netsrvd.config.schema import Vocabulary
@@ -25,20 +22,14 @@ from netsrvd.events import LEVELS, Event
 from netsrvd.events.connections import ConnectionsLimited
 from netsrvd.events.log import LogFallback
 from netsrvd.events.sockets import FamilyMissing, Listening, NotInForce, OptionAdjusted
-from netsrvd.listeners.acceptor import Acceptor
-from netsrvd.listeners.connection import Connection, Take
-from netsrvd.listeners.contracts import Report
-from netsrvd.listeners.datagram import Receiver
-from netsrvd.listeners.places import Places
-from netsrvd.listeners.worker import RuleAgainst, Worker
 from netsrvd.reporting import journal, stderr, syslog
 from netsrvd.reporting.datagram_socket import fault_of
 from netsrvd.reporting.notify import Notifier
 from netsrvd.reporting.reporter import Log, Reporter
 from netsrvd.services import SERVICES, prepare, reader
-from netsrvd.services.base import Handler, Present, Service
+from netsrvd.services.base import Present, Service
 from netsrvd.settings import EVERYWHERE, Endpoint, ListenerSettings, Settings
-from netsrvd.sockets import activation, bind, broadcast, descriptors, options
+from netsrvd.sockets import activation, bind, descriptors, options
 from netsrvd.sockets.activation import Passed, Stored
 from netsrvd.sockets.bind import Opened
 from netsrvd.sockets.matching import Match, match, uncovered
@@ -59,10 +50,6 @@ LOGS: dict[str, Callable[[], Log]] = {
 LOG_SOCKETS = {"journal": journal.SOCKET, "syslog": syslog.SOCKET}
 
 Sockets = dict[Endpoint, list[Opened]]
-Mover = Acceptor | Receiver
-
-Handle = Callable[[Handler, Connection], None]
-"""Takes a connection and what is to handle it, in any thread."""
 
 
 def read_configuration(path: Path | None) -> files.Configuration:
@@ -350,67 +337,6 @@ def build_reporter(settings: Settings, log: str, on_failure: OnFailure) -> Repor
         on_failure,
         waits=settings.log.when_full == "wait",
     )
-
-
-def build_mover(
-    protocol: str,
-    listener: ListenerSettings,
-    service: Service,
-    own_ports: frozenset[int],
-    places: Places,
-    workers: list[Worker],
-    report: Report,
-    identify: Callable[[], str],
-    on_failure: OnFailure,
-    handle: Handle | None = None,
-) -> Mover:
-    """Build what serves the sockets of a listener by one protocol; they are opened into it."""
-    if protocol == "udp":
-        gate = DatagramGate(listener, own_ports, broadcast.is_broadcast)
-        datagrams, handler = service.datagrams, service.handler
-        return Receiver(listener, gate, datagrams, report, on_failure, handler=handler)
-    door = ConnectionGate(listener)
-    parts = (workers, places, report, identify, on_failure)
-    return Acceptor(listener, door, service.stream, *parts, taker(service, handle))
-
-
-def taker(service: Service, handle: Handle | None) -> Take | None:
-    """Return what takes the connections of a service instead of the workers, if anything does."""
-    return partial(handle, service.handler) if handle and service.handler else None
-
-
-def update_mover(
-    mover: Mover,
-    listener: ListenerSettings,
-    service: Service,
-    own_ports: frozenset[int],
-    handle: Handle | None = None,
-) -> None:
-    """Give what serves a listener its new settings."""
-    if isinstance(mover, Acceptor):
-        mover.update(listener, service.stream, taker(service, handle))
-    else:
-        mover.update(listener, service.datagrams, own_ports, service.handler)
-
-
-class Updated(Protocol):
-    """What has live connections."""
-
-    def update(self, listeners: Mapping[str, tuple[ListenerSettings, RuleAgainst]]) -> None:
-        """Give them new settings, and end those whose peer a rule is against."""
-
-
-def update_workers(workers: Sequence[Updated], settings: Settings) -> None:
-    """Give the live connections their new settings, and end those that may no longer be there."""
-    by_name = {
-        listener.name: (
-            listener,
-            Access(listener.allow, listener.deny, listener.proxies).rule_against,
-        )
-        for listener in settings.listeners
-    }
-    for worker in workers:
-        worker.update(by_name)
 
 
 def own_udp_ports(opened: Iterable[Opened]) -> frozenset[int]:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from time import monotonic
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import netsrvd
 from netsrvd.assembly import (
@@ -31,7 +31,6 @@ from netsrvd.assembly import (
 )
 from netsrvd.config import changes
 from netsrvd.config.files import DEFAULT_FILE, Configuration
-from netsrvd.ending import STOPS, Ending
 from netsrvd.errors import (
     ConfigError,
     NetsrvdError,
@@ -50,28 +49,30 @@ from netsrvd.events.life import (
     Starting,
 )
 from netsrvd.events.sockets import NotInForce
-from netsrvd.house import House
 from netsrvd.linux import mounts
-from netsrvd.listeners.inherited import Inherited
 from netsrvd.reporting.askers import SYSTEM, Askers, Outside, answer, identity, told_outside
 from netsrvd.reporting.notify import Notifier
+from netsrvd.server import Server
+from netsrvd.shutdown import STOP_SIGNALS, Shutdown
 from netsrvd.sockets import descriptors
 from netsrvd.sockets.activation import shares_ports
 from netsrvd.tracebacks import described, place_of
 
+if TYPE_CHECKING:
+    from netsrvd.handover import Restored
+
 RELOAD = signal.SIGHUP
-FOLLOWED = signal.SIGUSR1
-"""Says that the stop to come is the beginning of a restart: another process will follow."""
+RESTART = signal.SIGUSR1
+"""The stop that follows is the first half of a restart."""
 RELEASE = signal.SIGWINCH
-"""Says that systemd will bind the sockets of the next process: the daemon's own are in the way.
+"""Systemd will bind the sockets of the next process: the daemon's own are in the way.
 `netsrvd apply` and ExecStop= send it before a restart. A daemon that does not know it ignores it.
 """
 WAKE = signal.SIGUSR2
-"""Sent by our own threads to the process: somebody failed, or the last connection has ended."""
+"""Sent by our own threads: a thread has failed, or the last connection of a stop has ended."""
 
-SIGNALS = STOPS | {RELOAD, FOLLOWED, RELEASE, WAKE}
+SIGNALS = STOP_SIGNALS | {RELOAD, RESTART, RELEASE, WAKE}
 TICK_SECONDS = 5.0
-TICKS_A_VISIT = 3
 
 USUAL_SWITCH_SECONDS = sys.getswitchinterval()
 QUICK_SWITCH_SECONDS = 0.0005
@@ -86,8 +87,8 @@ PRELOAD_SECONDS = 1.0
 
 FAILURE, IDLE = "failure", "idle"
 
-FOLLOWED_SECONDS = 30.0
-"""How long after that a stop still is the one that was meant."""
+RESTART_SECONDS = 30.0
+"""A stop within this time of SIGUSR1 is the first half of a restart."""
 
 
 class Start(NamedTuple):
@@ -96,11 +97,11 @@ class Start(NamedTuple):
     configuration: Configuration
     sockets: Sockets
     services: Services
-    places: int
+    max_connections: int
     """How many connections may be live at once."""
     notes: list[Event]
     log: str
-    inherited: Inherited | None
+    restored: "Restored | None"
     began_at: float
 
 
@@ -117,7 +118,7 @@ class Daemon:
         self._problems = [note for note in start.notes if isinstance(note, NotInForce)]
         """What of the configuration the sockets that systemd passed cannot put into force."""
         self._ping = 0
-        self._followed_until = 0.0
+        self._restart_until = 0.0
         self._released_until = 0.0
         self._is_loaded = False
         """Whether all modules that may be needed later are imported."""
@@ -129,8 +130,13 @@ class Daemon:
         self._seen, self._busy_at = 0, monotonic()
         self._fault = ""
         """What begins the status line after a reload that failed."""
-        self._house = House(
-            self._settings, start.sockets, start.services, start.places, start.log, wake_main
+        self._server = Server(
+            self._settings,
+            start.sockets,
+            start.services,
+            start.max_connections,
+            start.log,
+            wake_main,
         )
         self._notifier = Notifier()
         self._askers = Askers()
@@ -150,62 +156,58 @@ class Daemon:
             self._end(FAILURE)
             raise
         except Exception as error:  # noqa: BLE001 - whatever it is, it must not end unseen
-            self._house.failed("main", error)
+            self._server.failed("main", error)
             reason = FAILURE
         return self._end(reason)
 
     def _begin(self) -> None:
-        house, report = self._house, self._house.report
+        server, report = self._server, self._server.report
         report(Starting(netsrvd.__version__, sys.version.split()[0], os.getpid()))
         for note in self._start.notes:
             report(note)
-        house.start(paused=True)
-        for _, kept in house.bound_sockets:  # by the process before: from now on it is ours alone
+        server.start(paused=True)
+        for _, kept in server.bound_sockets:  # by the process before: from now on it is ours alone
             if kept.name:
                 self._notifier.forget(kept.name)
-        if self._start.inherited:  # not before all threads run: until then systemd keeps them
-            self._take_over(self._start.inherited)
+        if self._start.restored:  # not before all threads run: until then systemd keeps them
+            self._restore(self._start.restored)
         sockets = sum(len(opened) for opened in self._start.sockets.values())
-        report(Ready(sockets, len(house.staff.workers), monotonic() - self._start.began_at))
-        house.resume()
-        house.settle()
-        if self._start.inherited:  # they may have come in by rules that are no longer in force
-            house.staff.update(self._settings)
+        report(Ready(sockets, 1, monotonic() - self._start.began_at))
+        server.resume()
         self._notifier.ready(self._status())
         self._on_ready()
-        if self._start.inherited:
+        if self._start.restored:
             with suppress(OSError):  # systemd has not read READY=1 in 10 s
                 self._notifier.settle()
             self._stopped_early = stop_waits()
 
-    def _take_over(self, inherited: Inherited) -> None:
+    def _restore(self, restored: "Restored") -> None:
         """Go on with the connections of the process before."""
-        from netsrvd import handover  # noqa: PLC0415 - most starts have nothing to take over
+        from netsrvd import handover  # noqa: PLC0415 - most starts have nothing to restore
         from netsrvd.events.handover import TookOver  # noqa: PLC0415 - so here
 
-        self._house.adopt(inherited)
-        handover.take_back(self._notifier)
-        for note in inherited.notes:
-            self._house.report(note)
-        if inherited.given_at and (inherited.connections or inherited.lost):
-            seconds = monotonic() - inherited.given_at
-            self._house.report(TookOver(len(inherited.connections), inherited.lost, seconds))
+        self._server.restore(restored)
+        handover.clear(self._notifier, {name for name, _ in restored.pending})
+        count = len(restored.connections)
+        if restored.saved_at and (count or restored.lost):
+            seconds = monotonic() - restored.saved_at
+            self._server.report(TookOver(count, restored.lost, seconds))
 
     def _watch(self) -> str:
         """Wait for work until there is a reason to end; return its name."""
         due_at = monotonic() + self._patience()
         while True:
             received = wait_signal(due_at - monotonic())
-            if self._house.failures:
+            if self._server.failures:
                 return FAILURE
-            if received in STOPS:
+            if received in STOP_SIGNALS:
                 return signal.Signals(received).name
             if received == RELOAD:
                 self._reload()
-            elif received == FOLLOWED:
-                self._followed_until = monotonic() + FOLLOWED_SECONDS
+            elif received == RESTART:
+                self._restart_until = monotonic() + RESTART_SECONDS
             elif received == RELEASE:
-                self._released_until = monotonic() + FOLLOWED_SECONDS
+                self._released_until = monotonic() + RESTART_SECONDS
             if received is None or monotonic() >= due_at:  # signals must not starve the watchdog
                 if not self._is_loaded:
                     self._preload()
@@ -221,31 +223,28 @@ class Daemon:
         return min(watchdog / 4 or TICK_SECONDS, idle / 4 or TICK_SECONDS, first)
 
     def _is_idle(self) -> bool:
-        """Return whether to end because nobody has come for long; nobody is taken any more then."""
-        house, now, limit = self._house, monotonic(), self._settings.idle_exit_seconds
-        seen = house.seen()
-        if seen != self._seen or house.flows or not house.is_empty:
+        """Return True if the idle time-out has expired. Accepting is paused then."""
+        server, now, limit = self._server, monotonic(), self._settings.idle_exit_seconds
+        seen = server.seen()
+        if seen != self._seen or server.flows or not server.is_empty:
             self._seen, self._busy_at = seen, now
-        if not (limit and house.is_adopted) or now - self._busy_at < limit:
+        if not (limit and server.is_activated) or now - self._busy_at < limit:
             return False
-        house.pause()
-        if house.is_empty and house.seen() == seen:  # who comes has a place before it is counted
+        server.pause()
+        if server.is_empty and server.seen() == seen:
             return True
-        house.resume()  # somebody came just before
+        server.resume()  # a client came just before
         return False
 
     def _tick(self) -> None:
-        """Feed the watchdog if all is well, and ask all threads again.
-
-        Each must have answered the last ping and, at every third time, a listener its visitor.
-        """
-        self._house.look_at_interfaces()
-        duties = self._house.duties()
-        if all(duty.pulse == self._ping for duty in duties) and self._is_answering():
+        """Feed the watchdog if each thread has turned since the last tick; ask them again."""
+        self._server.look_at_interfaces()
+        threads = self._server.threads()
+        if all(thread.pulse == self._ping for thread in threads):
             self._notifier.alive()
             self._ping += 1
-        for duty in duties:  # those of a reload have not heard this number yet
-            duty.ping(self._ping)
+        for thread in threads:  # those of a reload have not been asked for this number yet
+            thread.ping(self._ping)
         self._notifier.status(self._status())
 
     def _preload(self) -> None:
@@ -260,11 +259,7 @@ class Daemon:
             problems = [("netsrvd.preload", described(error))]
         self._is_loaded = True
         for problem in problems:
-            self._house.report(CodeMissing(*problem))
-
-    def _is_answering(self) -> bool:
-        is_due = self._notifier.watchdog_seconds and self._ping % TICKS_A_VISIT == 0
-        return not is_due or self._house.is_answering()
+            self._server.report(CodeMissing(*problem))
 
     def _reload(self) -> None:
         """Read the configuration again and put it into force, all or nothing."""
@@ -280,7 +275,7 @@ class Daemon:
             self._change(configuration)
         except Exception as error:  # noqa: BLE001 - no file may end what serves
             reason = reason_of(error)
-            self._house.report(ReloadFailed(reason))
+            self._server.report(ReloadFailed(reason))
             self._fault = f"Reload failed, the old configuration is in force: {reason}; "
             self._notifier.ready(self._status())
             answer(asked, reason)
@@ -291,27 +286,27 @@ class Daemon:
 
     def _change(self, configuration: Configuration) -> None:
         """Put a configuration into force, or raise what went wrong and change nothing."""
-        house, settings = self._house, configuration.settings
+        server, settings = self._server, configuration.settings
         present, sources = self._start.services.present, configuration.sources
         services = prepare_services(settings, present, sources)
-        passed = rematched(house.passed, configuration)
+        passed = rematched(server.passed, configuration)
         try:
             wanted = changes.endpoints(settings, served(passed))
-            plan = changes.plan(self._settings, settings, house.bound, self._wanted, wanted)
+            plan = changes.plan(self._settings, settings, server.bound, self._wanted, wanted)
             count = len(passed) + len(plan.keep) + len(plan.open) + len(plan.retry)
-            places, limit_notes = count_places(settings, count)
+            max_connections, limit_notes = count_places(settings, count)
             sockets, notes = bind_again(plan, share=shares_ports(passed))
-            house.apply(plan, sockets, passed, services, places, settings)
+            server.reload(plan, sockets, passed, services, max_connections, settings)
         except BaseException:
-            close_moved(house.passed, passed)
+            close_moved(server.passed, passed)
             raise
         self._settings, self._wanted = settings, wanted
-        notes += problems_of(house.passed, configuration)
+        notes += problems_of(server.passed, configuration)
         self._problems = [note for note in notes if isinstance(note, NotInForce)]
         for note in limit_notes + notes:
-            house.report(note)
-        house.report(Reloaded(", ".join(plan.changed), ", ".join(plan.needs_restart)))
-        house.look_at_interfaces()
+            server.report(note)
+        server.report(Reloaded(", ".join(plan.changed), ", ".join(plan.needs_restart)))
+        server.look_at_interfaces()
 
     def _check_directory(self, outside: Outside) -> None:
         """Raise ConfigError if the directory of the configuration is not the one outside.
@@ -341,19 +336,19 @@ class Daemon:
 
     def _end(self, reason: str) -> int:
         """Stop in order; return the exit status."""
-        house = self._house
+        server = self._server
         self._askers.close()
-        ending = Ending(house, self._notifier, wait_signal, reason)
-        ending.end(
+        shutdown = Shutdown(server, self._notifier, wait_signal, reason)
+        shutdown.run(
             0.0 if reason == FAILURE else self._settings.drain_seconds,
             monotonic() - self._start.began_at,
-            is_followed=reason != FAILURE and self._is_followed(),
-            may_be_followed=reason != FAILURE and self._stopped_early,
-            keeps_sockets=not self._releases(),
+            restart_pending=reason != FAILURE and self._is_restart_pending(),
+            restart_possible=reason != FAILURE and self._stopped_early,
+            keep_sockets=not self._releases(),
         )
-        for failure in house.failures:
+        for failure in server.failures:
             print(failure, end="", file=sys.stderr)
-        return os.EX_SOFTWARE if house.failures else os.EX_OK
+        return os.EX_SOFTWARE if server.failures else os.EX_OK
 
     def _releases(self) -> bool:
         """Return whether systemd is to bind ports. Pending signals come in the order of their
@@ -361,9 +356,9 @@ class Daemon:
         """
         return monotonic() < self._released_until or RELEASE in signal.sigpending()
 
-    def _is_followed(self) -> bool:
-        """Return whether another process will follow: it needs a configuration that it can use."""
-        if monotonic() >= self._followed_until:
+    def _is_restart_pending(self) -> bool:
+        """Return whether a process that can use the configuration will follow."""
+        if monotonic() >= self._restart_until:
             return False
         try:
             configuration = read_configuration(self._start.configuration.path)
@@ -371,8 +366,8 @@ class Daemon:
             prepare_services(settings, self._start.services.present, sources)
             self._try_sockets(configuration)
         except Exception as error:  # noqa: BLE001 - whatever it is, connections are drained then
-            if count := self._house.connections:  # without any, the next start says the same
-                self._house.report(NotHandedOver(count, reason_of(error)))
+            if count := self._server.live:  # without any, the next start says the same
+                self._server.report(NotHandedOver(count, reason_of(error)))
             return False
         return True
 
@@ -382,8 +377,8 @@ class Daemon:
         By other errors of sockets it ends as well, but systemd tries again, and keeps what is
         handed over.
         """
-        passed = rematched(self._house.passed, configuration)
-        close_moved(self._house.passed, passed)
+        passed = rematched(self._server.passed, configuration)
+        close_moved(self._server.passed, passed)
         after = changes.endpoints(configuration.settings, served(passed))
         new = {end: after[end] for end in after if end not in self._wanted}
         try:
@@ -403,12 +398,12 @@ class Daemon:
         return f"Not all of the configuration is in force: {first.text()}{more}; "
 
     def _status(self) -> str:
-        house, counters = self._house, self._house.counters()
+        server, counters = self._server, self._server.counters()
         return (
             f"{self._fault}{self._not_in_force()}"
-            f"Serving {house.connections} connections and {house.flows} flows; "
+            f"Serving {server.live} connections and {server.flows} flows; "
             f"{counters.accepted} connections accepted, {counters.refused} refused, "
-            f"{counters.datagrams_received} datagrams, {house.reporter.lost} records lost"
+            f"{counters.datagrams_received} datagrams, {server.reporter.lost} records lost"
         )
 
 
@@ -448,7 +443,7 @@ def wake_main() -> None:
 
 def stop_waits() -> bool:
     """Return whether a signal to stop has come that `wait_signal` has not returned yet."""
-    return bool(signal.sigpending() & STOPS)
+    return bool(signal.sigpending() & STOP_SIGNALS)
 
 
 def wait_signal(seconds: float) -> int | None:

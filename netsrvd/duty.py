@@ -33,6 +33,11 @@ class Duty:
         """Whether the thread has been started."""
         return self._thread.ident is not None
 
+    @property
+    def ended(self) -> bool:
+        """Whether the thread has been started and has ended."""
+        return self.started and not self._thread.is_alive()
+
     def start(self) -> None:
         """Start the thread. Raises ResourceError if the system gives no thread or memory."""
         try:

@@ -1,98 +1,268 @@
-"""How live connections outlive a restart: one process gives them, the next one takes them up.
+"""Live connections across a restart: select, save, restore.
 
-Neither waits for the other: in between they are in systemd's descriptor store.
+The process that ends puts the sockets, and one sealed file with all that is known of them, into
+systemd's descriptor store (FDSTORE=1 in sd_notify(3)). The next process finds both among its passed
+descriptors (sd_listen_fds(3)). Neither waits for the other.
+
+Sockets and states meet by SO_COOKIE, a number that no other socket of this boot has. A connection
+that waits for a PROXY header has no state: it has not been accepted yet.
 """
 
+import base64
+import binascii
 import errno
+import json
 import os
 import socket
-from collections.abc import Iterable, Mapping
+import sys
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from itertools import accumulate
 from time import monotonic
+from typing import Any, NamedTuple
 
-from netsrvd.addresses import proxy_fields
+from netsrvd.addresses import is_address, proxy_fields
+from netsrvd.connection import AnySocket, Connection, Owner
 from netsrvd.events import Event
 from netsrvd.events.connections import Closed
 from netsrvd.events.handover import HandoverUnusable
 from netsrvd.linux import memfd
-from netsrvd.listeners.connection import Connection
-from netsrvd.listeners.inherited import Inherited
-from netsrvd.listeners.proxies.lobby import Guest
 from netsrvd.reporting.notify import Notifier
-from netsrvd.services import prepare
-from netsrvd.services.base import Client, Present, Service, Stream
-from netsrvd.settings import Endpoint, ListenerSettings, Settings
-from netsrvd.sockets import kept, store
-from netsrvd.sockets.activation import Stored
+from netsrvd.settings import Endpoint
+from netsrvd.sockets import kept
+from netsrvd.sockets.activation import STORED, Stored
 from netsrvd.sockets.bind import Opened
-from netsrvd.sockets.states import ConnectionState, GuestState
 from netsrvd.tracebacks import described
 
-OF_STATES = 1
-"""The descriptor of the file with the states, beside those of the connections."""
-
-
-REFUSED = "systemd does not keep them: FileDescriptorStoreMax= is less than the daemon was told"
-
-MOST_UNSENT_BYTES = 32 << 20
-"""What the states carry along, at most, of that which clients have not taken yet. Thousands of
-clients that read nothing would otherwise have a restart need several times what they hold already.
+VERSION = 1
+"""Raised if an older process could no longer make sense of the file. A field that is added needs no
+new version: an older process ignores it, a newer one has the value of a new connection instead.
 """
 
+STATE, CONNECTION, PENDING = f"{STORED}state", f"{STORED}connection", f"{STORED}pending/"
+"""The names in the store: of the file, of connections, and, before their listener's name, of
+connections that wait for a PROXY header."""
 
-def portable(connections: list[Connection], room: int) -> tuple[list[Connection], list[Connection]]:
-    """Return those that can be given where the store has so much room, and the others.
+STATE_DESCRIPTORS = 1
 
-    The others are more than that, or have too much unsent.
+NOT_KEPT = "systemd does not keep them: FileDescriptorStoreMax= is less than the daemon was told"
+
+MAX_UNSENT_BYTES = 32 << 20
+"""What the file carries of that which clients have not taken yet. Thousands of clients that read
+nothing would otherwise have a restart need several times what they hold already."""
+
+SO_COOKIE = 57
+"""<asm-generic/socket.h>; Python has no name for it."""
+
+COOKIE_BYTES = 8
+
+MALFORMED = (
+    AttributeError,
+    KeyError,
+    OverflowError,
+    RecursionError,
+    TypeError,
+    ValueError,
+    binascii.Error,
+)
+
+
+# --- the fields of a connection ---------------------------------------------------------------
+
+
+class Field(NamedTuple):
+    """One attribute of a connection and its form in the file, which is JSON."""
+
+    key: str
+    attribute: str
+    encode: Callable[[Any], Any]
+    decode: Callable[[Any], Any]
+    """Raises one of MALFORMED for a value that another version or a mistake has left."""
+
+
+def _of_type(*types: type) -> Callable[[Any], Any]:
+    """Return what checks the type of a value."""
+
+    def check(value: Any) -> Any:
+        if type(value) not in types:
+            raise TypeError(f"unexpected {value!r}")
+        return value
+
+    return check
+
+
+def _address(value: Any) -> tuple[str, int]:
+    host, port = value
+    if type(port) is not int or not 0 <= port < 1 << 16 or not is_address(host):
+        raise ValueError(f"{value!r} is no address")
+    return host, port
+
+
+def _optional_address(value: Any) -> tuple[str, int] | None:
+    return None if value is None else _address(value)
+
+
+def _encoded(data: memoryview | None) -> str:
+    return base64.b64encode(data or b"").decode()
+
+
+def _decoded(text: Any) -> memoryview | None:
+    data = base64.b64decode(_of_type(str)(text), validate=True)
+    return memoryview(data) if data else None
+
+
+def _same(value: Any) -> Any:
+    return value
+
+
+FIELDS = (
+    Field("identity", "connection_id", _same, _of_type(str)),
+    Field("service", "service_name", _same, _of_type(str)),
+    Field("peer", "peer", _same, _address),
+    Field("local", "local", _same, _address),
+    Field("proxy", "proxy", _same, _optional_address),
+    Field("opened_at", "opened_at", _same, _of_type(int, float)),
+    Field("active_at", "active_at", _same, _of_type(int, float)),
+    Field("bytes_received", "bytes_received", _same, _of_type(int)),
+    Field("bytes_sent", "bytes_sent", _same, _of_type(int)),
+    Field("backlog", "send_buffer", _encoded, _decoded),
+    Field("client_done", "eof_received", _same, _of_type(bool)),
+    Field("is_logged", "is_logged", _same, _of_type(bool)),
+)
+"""All that the next process must know of a connection, besides its listener. Times are those of
+CLOCK_MONOTONIC, which goes on."""
+
+OPTIONAL = {"proxy", "is_logged"}
+"""Fields that older versions do not write."""
+
+
+class ConnectionState:
+    """The fields of a connection that another process began."""
+
+    def __init__(self, listener: str, values: Mapping[str, Any]) -> None:
+        self.listener = listener
+        """The name of its listener."""
+        self._values = values
+        """By the names of the attributes."""
+
+    @classmethod
+    def decoded(cls, entry: Mapping[str, Any]) -> "ConnectionState":
+        """Return the state in an entry of the file. Raises one of MALFORMED."""
+        values = {
+            field.attribute: field.decode(entry[field.key])
+            for field in FIELDS
+            if field.key in entry or field.key not in OPTIONAL
+        }
+        return cls(_of_type(str)(entry["listener"]), values)
+
+    @property
+    def service_name(self) -> str:
+        """The name of its service."""
+        return str(self._values["service_name"])
+
+    def connection(self, owner: Owner, sock: AnySocket) -> Connection:
+        """Return the connection of a socket."""
+        values = self._values
+        ends = values["peer"], values["local"], values.get("proxy")
+        connection = Connection(owner, sock, values["connection_id"], *ends, values["opened_at"])
+        for attribute, value in values.items():
+            setattr(connection, attribute, value)
+        return connection
+
+    def lost(self) -> Closed:
+        """Return the record of a connection whose socket did not come along."""
+        values = self._values
+        peer_address, peer_port = values["peer"]
+        local_address, local_port = values["local"]
+        proxy_address, proxy_port = proxy_fields(values.get("proxy"))
+        return Closed(
+            connection=values["connection_id"],
+            listener=self.listener,
+            service=self.service_name,
+            peer_address=peer_address,
+            peer_port=peer_port,
+            local_address=local_address,
+            local_port=local_port,
+            reason="lost",
+            seconds=monotonic() - values["opened_at"],
+            bytes_received=values["bytes_received"],
+            bytes_sent=values["bytes_sent"],
+            error="",
+            proxy_address=proxy_address,
+            proxy_port=proxy_port,
+        )
+
+
+def encode(connection: Connection) -> dict[str, Any]:
+    """Return the entry of a connection in the file."""
+    fields = {field.key: field.encode(getattr(connection, field.attribute)) for field in FIELDS}
+    return {"listener": connection.listener, **fields}
+
+
+# --- the process that ends --------------------------------------------------------------------
+
+
+def select(
+    connections: Collection[Connection], room: int
+) -> tuple[list[Connection], list[Connection]]:
+    """Return the connections that `room` descriptors of the store can take, and the others.
+
+    The others are more than that, or have too much in their send buffers.
     """
     by_size = sorted(connections, key=_unsent_bytes)
     sums = accumulate(map(_unsent_bytes, by_size))
-    fit = min(room, sum(each <= MOST_UNSENT_BYTES for each in sums))
+    fit = min(room, sum(each <= MAX_UNSENT_BYTES for each in sums))
     return by_size[:fit], by_size[fit:]
 
 
-def give(connections: list[Connection], guests: list[Guest], notifier: Notifier) -> None:
-    """Put connections, and those that are still in a lobby, into the descriptor store: all or none.
+def _unsent_bytes(connection: Connection) -> int:
+    return len(connection.send_buffer or b"")
 
-    Their sockets are closed here then. Raises OSError if systemd did not listen or did not keep
-    them, and whatever a service raises that cannot say what it remembers; the sockets stay open
-    then.
+
+def save(
+    connections: Sequence[Connection],
+    pending: Sequence[tuple[str, AnySocket]],
+    notifier: Notifier,
+) -> None:
+    """Put connections into the descriptor store, and those that wait for a PROXY header, each with
+    the name of its listener: all or none. Their sockets are closed here then.
+
+    Raises OSError if systemd does not read or does not keep them; the sockets stay open then.
     """
-    states = store.pack(
-        [(one.sock, _state(one)) for one in connections],
-        [(guest.sock, _guest_state(guest)) for guest in guests],
-        monotonic(),
-    )
-    sockets = [one.sock for one in connections] + [guest.sock for guest in guests]
+    states = {cookie(each.sock): encode(each) for each in connections}
+    content = {"version": VERSION, "at": monotonic(), "connections": states}
+    data = json.dumps(content).encode()
     try:
-        notifier.store(store.CONNECTION, [sock.fileno() for sock in sockets])
-        _store_states(states, notifier)
+        notifier.store(CONNECTION, [each.descriptor for each in connections])
+        for name in {name for name, _ in pending}:
+            descriptors = [sock.fileno() for of, sock in pending if of == name]
+            notifier.store(PENDING + name, descriptors)
+        _store_states(data, notifier)
     except BaseException:
-        take_back(notifier)
+        clear(notifier, {name for name, _ in pending})
         raise
-    for sock in sockets:
+    for sock in (*(each.sock for each in connections), *(sock for _, sock in pending)):
         sock.close()
 
 
-def _store_states(states: int, notifier: Notifier) -> None:
-    """Put the file with the states into the store, and close it here.
+def _store_states(data: bytes, notifier: Notifier) -> None:
+    """Put a file with the states into the store.
 
     It is the last one: a store that is full, or has no room at all, does not keep it. Systemd does
     not say so, but closes it; then this raises OSError.
     """
-    other = -1
+    file, other = memfd.sealed(STATE, data), -1
     try:
         with suppress(OSError):  # there is no /proc: then systemd is believed
-            other = memfd.locked(states)
-        notifier.store(store.STATE, [states])
-        os.close(states)
-        states = -1
+            other = memfd.locked(file)
+        notifier.store(STATE, [file])
+        os.close(file)
+        file = -1
         notifier.settle()
         if other >= 0 and not memfd.is_held(other):
-            raise OSError(errno.ENOSPC, REFUSED)
+            raise OSError(errno.ENOSPC, NOT_KEPT)
     finally:
-        for each in (states, other):
+        for each in (file, other):
             if each >= 0:
                 os.close(each)
 
@@ -111,140 +281,106 @@ def keep(bound: Iterable[tuple[Endpoint, Opened]], notifier: Notifier) -> int:
     return len(fit)
 
 
-def take_back(notifier: Notifier) -> None:
-    """Have the descriptor store forget what was given or taken up: only then is it ours alone."""
-    for name in (store.STATE, store.CONNECTION):
+def clear(notifier: Notifier, listeners: Iterable[str] = ()) -> None:
+    """Have the store forget what was saved or restored: only then is it ours alone.
+
+    `listeners` are those with connections that waited for a PROXY header.
+    """
+    for name in (STATE, CONNECTION, *(PENDING + each for each in listeners)):
         notifier.forget(name)
 
 
-def take_up(
-    stored: Iterable[Stored], settings: Settings, services: Mapping[str, Service], present: Present
-) -> Inherited:
-    """Return what the process before gave, to go on with the new settings.
+# --- the process that follows -----------------------------------------------------------------
 
-    `services` are those of the listeners, by their names. Each connection keeps the service that
-    it has. One whose service cannot go on is ended, with its records.
+
+class Restored(NamedTuple):
+    """What came out of the store. The receiver closes the sockets."""
+
+    connections: list[tuple[socket.socket, ConnectionState]]
+    pending: list[tuple[str, socket.socket]]
+    """Connections that wait for a PROXY header, each with the name of its listener."""
+    lost: int
+    """Connections whose sockets did not come along."""
+    saved_at: float
+    """When they were saved, by CLOCK_MONOTONIC; 0 if that is not known."""
+    notes: list[Event]
+
+    @property
+    def sockets(self) -> list[socket.socket]:
+        """All sockets."""
+        return [sock for sock, _ in self.connections] + [sock for _, sock in self.pending]
+
+
+def restore(stored: Iterable[Stored]) -> Restored:
+    """Match the descriptors of the store, each with its name, to their states.
+
+    It takes all descriptors: closes what it cannot use, and says why in `notes`.
     """
-    estate = store.unpack(stored)
-    notes: list[Event] = [HandoverUnusable(problem) for problem in estate.problems]
-    notes += [_lost(state) for state in estate.lost]
-    by_name = {listener.name: listener for listener in settings.listeners}
+    sockets: dict[int, socket.socket] = {}
+    pending: list[tuple[str, socket.socket]] = []
+    states: dict[int, ConnectionState] = {}
+    saved_at, problems = 0.0, []
+    for descriptor, name in stored:
+        if name == STATE:
+            try:
+                at, found, faults = _read(memfd.content(descriptor))
+            except ValueError as error:
+                problems.append(str(error))
+            else:
+                saved_at = max(saved_at, at)
+                states |= found
+                problems += faults
+        elif sock := _socket(descriptor, name):
+            if name == CONNECTION:
+                sockets[cookie(sock)] = sock
+            else:
+                pending.append((name.removeprefix(PENDING), sock))
+            continue
+        os.close(descriptor)
+    unknown = sockets.keys() - states.keys()
+    for number in unknown:
+        sockets.pop(number).close()
+    if unknown:
+        problems.append(f"{len(unknown)} connections came without their states")
+    lost = [state for number, state in states.items() if number not in sockets]
+    notes: list[Event] = [HandoverUnusable(problem) for problem in problems]
+    notes += [state.lost() for state in lost]
+    matched = [(sock, states[number]) for number, sock in sockets.items()]
+    return Restored(matched, pending, len(lost), saved_at, notes)
 
-    found, known = [], Services(settings, services, present)
-    for sock, state in estate.connections:
-        listener = by_name.get(state.listener) or ListenerSettings(state.listener, state.service)
-        connection = _connection(sock, state, listener, known)
+
+def _socket(descriptor: int, name: str) -> socket.socket | None:
+    """Return the socket of a descriptor; None if it is none of ours."""
+    if name != CONNECTION and not name.startswith(PENDING):
+        return None
+    with suppress(OSError):
+        return socket.socket(fileno=descriptor)
+    return None
+
+
+def _read(data: bytes) -> tuple[float, dict[int, ConnectionState], list[str]]:
+    """Return when a file was saved, its states by cookie, and what is wrong with single ones.
+
+    Raises ValueError if nothing of it can be used.
+    """
+    try:
+        content = json.loads(data)
+        if content["version"] > VERSION:
+            raise ValueError(f"it is of version {content['version']}, known is {VERSION}")
+        at, entries = float(content["at"]), content["connections"].items()
+    except MALFORMED as error:
+        text = str(error) if type(error) is ValueError else f"it is malformed: {error!r}"
+        raise ValueError(text) from error
+    states, faults = {}, []
+    for number, entry in entries:
         try:
-            sock.setblocking(False)
-            _resume(connection, state)
-        except Exception as error:  # noqa: BLE001 - whatever it is, it ends one connection
-            sock.close()
-            end = connection.closed("error", monotonic(), described(error))
-            notes += [connection.service_failed(error), end]
-        else:
-            found.append(connection)
-    guests = sorted((_guest(*found) for found in estate.guests), key=lambda guest: guest.since)
-    return Inherited(found, guests, len(estate.lost), estate.at, notes)
+            states[int(number)] = ConnectionState.decoded(entry)
+        except MALFORMED as error:
+            faults.append(f"the state of a connection is malformed: {described(error)}")
+    return at, states, faults
 
 
-class Services:
-    """The services of the connections: those of the listeners, and those that a listener had
-    before, each prepared when the first one needs it.
-    """
-
-    def __init__(
-        self, settings: Settings, by_name: Mapping[str, Service], present: Present
-    ) -> None:
-        self._present = present
-        self._prepared = {
-            (listener.service, listener.name): by_name[listener.name]
-            for listener in settings.listeners
-        }
-
-    def found(self, name: str, listener: ListenerSettings) -> Service:
-        """Return a service as a listener wishes it; raises what preparing it raises."""
-        key = name, listener.name
-        if key not in self._prepared:
-            self._prepared[key] = prepare(name, listener, self._present)
-        return self._prepared[key]
-
-
-def _connection(
-    sock: socket.socket, state: ConnectionState, listener: ListenerSettings, services: Services
-) -> Connection:
-    def made(client: Client, at: float) -> Stream:
-        return services.found(state.service, listener).stream(client, at)
-
-    connection = Connection(
-        *(sock, state.identity, state.peer, state.local, listener, made, _nobody),
-        state.opened_at,
-        state.proxy,
-    )
-    connection.service_name = state.service
-    connection.is_logged = state.is_logged
-    return connection
-
-
-def _resume(connection: Connection, state: ConnectionState) -> None:
-    connection.resume(
-        state.memory,
-        state.opened_at,
-        state.active_at,
-        (state.bytes_received, state.bytes_sent),
-        state.backlog,
-        client_done=state.client_done,
-    )
-
-
-def _unsent_bytes(connection: Connection) -> int:
-    return len(connection.backlog or b"")
-
-
-def _nobody() -> None:
-    """Stand for the listener that is told when a connection ends, until the house knows it."""
-
-
-def _state(connection: Connection) -> ConnectionState:
-    return ConnectionState(
-        connection.identity,
-        connection.settings.name,
-        connection.service_name,
-        connection.peer,
-        connection.local,
-        connection.opened_at,
-        connection.active_at,
-        connection.bytes_received,
-        connection.bytes_sent,
-        bytes(connection.backlog or b""),
-        connection.client_done,
-        connection.service.memory(),
-        connection.proxy,
-        connection.is_logged,
-    )
-
-
-def _guest(sock: socket.socket, state: GuestState) -> Guest:
-    return Guest(
-        *(sock, state.listener, state.peer, state.since, state.header),
-        has_header=state.has_header,
-    )
-
-
-def _guest_state(guest: Guest) -> GuestState:
-    return GuestState(guest.listener, guest.peer, guest.since, guest.data, guest.has_header)
-
-
-def _lost(state: ConnectionState) -> Closed:
-    return Closed(
-        state.identity,
-        state.listener,
-        state.service,
-        *state.peer,
-        *state.local,
-        "lost",
-        monotonic() - state.opened_at,
-        state.bytes_received,
-        state.bytes_sent,
-        "",
-        *proxy_fields(state.proxy),
-    )
+def cookie(sock: AnySocket) -> int:
+    """Return the number by which a socket is the same one in every process."""
+    raw = sock.getsockopt(socket.SOL_SOCKET, SO_COOKIE, COOKIE_BYTES)
+    return int.from_bytes(raw, sys.byteorder)

@@ -17,17 +17,15 @@ MODULES = (
     "netsrvd.handover",
     "netsrvd.linux.memfd",
     "netsrvd.sockets.kept",
-    "netsrvd.sockets.states",
-    "netsrvd.sockets.store",
     # clients that do not read
     "netsrvd.linux.outgoing",
     # a reload that adds a handler
     "netsrvd.events.handlers",
     "netsrvd.linux.letter",
-    "netsrvd.listeners.handlers.answerer",
-    "netsrvd.listeners.handlers.crew",
-    "netsrvd.listeners.handlers.handled",
-    "netsrvd.listeners.handlers.server",
+    "netsrvd.handlers.connection",
+    "netsrvd.handlers.connections",
+    "netsrvd.handlers.datagrams",
+    "netsrvd.handlers.pool",
     "netsrvd.services.handler",
     "site",
     # a reload that adds a service

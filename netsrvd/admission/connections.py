@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 from netsrvd.admission.access import Access
-from netsrvd.admission.sources import Limits, Sources, share
+from netsrvd.admission.sources import Limits, Source, Sources, share
 from netsrvd.settings import ListenerSettings
 
 KNOWN_KEPT = 1024
@@ -56,6 +56,24 @@ class ConnectionGate:
             return "rate", self._rate_rule
         return None
 
+    def admit(self, host: str, now: float) -> tuple[Source, None] | tuple[None, tuple[str, str]]:
+        """Count a new connection of this address; return its source, or why it is refused."""
+        known = self._known.get(host) or self._look(host)
+        if known.rule_against:
+            return None, ("access", known.rule_against)
+        source = self._sources.find(known.source, known.limits)
+        if source.limited:
+            if source.present >= self._most:
+                return None, ("source", f"max_connections_per_source = {self._most} are live")
+            if source.exceeds(0, now):
+                return None, ("rate", self._rate_rule)
+        self._sources.arrive(source)
+        return source, None
+
+    def rule_against(self, host: str) -> str:
+        """Return the rule of `allow`, `deny` or `proxies` that keeps an address out, or nothing."""
+        return self._look(host).rule_against
+
     def is_proxy(self, host: str) -> bool:
         """Return whether connections of this address name their clients."""
         return self._look(host).is_proxy
@@ -64,15 +82,16 @@ class ConnectionGate:
         """Return whether connections of this address have no records of their beginning and end."""
         return self._look(host).is_unlogged
 
-    def enter(self, host: str) -> str:
-        """Count a connection that was let in; return the name of its source, for `leave`."""
+    def enter(self, host: str) -> Source:
+        """Count a connection that another process accepted; return its source, for `leave`."""
         known = self._look(host)
-        self._sources.arrive(self._sources.find(known.source, known.limits))
-        return known.source
+        source = self._sources.find(known.source, known.limits)
+        self._sources.arrive(source)
+        return source
 
-    def leave(self, name: str) -> None:
+    def leave(self, source: Source) -> None:
         """Count the end of a connection of this source."""
-        self._sources.leave(name)
+        self._sources.leave(source.name)
 
     def _look(self, host: str) -> Known:
         known = self._known.get(host)

@@ -9,20 +9,18 @@ from math import inf
 from time import monotonic
 
 from netsrvd import assembly
-from netsrvd.admission.connections import ConnectionGate
-from netsrvd.daemon import PRELOAD_SECONDS, block_signals, stop_waits, wait_signal, wake_main
-from netsrvd.ending import STOPS
+from netsrvd.daemon import PRELOAD_SECONDS, block_signals, wait_signal, wake_main
 from netsrvd.errors import DetachError, SocketError, UsageError
 from netsrvd.events import Event
 from netsrvd.events.life import CodeMissing
 from netsrvd.events.sockets import OptionAdjusted
-from netsrvd.house import House
-from netsrvd.listeners import passed
 from netsrvd.preload import preload
 from netsrvd.reporting import journal
 from netsrvd.reporting.stand_in import StandIn
+from netsrvd.server import Server
 from netsrvd.services.base import Present
 from netsrvd.settings import ListenerSettings, Settings
+from netsrvd.shutdown import STOP_SIGNALS
 from netsrvd.sockets import bind, inetd
 
 LONGEST_WAIT_SECONDS = 3600.0
@@ -84,29 +82,26 @@ def _serve(
     notes: list[Event],
 ) -> int:
     block_signals()
-    house = House(settings, {}, services, 1, log, wake_main)
+    server = Server(settings, {}, services, 1, log, wake_main)
     for note in notes:
-        house.report(note)
-    house.start()
+        server.report(note)
+    server.start()
     [listener] = settings.listeners
-    service, gate = services.by_name[listener.name], ConnectionGate(listener)
-    take = assembly.taker(service, house.staff.handle) or house.staff.workers[0].take
-    identity = f"{house.identify()}-{os.getpid()}"  # many processes start in the same millisecond
-    known = sock, identity, listener, gate, service.stream, take, house.report
-    passed.admit(*known, is_over=stop_waits)
-    house.stop_listening(inf)  # so that the end of this connection is told
+    ids, process = server.new_id, os.getpid()
+    server.new_id = lambda: f"{ids()}-{process}"  # many processes start in the same millisecond
+    server.serve_accepted(listener, sock)
     deadline, longest = inf, PRELOAD_SECONDS
-    while not house.drained and not house.failures and monotonic() < deadline:
+    while not server.is_empty and not server.failures and monotonic() < deadline:
         received = wait_signal(min(deadline - monotonic(), longest))
         if received is None and longest == PRELOAD_SECONDS:
             # A connection that lasts may outlive the files of this version.
             longest = LONGEST_WAIT_SECONDS
             with suppress(OSError, MemoryError):  # short of descriptors or memory
                 for problem in preload():
-                    house.report(CodeMissing(*problem))
-        if received in STOPS:
+                    server.report(CodeMissing(*problem))
+        if received in STOP_SIGNALS:
             deadline = min(deadline, monotonic() + settings.drain_seconds)
-            house.stop_listening(settings.drain_seconds)
-    house.stop_workers()
-    house.stop_reporting()
-    return os.EX_SOFTWARE if house.failures else os.EX_OK
+            server.stop_listening(settings.drain_seconds)
+    server.close_connections()
+    server.stop_log()
+    return os.EX_SOFTWARE if server.failures else os.EX_OK

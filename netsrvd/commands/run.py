@@ -4,15 +4,17 @@ import argparse
 import os
 import sys
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from netsrvd import assembly, detach
 from netsrvd.daemon import Daemon, Start
 from netsrvd.errors import NetsrvdError, UsageError, shortage
-from netsrvd.listeners.inherited import Inherited
 from netsrvd.reporting.notify import Notifier
 from netsrvd.services.base import Present
-from netsrvd.settings import Settings
 from netsrvd.sockets import activation
+
+if TYPE_CHECKING:
+    from netsrvd.handover import Restored
 
 SERVES_AS_ROOT = (
     "netsrvd: warning: the daemon serves as root, which it needs at most to bind ports below 1024; "
@@ -67,7 +69,7 @@ def _serve(start: Start, arguments: argparse.Namespace, owner: detach.User | Non
         return Daemon(start, on_ready).run()
 
     sockets = [one.sock for opened in start.sockets.values() for one in opened]
-    sockets += start.inherited.sockets if start.inherited else []
+    sockets += start.restored.sockets if start.restored else []
     try:
         if arguments.detach:
             status = detach.detached(serve, sockets, arguments.pid_file, owner)
@@ -96,20 +98,23 @@ def _prepare(
     sockets, notes = assembly.open_sockets(configuration, passed, listening)
     count = sum(len(opened) for opened in sockets.values())
     try:
-        places, limit_notes = assembly.count_places(settings, count)
+        max_connections, limit_notes = assembly.count_places(settings, count)
     except NetsrvdError:
         assembly.close_bound(sockets)
         raise
-    notes = log_notes + limit_notes + notes
-    inherited = _take_up(stored, settings, services) if stored else None
     return Start(
-        configuration, sockets, services, places, notes, log, inherited, arguments.began_at
+        configuration,
+        sockets,
+        services,
+        max_connections,
+        notes=log_notes + limit_notes + notes,
+        log=log,
+        restored=_restore(stored) if stored else None,
+        began_at=arguments.began_at,
     )
 
 
-def _take_up(
-    stored: list[activation.Stored], settings: Settings, services: assembly.Services
-) -> Inherited:
-    from netsrvd import handover  # noqa: PLC0415 - most starts have nothing to take up
+def _restore(stored: list[activation.Stored]) -> "Restored":
+    from netsrvd import handover  # noqa: PLC0415 - most starts have nothing to restore
 
-    return handover.take_up(stored, settings, services.by_name, services.present)
+    return handover.restore(stored)

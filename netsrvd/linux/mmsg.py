@@ -115,12 +115,20 @@ IPV6 = Layout(
 )
 LAYOUTS = {layout.family: layout for layout in (IPV4, IPV6)}
 
+DONTWAIT = int(socket.MSG_DONTWAIT)
+
 _NOTHING_YET = frozenset({errno.EAGAIN, errno.EINTR})
 
 # A call without declared argtypes takes 0.4 µs less. A number goes as a C int then, so each pointer
 # must be a c_void_p.
 _libc = ctypes.CDLL(None, use_errno=True)
 _recvmmsg, _sendmmsg = _libc.recvmmsg, _libc.sendmmsg
+
+# Calls through PyDLL keep the interpreter lock. Where few datagrams come at a time, to give it away
+# and to wait for it again costs more than the call (docs/performance.md).
+_holding = ctypes.PyDLL(None, use_errno=True)
+_recvmmsg_short, _sendmmsg_short = _holding.recvmmsg, _holding.sendmmsg
+FEW = 8
 
 
 class Batch:
@@ -133,7 +141,7 @@ class Batch:
     __slots__ = (
         *("_buffers", "_control_at", "_cuts", "_envelopes", "_flags", "_interfaces", "_layout"),
         *("_no_interfaces", "_payloads", "_receive_at", "_received", "_send_at", "_send_lengths"),
-        *("_stride", "payload_bytes"),
+        *("_few", "_stride", "payload_bytes"),
     )
 
     def __init__(self, layout: Layout, payload_bytes: int = PAYLOAD_BYTES) -> None:
@@ -156,6 +164,8 @@ class Batch:
                 header.control = envelope + name_space
                 header.control_length = layout.control_length
         self.payload_bytes = payload_bytes
+        self._few = True
+        """Whether the last call received few datagrams."""
         self._layout = layout
         self._buffers = (iovecs, headers)
         self._envelopes = envelopes
@@ -178,13 +188,33 @@ class Batch:
 
         Raises OSError for anything but EAGAIN and EINTR: see recvmmsg(2) and recv(2).
         """
-        count = _recvmmsg(descriptor, self._receive_at, BATCH, socket.MSG_DONTWAIT, None)
+        call = _recvmmsg_short if self._few else _recvmmsg
+        count = call(descriptor, self._receive_at, BATCH, DONTWAIT, None)
         if count >= 0:
+            self._few = count < FEW
             return int(count)
         number = ctypes.get_errno()
         if number in _NOTHING_YET:
             return 0
         raise OSError(number, os.strerror(number))
+
+    def first(self) -> tuple[bytes, int, bool]:
+        """Return the envelope and length of the only datagram, and whether it was truncated."""
+        (envelope,) = self._cuts[1].unpack_from(self._envelopes)
+        return envelope, self._received[1][0], bool(self._flags[1][0] & socket.MSG_TRUNC)
+
+    def send_first(self, descriptor: int) -> bool:
+        """Send the only datagram back, from the address it was sent to.
+
+        Return False, with its envelope as it was, if the kernel does not take it.
+        """
+        interfaces = self._interfaces[1]
+        interface, interfaces[0] = interfaces[0], 0
+        self._send_lengths[1][0] = self._received[1][0]
+        if _sendmmsg_short(descriptor, self._send_at[0], 1, DONTWAIT) == 1:
+            return True
+        interfaces[0] = interface
+        return False
 
     def envelopes(self, count: int) -> tuple[bytes, ...]:
         """Return, for each datagram, the bytes of its peer's name and of its local address.
@@ -271,7 +301,8 @@ class Batch:
 
         Raises OSError if the very first of them cannot be sent: see sendmmsg(2) and send(2).
         """
-        count = _sendmmsg(descriptor, self._send_at[start], stop - start, socket.MSG_DONTWAIT)
+        call = _sendmmsg_short if self._few else _sendmmsg
+        count = call(descriptor, self._send_at[start], stop - start, DONTWAIT)
         if count >= 0:
             return int(count)
         number = ctypes.get_errno()

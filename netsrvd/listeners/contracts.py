@@ -14,6 +14,14 @@ class Report(Protocol):
         """Hand an event over; never blocks, never raises."""
 
     @property
+    def level(self) -> int:
+        """Return the least important priority that is written; other events need not be made."""
+
+    @property
+    def may_wait(self) -> bool:
+        """Whether `congested` can be True at all."""
+
+    @property
     def congested(self) -> bool:
         """True while new connections and peers should wait, so that no record is lost."""
 

@@ -50,16 +50,23 @@ class Log(Protocol):
 class Port:
     """The way to the log of one thread, which alone counts its losses; see `Reporter.port`."""
 
-    __slots__ = ("_reporter", "lost")
+    __slots__ = ("_reporter", "lost", "may_wait")
 
     def __init__(self, reporter: "Reporter") -> None:
         self._reporter = reporter
+        self.may_wait = reporter.waits
+        """Whether `congested` can be True at all."""
         self.lost = 0
 
     def __call__(self, event: Event) -> None:
         """Hand an event over; never blocks, never raises."""
         if not self._reporter.put(event):
             self.lost += 1
+
+    @property
+    def level(self) -> int:
+        """The least important priority that is written; other events need not be made."""
+        return self._reporter.level
 
     @property
     def congested(self) -> bool:
@@ -85,8 +92,8 @@ class Reporter:
         "_stopping",
         "_told",
         "_unwritten",
-        "_waits",
         "level",
+        "waits",
     )
 
     def __init__(
@@ -96,7 +103,7 @@ class Reporter:
         """The least important priority that is written; may be changed at any time."""
         self._log = log
         self._limit = limit
-        self._waits = waits
+        self.waits = waits
         self._queue: deque[Event] = deque()
         self._ports: list[Port] = []
         self._spare: list[Port] = []
@@ -119,7 +126,7 @@ class Reporter:
     @property
     def congested(self) -> bool:
         """Whether nobody new should be taken until the log has caught up."""
-        return self._waits and len(self._queue) >= self._limit
+        return self.waits and len(self._queue) >= self._limit
 
     def port(self) -> Port:
         """Return a way to the log for one more thread. Called by the main thread only."""
@@ -137,7 +144,7 @@ class Reporter:
         """Queue an event (any thread); False if it is lost because the queue is full."""
         if self.level < event.PRIORITY:
             return True
-        if len(self._queue) >= self._limit and not self._waits:
+        if len(self._queue) >= self._limit and not self.waits:
             return False
         self._queue.append(event)
         self._duty.mailbox.wake()

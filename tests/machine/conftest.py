@@ -21,8 +21,6 @@ MOVED = {
     "netsrvd/handover.py": "transfer",
     "netsrvd/linux/outgoing.py": "unsent",
     "netsrvd/linux/memfd.py": "sealed",
-    "netsrvd/sockets/store.py": "storage",
-    "netsrvd/sockets/states.py": "forms",
 }
 """Modules that a start does not import, each with the name that it has in the next version."""
 

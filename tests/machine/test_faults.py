@@ -31,22 +31,24 @@ it, and one.
 DROP_IN = f"/run/systemd/system/{SERVICE}.d/planted.conf"
 PLANTED = "/usr/local/lib/planted"
 FAULTS = """\
-from netsrvd.listeners.entrance import Entrance
+from netsrvd import server
 from netsrvd.services.echo import Stream
+from netsrvd.tcp import TCPListener
 
-respond, take = Stream.respond, Entrance.admit
+respond, admit = Stream.respond, TCPListener._admit
+server._is_echo = lambda service: False
 
 def failing_respond(self, data):
     if data == b"fail":
         raise RuntimeError("planted in a service")
     return respond(self, data)
 
-def failing_take(self, sock, peer, now):
+def failing_admit(self, sock, peer, *more):
     if peer[0] == "127.0.0.66":
         raise RuntimeError("planted in an acceptor")
-    take(self, sock, peer, now)
+    admit(self, sock, peer, *more)
 
-Stream.respond, Entrance.admit = failing_respond, failing_take
+Stream.respond, TCPListener._admit = failing_respond, failing_admit
 """
 
 

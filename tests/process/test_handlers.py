@@ -157,10 +157,10 @@ class Evil(Exception):
 def serve(conversation):
     word = conversation.recv()
     if word == b"descriptor":
-        os.close(conversation._handling.connection.sock.fileno())
+        os.close(conversation._task.connection.sock.fileno())
         conversation.recv()
     elif word == b"silent":
-        os.close(conversation._handling.connection.sock.fileno())
+        os.close(conversation._task.connection.sock.fileno())
     elif word.startswith(b"evil"):
         raise Evil(int(word[4:]))
     conversation.send(word)

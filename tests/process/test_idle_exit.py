@@ -22,13 +22,13 @@ IDLE = 0.1
 KINDS = ("tcp4", "tcp6", "udp4", "udp6")
 
 PAUSE = """
-from netsrvd.house import House
-def pause(self, pause=House.pause, pauses=[]):
+from netsrvd.server import Server
+def pause(self, pause=Server.pause, pauses=[]):
     pauses.append(self)
     {before}
     pause(self)
     {after}
-House.pause = pause
+Server.pause = pause
 """
 
 

@@ -8,12 +8,12 @@ from tests.support.clients import serves
 
 PLANTED = """
 from netsrvd import daemon
-from netsrvd.ending import Ending
+from netsrvd.shutdown import Shutdown
 daemon.PRELOAD_SECONDS = daemon.TICK_SECONDS
-def end(self, *more, end=Ending.end, **named):
+def end(self, *more, end=Shutdown.run, **named):
     print("IMPORTED", *sys.modules, file=sys.stderr)
     return end(self, *more, **named)
-Ending.end = end
+Shutdown.run = end
 """
 
 PUBLIC = {
@@ -27,21 +27,16 @@ PUBLIC = {
 
 OURS = {
     *("__main__", "addresses", "admission", "assembly", "cli", "commands", "config", "counters"),
-    *("daemon", "detach", "duty", "ending", "errors", "escapes", "events", "house", "linux"),
-    *("listeners", "reporting", "services", "settings", "sockets", "staff", "tracebacks", "units"),
+    *("connection", "daemon", "detach", "duty", "errnos", "errors", "escapes", "event_loop"),
+    *("events", "flow", "linux", "listeners", "proxy_pending", "reporting", "server", "services"),
+    *("settings", "shutdown", "sockets", "tcp", "tracebacks", "udp", "units"),
 }
 """Rooms and words; no hand-over, and of services and events only what is used."""
 
 NOT_OURS = {
     *("netsrvd.services.chargen", "netsrvd.services.discard", "netsrvd.events.handover"),
-    *("netsrvd.sockets.store", "netsrvd.sockets.states", "netsrvd.linux.memfd"),
-    *(
-        "netsrvd.services.handler",
-        "netsrvd.listeners.handlers.server",
-        "netsrvd.listeners.handlers.crew",
-    ),
-    *("netsrvd.listeners.handlers.handled", "netsrvd.events.handlers"),
-    *("netsrvd.listeners.handlers.answerer", "netsrvd.linux.letter"),
+    *("netsrvd.handover", "netsrvd.linux.memfd", "netsrvd.linux.letter"),
+    *("netsrvd.handlers", "netsrvd.services.handler", "netsrvd.events.handlers"),
     *("netsrvd.commands.inetd", "netsrvd.sockets.inetd", "netsrvd.reporting.stand_in"),
     *("netsrvd.commands.check", "netsrvd.commands.sockopts"),
 }

@@ -13,7 +13,7 @@ from tests.process.conftest import Start
 from tests.support.clients import HELLO, answer, ended, serves, talking
 from tests.support.peers import connect, datagrams, echoed
 from tests.support.run import LOOPBACK, Run, echo
-from tests.support.strace import injecting
+from tests.support.strace import injected, injecting
 
 HOST = "127.0.0.1"
 
@@ -39,17 +39,30 @@ def _named(error: str) -> str:
 @pytest.mark.parametrize(
     ("call", "error"),
     [
-        *((call, "EINTR") for call in ("accept4", "epoll_wait", "poll", "recvfrom", "sendto")),
-        *((call, "EAGAIN") for call in ("accept4", "recvfrom", "sendto", "recvmmsg")),
-        ("recvmmsg", "EINTR"),
-        *((call, "ENOMEM") for call in ("poll", "epoll_wait")),  # select(2) names it
-        ("sendto", "EALREADY"),  # an earlier attempt is still under way: send(2)
+        *((call, "EINTR") for call in ("accept4", "epoll_wait", "recvmmsg")),
+        *((call, "EAGAIN") for call in ("accept4", "recvmmsg")),
+        ("epoll_wait", "ENOMEM"),  # select(2) names it
     ],
 )
 def test_a_call_that_is_to_be_made_again_is(faulty: Faulty, call: str, error: str) -> None:
     """An interrupted call, or one that came too early, is no news: the client sees nothing."""
     run = faulty(call, error, nth=2)
     assert serves(run.port, [HOST])
+    run.end()
+    assert run.lines_with("<4>") == []
+
+
+@pytest.mark.parametrize("call", ["read", "write"])
+@pytest.mark.parametrize("error", ["EINTR", "EAGAIN"])
+def test_a_call_for_a_connection_is_made_again(
+    start: Start, port: int, call: str, error: str
+) -> None:
+    """So the client gets its answer."""
+    run = start(echo(port, host=[HOST]))
+    with talking(port) as sock:
+        with injected(run.pid, f"{call}:error={error}:when=1..3", sock):
+            assert all(echoed(sock) for _ in range(4))
+        assert echoed(sock)
     run.end()
     assert run.lines_with("<4>") == []
 
@@ -76,11 +89,11 @@ def test_accept_goes_on(faulty: Faulty, error: str) -> None:
     assert line.startswith(f"<4>echo: accept on {HOST}:{run.port}: {_named(error)}: ")
 
 
-RECV_ERRORS = (
+READ_ERRORS = (
     *("ENOMEM", "ETIMEDOUT", "ECONNREFUSED", "EHOSTUNREACH", "ENETUNREACH"),  # tcp(7)
     *("EBADF", "EFAULT", "EINVAL", "ENOTSOCK"),
 )
-SEND_ERRORS = (
+WRITE_ERRORS = (
     *("ENOBUFS", "ENOMEM", "EPERM", "EACCES", "ETIMEDOUT", "EHOSTUNREACH", "ENETUNREACH"),
     *("EBADF", "EDESTADDRREQ", "EFAULT", "EINVAL", "EISCONN", "EMSGSIZE"),
     *("ENOTSOCK", "EOPNOTSUPP"),
@@ -90,22 +103,37 @@ SEND_ERRORS = (
 @pytest.mark.parametrize(
     ("call", "error", "reason"),
     [
-        *(("recvfrom", each, "reset") for each in ("ECONNRESET", "ENOTCONN")),
-        *(("recvfrom", each, "network") for each in RECV_ERRORS),
-        *(("sendto", each, "reset") for each in ("EPIPE", "ECONNRESET", "ENOTCONN")),
-        *(("sendto", each, "network") for each in SEND_ERRORS),
-        *(("epoll_ctl", each, "network") for each in ("ENOMEM", "ENOSPC", "EPERM", "ELOOP")),
+        *(("read", each, "reset") for each in ("ECONNRESET", "ENOTCONN")),
+        *(("read", each, "network") for each in READ_ERRORS),
+        *(("write", each, "reset") for each in ("EPIPE", "ECONNRESET", "ENOTCONN")),
+        *(("write", each, "network") for each in WRITE_ERRORS),
     ],
 )
 def test_an_error_of_a_connection_ends_it_alone(
-    faulty: Faulty, call: str, error: str, reason: str
+    start: Start, port: int, call: str, error: str, reason: str
 ) -> None:
-    """Its record tells the reason; the next connection is served."""
-    run = faulty(call, error, nth=2)  # the worker watches its mailbox, the daemon gets ready
-    with connect((HOST, run.port)) as sock:
-        assert _ends(sock)
-    run.wait_line(f"closed: {reason}")
-    assert serves(run.port, [HOST])
+    """Its record tells the reason; the others are served."""
+    run = start(echo(port, host=[HOST]))
+    with talking(port) as kept:
+        with talking(port) as sock, injected(run.pid, f"{call}:error={error}", sock):
+            assert _ends(sock)
+        run.wait_line(f"closed: {reason}")
+        assert echoed(kept)
+    assert serves(port, [HOST])
+
+
+@pytest.mark.parametrize("error", ["ENOMEM", "ENOSPC", "EPERM", "ELOOP"])
+def test_a_connection_that_epoll_does_not_take_ends_alone(
+    start: Start, port: int, error: str
+) -> None:
+    """Its record tells the reason; the others are served."""
+    run = start(echo(port, host=[HOST]))
+    with talking(port) as kept:
+        with injected(run.pid, f"epoll_ctl:error={error}"), connect((HOST, port)) as sock:
+            assert _ends(sock)
+        run.wait_line("closed: network")
+        assert echoed(kept)
+    assert serves(port, [HOST])
 
 
 def _ends(sock: socket.socket) -> bool:
@@ -167,12 +195,9 @@ def test_an_answer_that_cannot_be_sent_is_counted(faulty: Faulty, error: str) ->
 @pytest.mark.parametrize(
     ("call", "error", "thread"),
     [
-        *(("accept4", each, "acceptor echo") for each in ("EBADF", "EFAULT", "EINVAL", "ENOTSOCK")),
-        *(
-            ("recvmmsg", each, "datagram echo")
-            for each in ("EBADF", "EFAULT", "EINVAL", "ENOTSOCK")
-        ),
-        *(("epoll_wait", each, "worker 1") for each in ("EBADF", "EFAULT", "EINVAL")),
+        *(("accept4", each, "tcp") for each in ("EBADF", "EFAULT", "EINVAL", "ENOTSOCK")),
+        *(("recvmmsg", each, "udp") for each in ("EBADF", "EFAULT", "EINVAL", "ENOTSOCK")),
+        *(("epoll_wait", each, "tcp") for each in ("EBADF", "EFAULT", "EINVAL")),
     ],
 )
 def test_an_error_of_our_own_ends_the_process(

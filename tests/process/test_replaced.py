@@ -123,7 +123,7 @@ preload.MODULES = ()
 """
 
 
-@pytest.mark.parametrize("module", ["handover", "events/handover", "sockets/store"])
+@pytest.mark.parametrize("module", ["handover", "events/handover", "linux/memfd"])
 def test_a_handover_that_cannot_be_imported_becomes_a_drain(
     unit: Unit, copy: Path, port: int, module: str
 ) -> None:
@@ -186,7 +186,7 @@ def test_everything_is_imported_soon(start: Start, copy: Path) -> None:
     missing = expected - imported
     of_commands = ("netsrvd.commands.", "netsrvd.systemd")
     assert {name for name in missing if not name.startswith(of_commands)} == {
-        *("netsrvd.sockets.inetd", "netsrvd.reporting.stand_in", "netsrvd.listeners.passed"),
+        *("netsrvd.sockets.inetd", "netsrvd.reporting.stand_in"),
     }
 
 

@@ -193,7 +193,7 @@ def test_others_are_taken_while_handlers_are_drained(unit: Unit, port: int) -> N
         assert read_exactly(handled, 3) == b"ONE"
         run.send(signal.SIGUSR1)
         run.send(signal.SIGTERM)
-        run.wait_line("1 connections are not handed over: they are of handlers")
+        run.wait_line("1 connections are not handed over: they are served by Python handlers")
         assert answer(port) == HELLO
         with talking(port) as new, connect(("127.0.0.1", lab["port"])) as waits:
             waits.sendall(b"three")
@@ -352,15 +352,15 @@ def test_a_service_that_is_gone_ends_its_connections_alone(unit: Unit) -> None:
     assert serves(unit.port)
 
 
-def test_a_bug_of_a_service_hands_nothing_over(unit: Unit, port: int) -> None:
-    """One that cannot say what it remembers: all are drained in order, and the status is 0."""
+def test_a_bug_in_the_handover_hands_nothing_over(unit: Unit, port: int) -> None:
+    """All are drained in order then, and the status is 0."""
     run = unit.start(
         configuration={"drain_timeout": "10s", **echo(port)},
         planted="""
-from netsrvd.services.echo import Stream
-def memory(self):
+from netsrvd import handover
+def encode(connection):
     raise ArithmeticError("planted")
-Stream.memory = memory
+handover.encode = encode
 """,
     )
     with talking(port) as sock:

@@ -13,12 +13,12 @@ import pytest
 
 from tests.process.conftest import Start
 from tests.support.clients import ended, serves, talking
-from tests.support.run import PATIENCE, STAMPED
+from tests.support.run import NO_SHORTCUT, PATIENCE, STAMPED
 
 EVIL = b"\x1b[2J\x1b]0;title\x07\r\n<0>forged: record\n\x85\xff"
 """What would clear a terminal, name its window and forge a record, if it got there."""
 
-SAYS_WHAT_IT_GOT = """
+SAYS_WHAT_IT_GOT = f"""{NO_SHORTCUT}
 from netsrvd.services.echo import Stream
 def respond(self, data, respond=Stream.respond):
     if data != b"hello":

@@ -70,22 +70,21 @@ def test_a_second_signal_ends_the_drain(start: Start, port: int, stop: signal.Si
 
 
 def test_a_connection_that_just_came_is_drained_too(start: Start, tmp_path: Path) -> None:
-    """One that was accepted, but not yet taken up by its busy worker, is served to its end."""
+    """A connection that is accepted at the moment of the stop is served to its end."""
     gate = Gate(tmp_path)
     run = start(
         planted=f"""
-from netsrvd.listeners.worker import Worker
-def take(self, connection, take=Worker._take):
+from netsrvd.connection import Connection
+def start(self, *more, start=Connection.start, **named):
     {gate.wait}
-    take(self, connection)
-Worker._take = take
+    start(self, *more, **named)
+Connection.start = start
 """
     )
     with connect(("127.0.0.1", run.port)) as sock:
         gate.reached(run)
         run.send(signal.SIGTERM)
-        run.wait(lambda: run.held()["threads"] == len(("main", "reporter", "worker")), "drain")
-        run.rest()
+        run.wait_line("stopping on SIGTERM")
         gate.open()
         assert echoed(sock)
     run.wait_end()

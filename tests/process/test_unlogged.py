@@ -11,12 +11,12 @@ from tests.process.conftest import Start
 from tests.support.activation import opened
 from tests.support.clients import answer, ended, leaves_in_order, serves, talking
 from tests.support.peers import connect, echoed
-from tests.support.run import Run, echo
+from tests.support.run import NO_SHORTCUT, Run, echo
 from tests.support.unit import Unit
 
 QUIET = {"unlogged": ["127.0.0.0/8"]}
 
-FAILING = """
+FAILING = f"""{NO_SHORTCUT}
 from netsrvd.services.echo import Stream
 def respond(self, data, respond=Stream.respond):
     if data != b"hello":

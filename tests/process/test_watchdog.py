@@ -8,17 +8,16 @@ import pytest
 from tests.process.conftest import Start
 from tests.support.clients import HELLO, answer, ended, serves, talking
 from tests.support.peers import connect, datagrams, echoed
-from tests.support.run import LOOPBACK, Run, echo, free_port
+from tests.support.run import LOOPBACK, NO_SHORTCUT, Run, echo, free_port
 
 WATCHED = {"WATCHDOG_USEC": "200000"}
 TICK = 0.05
 """Seconds: the daemon shows itself four times in the time that it has."""
 
 # Places that a thread comes to when a client has come.
-ACCEPTOR = "from netsrvd.listeners.entrance import Entrance as Owner\nname = 'admit'"
-WORKER = "from netsrvd.listeners.worker import Worker as Owner\nname = '_answer'"
-WORKER_LOOP = "from netsrvd.listeners.worker import Worker as Owner\nname = '_plan_sweeps'"
-RECEIVER = "from netsrvd.listeners.datagram import Receiver as Owner\nname = '_serve'"
+ACCEPT = "from netsrvd.tcp import TCPListener as Owner\nname = 'accept_waiting'"
+CONNECTION = "from netsrvd.connection import Connection as Owner\nname = 'on_ready'"
+DATAGRAM = "from netsrvd.udp import UDPSocket as Owner\nname = 'on_ready'"
 MAIN = "from netsrvd.daemon import Daemon as Owner\nname = '_tick'"
 REPORTER = "from netsrvd.reporting.stderr import StderrLog as Owner\nname = 'write'"
 
@@ -77,7 +76,9 @@ def test_threads_of_a_reload_are_watched_too(start: Start) -> None:
 
 
 @pytest.mark.parametrize(
-    "where", [ACCEPTOR, WORKER, RECEIVER, REPORTER], ids=["acceptor", "worker", "receiver", "log"]
+    "where",
+    [ACCEPT, CONNECTION, DATAGRAM, REPORTER],
+    ids=["accept", "connection", "datagram", "log"],
 )
 def test_a_thread_that_hangs_starves_the_watchdog(start: Start, where: str) -> None:
     """systemd hears nothing more, though all other threads still turn, and restarts the daemon."""
@@ -90,13 +91,13 @@ def test_a_thread_that_hangs_starves_the_watchdog(start: Start, where: str) -> N
 @pytest.mark.parametrize(
     ("where", "thread"),
     [
-        (ACCEPTOR, "acceptor echo"),
-        (WORKER_LOOP, "worker 1"),
-        (RECEIVER, "datagram echo"),
+        (ACCEPT, "tcp"),
+        (CONNECTION, "tcp"),
+        (DATAGRAM, "udp"),
         (REPORTER, "reporter"),
         (MAIN, "main"),
     ],
-    ids=["acceptor", "worker", "receiver", "log", "main"],
+    ids=["accept", "connection", "datagram", "log", "main"],
 )
 def test_a_thread_that_fails_ends_the_process(start: Start, where: str, thread: str) -> None:
     """Status 70, so that systemd starts it anew, and the traceback is on standard error."""
@@ -105,7 +106,7 @@ def test_a_thread_that_fails_ends_the_process(start: Start, where: str, thread: 
     run = start(planted=_raises(where), environment=environment, ready=False)
     run.wait(lambda: run.notices or run.process.poll() is not None, "beginning")
     if where != REPORTER:
-        with suppress(ConnectionError):  # a visit of the watchdog, or its tick, came before
+        with suppress(ConnectionError):  # its tick came before
             _visit(run.port)
     run.allow("thread ", "Traceback ", "  ", "ArithmeticError: planted")
     run.wait_end(70)
@@ -117,7 +118,7 @@ def test_a_thread_that_fails_ends_the_process(start: Start, where: str, thread: 
 def test_a_service_that_fails_ends_one_connection(start: Start) -> None:
     """The other connection and the datagrams are served on; the record has the traceback."""
     run = start(
-        planted="""
+        planted=f"""{NO_SHORTCUT}
 from netsrvd.services.echo import Stream
 def respond(self, data, respond=Stream.respond):
     if data == b"fail":
@@ -157,102 +158,12 @@ Datagrams.answer, Datagrams.as_received = answer, False
     assert serves(run.port)
 
 
-# --- visits -----------------------------------------------------------------------------------
-
-STRICT = {
-    "nobody may come": {"allow": ["192.0.2.1"]},
-    "everybody is denied": {"deny": ["any"]},
-    "one a second": {"connection_rate": 1, "connection_burst": 1, "unlimited": []},
-    "one a source": {"max_connections_per_source": 1, "unlimited": []},
-    "another service": {"service": "discard"},
-    "a service of its own mind": {"service": "chargen"},
-}
-
-VISITS = 4
-TICKS_A_VISIT = 3
-
-
-@pytest.mark.parametrize("keys", STRICT.values(), ids=[*STRICT])
-def test_visits_leave_no_trace(start: Start, port: int, keys: dict[str, object]) -> None:
-    """Whatever holds for clients: visits are answered, and neither told nor counted."""
-    run = start(echo(port, **keys), environment=WATCHED, planted=_notes_visits())
-    run.wait_line("ready: ")
-    before = len(run.lines)
-    run.wait_line("visited: True", VISITS)
-    run.allow("visited: ")
-    told = [line for line in run.lines[before:] if not line.startswith("visited: ")]
-    assert told == []
-    run.wait_notice("WATCHDOG", VISITS * TICKS_A_VISIT)
-    status = run.notices_with("STATUS")[-1]["STATUS"]
-    assert status.startswith("Serving 0 connections and 0 flows; 0 connections accepted, 0 refused")
-
-
-def _notes_visits() -> str:
-    """Return what has each visit say on standard error how it ended."""
-    return """
-import sys
-from netsrvd.listeners.acceptor import Acceptor
-def is_answering(self, is_answering=Acceptor.is_answering):
-    found = is_answering(self)
-    print("visited:", found, file=sys.stderr, flush=True)
-    return found
-Acceptor.is_answering = is_answering
-"""
-
-
-@pytest.mark.parametrize("limit", ["listener", "daemon"])
-def test_who_is_full_is_not_visited(start: Start, port: int, limit: str) -> None:
-    """The watchdog is fed though nobody can come in, and nothing is told of it; the place that
-    becomes free is a client's.
-    """
-    keys = {"max_connections": 1}
-    configuration = echo(port, **keys) if limit == "listener" else {**keys, **echo(port)}
-    run = start(configuration, environment=WATCHED, planted=_notes_visits())
-    run.allow("visited: ")
-    with talking(port):
-        run.wait_line("full with 1 connections")
-        seen = len(run.lines_with("visited: None"))
-        run.wait(lambda: len(run.lines_with("visited: None")) > seen + 2, "visits that are none")
-        fed = len(run.notices_with("WATCHDOG"))
-        run.wait_notice("WATCHDOG", fed + 3)
-        assert len(run.lines_with("full with")) == 1
-    run.wait_line("closed: client")
-    visited = len(run.lines_with("visited: True"))
-    run.wait_line("visited: True", visited + 1)
-    assert len(run.lines_with("connected")) == 1
-
-
-def test_a_worker_that_answers_nobody_any_more_starves_the_watchdog(start: Start) -> None:
-    """Its loop turns and it answers the watchdog, but not who comes: a visit finds that out."""
+def test_a_service_that_hangs_starves_the_watchdog(start: Start) -> None:
+    """The watchdog was fed until a client made the service hang."""
     run = start(
-        planted="""
-from netsrvd.listeners import visitor
-from netsrvd.listeners.worker import Worker
-def answer(self, connection, data, answer=Worker._answer, mute=[]):
-    if data == b"be silent":
-        mute.append(True)
-        visitor.PATIENCE_SECONDS = 0.05
-    if not mute:
-        answer(self, connection, data)
-Worker._answer = answer
-""",
-        environment=WATCHED,
-    )
-    run.wait_notice("WATCHDOG", 2 * TICKS_A_VISIT)
-    with talking(run.port) as sock:
-        sock.sendall(b"be silent")
-        run.wait(lambda: _silent_for(run, 10 * TICK), "silence")
-    run.kill()
-
-
-def test_a_worker_that_hangs_after_all_starves_the_watchdog(start: Start) -> None:
-    """It has been fine, and visits were answered, until a client had it hang."""
-    run = start(
-        planted="""
+        planted=f"""{NO_SHORTCUT}
 import time
-from netsrvd.listeners import visitor
 from netsrvd.services.echo import Stream
-visitor.PATIENCE_SECONDS = 0.05
 def respond(self, data):
     if data == b"hang":
         time.sleep(3600)
@@ -261,24 +172,8 @@ Stream.respond = respond
 """,
         environment=WATCHED,
     )
-    run.wait_notice("WATCHDOG", 2 * TICKS_A_VISIT)
+    run.wait_notice("WATCHDOG", 6)
     with talking(run.port) as sock:
         sock.sendall(b"hang")
         run.wait(lambda: _silent_for(run, 10 * TICK), "silence")
     run.kill()
-
-
-def test_a_listener_that_was_never_reached_is_told_once(start: Start) -> None:
-    """A filter of the host may be against visits: the watchdog is fed all the same."""
-    run = start(
-        planted="""
-from netsrvd.listeners.visitor import Visitor
-Visitor._visit = lambda *_: False
-""",
-        environment=WATCHED,
-    )
-    run.wait_line("echo: a visit of our own fails; the watchdog asks the threads alone")
-    fed = len(run.notices_with("WATCHDOG"))
-    run.wait_notice("WATCHDOG", fed + 3 * TICKS_A_VISIT)
-    assert len(run.lines_with("a visit of our own fails")) == 1
-    assert serves(run.port)

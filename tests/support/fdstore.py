@@ -13,11 +13,14 @@ class Store:
         self.steps: list[str] = []
         self.stored: list[Stored] = []
         self.fails: dict[str, Exception] = {}
+        self.has_no_room_for = ""
+        """What it closes instead of keeping it, by its name."""
 
     def store(self, name: str, descriptors: Sequence[int]) -> None:
         """Keep descriptors of the same files under this name."""
         self._step(f"store {name}")
-        self.stored += [(os.dup(each), name) for each in descriptors]
+        if name != self.has_no_room_for:
+            self.stored += [(os.dup(each), name) for each in descriptors]
 
     def settle(self) -> None:
         """Have done all."""

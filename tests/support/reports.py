@@ -2,12 +2,15 @@
 
 import threading
 
-from netsrvd.events import Event
+from netsrvd.events import DEBUG, Event
 from tests.support import patience
 
 
 class Reports:
     """Keeps what is reported. Any thread may report; the test thread looks."""
+
+    level = DEBUG
+    may_wait = True
 
     def __init__(self) -> None:
         self.events: list[Event] = []

@@ -39,6 +39,9 @@ PREFIXED = re.compile(r"<[3-7]>")
 STAMPED = re.compile(r"(<[3-7]>)(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}[+-]\d\d:\d\d) ")
 """The same with the time of the record, which it has where the journal does not add one."""
 
+NO_SHORTCUT = "from netsrvd import server\nserver._is_echo = lambda _: False"
+"""What has echo answered by its service in a run, which the loop does not call otherwise."""
+
 LOOPBACK = ["127.0.0.1", "::1"]
 
 ENVIRONMENT = {

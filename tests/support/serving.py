@@ -1,31 +1,30 @@
-"""netsrvd's own threads in the test's process, with a report that tests can read."""
+"""netsrvd's event loops in the test's process, with a report that tests can read."""
 
 import itertools
 import socket
-import threading
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Self, TypeVar
 
 from netsrvd.addresses import host_and_port
-from netsrvd.admission.connections import ConnectionGate
 from netsrvd.admission.datagrams import DatagramGate
-from netsrvd.duty import Duty
+from netsrvd.connection import Connection
+from netsrvd.event_loop import EventLoop
 from netsrvd.events import Event
+from netsrvd.handlers.connections import HandlerConnections
 from netsrvd.linux.mmsg import PAYLOAD_BYTES
-from netsrvd.listeners.acceptor import Acceptor
 from netsrvd.listeners.contracts import StreamFactory
-from netsrvd.listeners.datagram import Receiver
-from netsrvd.listeners.places import Places
-from netsrvd.listeners.worker import Worker
 from netsrvd.services import prepare
 from netsrvd.services.base import Present
 from netsrvd.settings import Endpoint, ListenerSettings
 from netsrvd.sockets import activation, bind, broadcast
+from netsrvd.tcp import ConnectionLimit, SpareDescriptor, TCPListener
+from netsrvd.udp import Batches, UDPListener
 from tests.support.inherited import as_systemd
 from tests.support.patience import SECONDS, eventually
 from tests.support.reports import Failures, Reports
 
-Mover = Acceptor | Receiver
+Listener = TCPListener | UDPListener
 Kind = TypeVar("Kind", bound=Event)
 
 
@@ -47,26 +46,48 @@ def adopted(kind: int, host: str = "::") -> socket.socket:
     return one.sock
 
 
-def answered(duty: Duty) -> None:
-    """Return when a thread has done all that it was asked to do until now."""
-    assert duty.settle(SECONDS), f"{duty.name} does not answer"
-
-
 class Served:
-    """An acceptor or receiver, with the address of the socket that it serves."""
+    """A listener in its loop, with the address of the socket that it serves."""
 
-    def __init__(self, mover: Any, sock: socket.socket) -> None:
-        self.mover = mover
+    def __init__(self, served: Any, sock: socket.socket) -> None:
+        self.listener = served
+        self.sock = sock
         self.local = host_and_port(sock.getsockname())
 
-    def __getattr__(self, name: str) -> Any:
-        """Be what serves."""
-        return getattr(self.mover, name)
+    @property
+    def counters(self) -> Any:
+        return self.listener.counters
+
+    @property
+    def flows(self) -> int:
+        return int(self.listener.flows)
+
+    def call(self, name: str, *arguments: Any, **named: Any) -> Any:
+        """Call a method of the listener in its loop."""
+        method = getattr(self.listener, name)
+        return self.listener.loop.call_and_wait(partial(method, *arguments, **named))
+
+    def start(self) -> None:
+        """Serve what has waited until now."""
+        self.call("pause", paused=False)
+
+    def close(self) -> None:
+        """Close the socket."""
+        self.call("close", self.sock)
+
+    def update(self, settings: ListenerSettings, service: Any, *more: Any) -> None:
+        """Use new settings; `more` is what each kind of listener wants besides."""
+        if isinstance(self.listener, TCPListener):
+            self.call("update", settings, service, is_echo=False, take=more[0] if more else None)
+        else:
+            own_ports, *handlers = more
+            self.call("update", settings, service, own_ports, handlers[0] if handlers else None)
 
 
 class Serving:
-    """One worker, and the acceptors and receivers that a test asks for.
+    """Two event loops, and the listeners that a test asks for.
 
+    A loop starts with its first listener, in the network namespace that the test is in then.
     The end of the `with` block stops and joins them all, and fails for a thread that failed: a
     test that plants a failure takes it out of `failures`.
     """
@@ -74,22 +95,28 @@ class Serving:
     def __init__(self) -> None:
         self.reports = Reports()
         self.failures = Failures()
-        self.emptied = threading.Event()
-        self.worker = Worker(1, self.reports, self.emptied.set, self.failures)
-        self.places = Places(100_000)
+        self.tcp_loop = EventLoop("tcp", self.failures)
+        self.udp_loop = EventLoop("udp", self.failures)
+        self.limit = ConnectionLimit(100_000)
+        self.spare = SpareDescriptor()
+        self.batches: Batches = {}
+        self.handlers = HandlerConnections(self.tcp_loop, self.reports, self.failures)
         self.present = Present()
-        self.present.look = self.worker.connections
-        self._movers: list[Mover] = []
-        self._identities = itertools.count(1)
+        self.present.look = self.connections
+        self._listeners: list[Served] = []
+        self._ids = itertools.count(1)
 
     def __enter__(self) -> Self:
-        self.worker.duty.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self.reports.congested = False
         self.stop_listening()
-        self.stop_worker()
+        self.close_connections()
+        for loop in (self.tcp_loop, self.udp_loop):
+            loop.stop()
+            assert loop.join(SECONDS), loop.name
+        self.spare.release()
         assert not self.failures.found
 
     def tcp(
@@ -98,26 +125,28 @@ class Serving:
         *,
         service: StreamFactory | str = "echo",
         host: str = "127.0.0.1",
+        handler: Callable[[Any], Any] | None = None,
         start: bool = True,
         **changes: Any,
-    ) -> Any:
+    ) -> Served:
         """Serve one TCP socket; `changes` are settings of its listener.
 
         The service is one of ours, by its name, or any other.
         """
         ours = isinstance(service, str)
         settings = listener(service=service if ours else "test", **changes)
-        acceptor = Acceptor(
+        made = TCPListener(
+            self.tcp_loop,
             settings,
-            ConnectionGate(settings),
-            prepare(service, settings, self.present).stream if ours else service,
-            [self.worker],
-            self.places,
-            self.reports,
-            lambda: f"c{next(self._identities)}",
-            self.failures,
+            prepare(service, settings, self.present).stream if ours else service,  # type: ignore[arg-type]
+            is_echo=service == "echo",
+            take=partial(self.handlers.take, handler) if handler else None,
+            total=self.limit,
+            spare=self.spare,
+            report=self.reports,
+            new_id=lambda: f"c{next(self._ids)}",
         )
-        return self._started(acceptor, sock or opened("tcp", settings, host), start=start)
+        return self._served(made, sock or opened("tcp", settings, host), start=start)
 
     def udp(
         self,
@@ -129,37 +158,51 @@ class Serving:
         handler: Callable[[Any], Any] | None = None,
         start: bool = True,
         **changes: Any,
-    ) -> Any:
+    ) -> Served:
         """Serve one UDP socket; `changes` are settings of its listener."""
         settings = listener(service=service, **changes)
         sock = sock or opened("udp", settings, host)
-        gate = DatagramGate(settings, {sock.getsockname()[1]}, broadcast.is_broadcast)
-        answers = prepare(service, settings, self.present).datagrams
-        receiver = Receiver(
-            *(settings, gate, answers, self.reports, self.failures, payload_bytes), handler
+        made = UDPListener(
+            self.udp_loop,
+            settings,
+            prepare(service, settings, self.present).datagrams,
+            DatagramGate(settings, {sock.getsockname()[1]}, broadcast.is_broadcast),
+            handler=handler,
+            batches=self.batches if payload_bytes == PAYLOAD_BYTES else {},
+            report=self.reports,
+            on_failure=self.failures,
+            payload_bytes=payload_bytes,
         )
-        return self._started(receiver, sock, start=start)
+        return self._served(made, sock, start=start)
+
+    def connections(self) -> list[Connection]:
+        """Return the connections that the loop serves."""
+        tcp = [each.listener for each in self._listeners if isinstance(each.listener, TCPListener)]
+        return [one for listener in tcp for one in list(listener.connections.values())]
+
+    @property
+    def live(self) -> int:
+        """How many they are."""
+        return len(self.connections())
 
     def stop_listening(self) -> None:
-        """Stop and join all acceptors and receivers."""
-        for mover in self._movers:
-            mover.stop()
-        for mover in self._movers:
-            assert mover.duty.join(SECONDS), mover.duty.name
-        self._movers.clear()
+        """Stop all listeners; connections go on."""
+        for served in self._listeners:
+            served.call("stop")
+
+    def close_connections(self) -> int:
+        """Close all connections; return how many there were."""
+        count = 0
+        for served in self._listeners:
+            if isinstance(served.listener, TCPListener):
+                count += served.call("close_all", "drain")
+        return count
 
     def settle(self) -> None:
-        """Return when all threads know what has been told until now: who has left, and by what
-        settings to judge who comes.
-        """
-        for duty in (self.worker.duty, *(mover.duty for mover in self._movers)):
-            answered(duty)
-
-    def stop_worker(self) -> int:
-        """Stop and join the worker; return how many connections it still had."""
-        self.worker.stop()
-        assert self.worker.duty.join(SECONDS)
-        return self.worker.cut
+        """Return when the loops have done all that was waiting."""
+        for loop in (self.tcp_loop, self.udp_loop):
+            for _ in range(2):  # a whole turn lies between them
+                loop.call_and_wait(lambda: None)
 
     def so_far(self, kind: type[Kind]) -> list[Kind]:
         """Return the events of one kind that were reported until now."""
@@ -182,10 +225,12 @@ class Serving:
         self.failures.found.clear()
         return failure
 
-    def _started(self, mover: Mover, sock: socket.socket, *, start: bool) -> Served:
-        self._movers.append(mover)
-        served = Served(mover, sock)
-        mover.open(sock)
-        if start:
-            mover.duty.start()
+    def _served(self, made: Any, sock: socket.socket, *, start: bool) -> Served:
+        served = Served(made, sock)
+        self._listeners.append(served)
+        if not made.loop.is_running:
+            made.loop.start()
+        if not start:
+            served.call("pause", paused=True)
+        served.call("open", made.prepare(sock) if isinstance(made, UDPListener) else sock)
         return served

@@ -57,7 +57,7 @@ class Unit:
         names = {name for _, name in run.store}
         listening = {name for name in names if name.startswith(STORED_SOCKET)}
         successor = self.start(run.store, *more, **how)
-        others = FORGOTTEN if names - listening else []
+        others = names - listening and {*FORGOTTEN, *names} - listening
         assert forgotten(successor) == sorted([*listening, *others])
         run.empty_store()
         return successor

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 
@@ -21,9 +20,6 @@ from netsrvd.events import DEBUG
 from netsrvd.events.connections import ConnectionsLimited
 from netsrvd.events.log import LogFallback
 from netsrvd.events.sockets import FamilyMissing, Listening, OptionAdjusted
-from netsrvd.listeners.acceptor import Acceptor
-from netsrvd.listeners.datagram import Receiver
-from netsrvd.listeners.places import Places
 from netsrvd.reporting import journal, stderr, syslog
 from netsrvd.services import base
 from netsrvd.services.base import Service
@@ -33,7 +29,7 @@ from netsrvd.sockets.activation import Passed
 from netsrvd.sockets.bind import FamilyMissingError, Opened
 from tests.support.listening import FakeSocket
 from tests.support.planned import configuration
-from tests.support.reports import Failures, Reports
+from tests.support.reports import Failures
 
 ECHO = ListenerSettings("echo")
 Open = Callable[[Endpoint, ListenerSettings], Opened]
@@ -264,13 +260,7 @@ def test_the_reporter_is_built_as_configured() -> None:
     reporter.duty.join()
 
 
-def build(protocol: str, own_ports: frozenset[int] = frozenset()) -> Any:
-    parts = (Places(1), [], Reports(), str, Failures())
-    return assembly.build_mover(protocol, ECHO, SERVICE, own_ports, *parts)
-
-
 NEW = ListenerSettings("new", allow=("any",))
-SERVICE = Service(base.Stream, base.Datagrams())
 
 
 def test_a_service_that_cannot_be_had_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -286,41 +276,6 @@ def test_a_service_that_cannot_be_had_is_named(monkeypatch: pytest.MonkeyPatch) 
         f"listener {one.name}: service echo: [Errno 2] No such file or directory: '/{one.name}'"
         for one in (ECHO, NEW)
     ]
-
-
-def test_tcp_has_an_acceptor() -> None:
-    """It can be given new settings."""
-    mover = build("tcp")
-    assert type(mover) is Acceptor
-    assembly.update_mover(mover, NEW, SERVICE, frozenset())
-    mover.duty.mailbox.deliver()
-    assert mover._settings is NEW
-    assert mover._entrance._gate.refusal("192.0.2.1", 1.0) is None
-    mover.duty.join()
-
-
-def test_udp_has_a_receiver() -> None:
-    """It knows the ports that datagrams are answered on, and can be given new settings."""
-    mover = build("udp", frozenset([7007]))
-    assert type(mover) is Receiver
-    asker, here = ("127.0.0.1", 7007), ("127.0.0.1", "127.0.0.1")
-    assert mover._desk.gate.refusal(asker, *here)
-    assembly.update_mover(mover, NEW, SERVICE, frozenset())
-    mover.duty.mailbox.deliver()
-    assert mover._desk.settings is NEW
-    assert mover._desk.gate.refusal(asker, *here) is None
-    mover.duty.join()
-
-
-def test_workers_learn_who_may_stay() -> None:
-    """Each listener's live connections get its settings and its access, by its name."""
-    told: list[Any] = []
-    worker: Any = SimpleNamespace(update=told.append)
-    assembly.update_workers([worker], Settings(listeners=(NEW, ECHO)))
-    [by_name] = told
-    assert {name: settings for name, (settings, _) in by_name.items()} == {"new": NEW, "echo": ECHO}
-    assert by_name["new"][1]("192.0.2.1") == ""
-    assert by_name["echo"][1]("192.0.2.1") == "no entry of allow contains it"
 
 
 def test_own_ports_are_those_of_udp() -> None:

@@ -5,11 +5,13 @@ import resource
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 
 import pytest
 
+from netsrvd.connection import RECEIVE_BYTES
+from netsrvd.errnos import CONNECTION_ERRNOS
 from netsrvd.events.connections import (
     Accepted,
     AcceptRecovered,
@@ -19,18 +21,17 @@ from netsrvd.events.connections import (
     ListenerRelieved,
 )
 from netsrvd.events.refusals import Refused
-from netsrvd.listeners.accept_errors import PEER_ERRORS
-from netsrvd.listeners.acceptor import ACCEPTS_A_TURN
-from netsrvd.listeners.worker import MOST_WAITING
-from netsrvd.services import echo
+from netsrvd.services import base, echo
+from netsrvd.tcp import ACCEPTS_PER_TURN, BURST_SECONDS
 from tests.support.faulty import FaultySocket
 from tests.support.patience import SECONDS, eventually
 from tests.support.peers import connect, echoed, nothing_more
-from tests.support.serving import Serving, answered, listener, opened
+from tests.support.serving import Serving, listener, opened
+from tests.support.waiting import wait_event
 from tests.wire.conftest import open_descriptors
 
 PASSING = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EIO}
-ERRORS = sorted(PEER_ERRORS | PASSING - {errno.EINTR})
+ERRORS = sorted(CONNECTION_ERRNOS | PASSING - {errno.EINTR})
 
 
 @pytest.mark.parametrize("number", ERRORS, ids=errno.errorcode.get)
@@ -44,54 +45,24 @@ def test_an_error_of_accept_is_told_and_survived(
     """
     faulty = FaultySocket(opened("tcp", listener()))
     faulty.faults = [number] * 3
-    acceptor = serving.tcp(faulty)
-    with connect(acceptor.local) as client:
+    tcp = serving.tcp(faulty)
+    with connect(tcp.local) as client:
         assert echoed(client)
         began, *_ = serving.told(AcceptTrouble)
         eventually(lambda: sum(over.errors for over in serving.so_far(AcceptRecovered)) == 3)
         assert began.error.startswith(f"{errno.errorcode[number]}: ")
         assert began.pause_ms == (10 if number in PASSING else 0)
-        assert acceptor.counters.accept_errors == 3
+        assert tcp.counters.accept_errors == 3
         assert echoed(client)
-
-
-def test_no_more_is_taken_than_the_worker_takes(
-    serving: Serving, stack: ExitStack, many_descriptors: None
-) -> None:
-    """While the worker is held up, an acceptor leaves all but some dozens of 90 connections in the
-    kernel's queue, where they take no place; when it goes on, all are served.
-    """
-    held, freed = threading.Event(), threading.Event()
-
-    class Holding(echo.Stream):
-        """Holds the worker's thread up when it is asked."""
-
-        def respond(self, data: bytes) -> bytes:
-            if data == b"hold":
-                held.set()
-                freed.wait(SECONDS)
-            return data
-
-    acceptor = serving.tcp(service=Holding, max_connections=100)
-    holder = stack.enter_context(connect(acceptor.local))
-    holder.sendall(b"hold")
-    assert held.wait(SECONDS)
-    clients = [stack.enter_context(connect(acceptor.local)) for _ in range(90)]
-    eventually(lambda: acceptor.counters.accepted >= MOST_WAITING, "some are taken")
-    assert acceptor.duty.settle(SECONDS)
-    assert acceptor.counters.accepted <= 1 + MOST_WAITING + ACCEPTS_A_TURN
-    freed.set()
-    assert all(echoed(client) for client in clients)
-    assert serving.so_far(ListenerFull) == []
 
 
 def test_trouble_may_come_again(serving: Serving, hurry: None) -> None:
     """New trouble after the end of the old one is told anew."""
     faulty = FaultySocket(opened("tcp", listener()))
-    acceptor = serving.tcp(faulty)
+    tcp = serving.tcp(faulty)
     for times in (1, 2):
         faulty.faults = [errno.ECONNABORTED]
-        with connect(acceptor.local) as client:
+        with connect(tcp.local) as client:
             assert echoed(client)
         serving.told(AcceptRecovered, times)
         assert len(serving.so_far(AcceptTrouble)) == times
@@ -102,11 +73,11 @@ def test_a_socket_that_is_no_good_ends_the_thread(number: int, serving: Serving)
     """An error that can only be a bug is not survived: the process is to end."""
     faulty = FaultySocket(opened("tcp", listener()))
     faulty.faults = [number]
-    acceptor = serving.tcp(faulty)
+    tcp = serving.tcp(faulty)
     with suppress(ConnectionError):
-        connect(acceptor.local).close()
+        connect(tcp.local).close()
     name, error = serving.expect_failure()
-    assert name == acceptor.duty.name
+    assert name == "tcp"
     assert isinstance(error, OSError)
     assert error.errno == number
 
@@ -135,26 +106,26 @@ def test_running_out_of_descriptors_is_survived(
     more, turns the others away after a second with the one that it has kept for this, does not
     burn the processor, and serves whoever comes when there are descriptors again.
     """
-    acceptor = serving.tcp(start=False)
-    clients = [stack.enter_context(connect(acceptor.local)) for _ in range(500)]
-    with descriptors_for(20 + 1):  # the thread keeps one in reserve
-        acceptor.duty.start()
+    tcp = serving.tcp(start=False)
+    clients = [stack.enter_context(connect(tcp.local)) for _ in range(500)]
+    with descriptors_for(20):
+        tcp.start()
         began = serving.only(AcceptTrouble)
-        errors, used, since = acceptor.counters.accept_errors, processor_seconds(), time.monotonic()
-        eventually(lambda: acceptor.counters.refused == 480, "the others are turned away")
+        errors, used, since = tcp.counters.accept_errors, processor_seconds(), time.monotonic()
+        eventually(lambda: tcp.counters.refused == 480, "the others are turned away")
         seconds, used = time.monotonic() - since, processor_seconds() - used
-        assert acceptor.counters.accept_errors >= errors + 6
-        assert serving.worker.live == len(serving.so_far(Accepted)) == 20
+        assert tcp.counters.accept_errors >= errors + 6
+        assert serving.live == len(serving.so_far(Accepted)) == 20
         assert all(echoed(client) for client in clients[:20])
         assert all(client.recv(1) == b"" for client in clients[20:])
     assert began.error == "EMFILE: Too many open files"
     assert began.pause_ms == 100
     assert 0.5 < seconds < SECONDS
     assert used < 0.5 * seconds  # most of it is this thread's looking
-    with connect(acceptor.local) as client:
+    with connect(tcp.local) as client:
         assert echoed(client)
     ended = serving.only(AcceptRecovered)
-    assert ended.errors == acceptor.counters.accept_errors < 30
+    assert ended.errors == tcp.counters.accept_errors < 30
     assert serving.only(AcceptTrouble) is began
     assert serving.only(Refused).reason == "descriptors"
 
@@ -163,8 +134,8 @@ def test_a_full_listener_has_others_wait(serving: Serving, stack: ExitStack) -> 
     """With `max_connections` inside, further clients wait in the kernel's queue and are served in
     order as others leave; that it was full is told once, and once that it is no longer.
     """
-    acceptor = serving.tcp(max_connections=10)
-    clients = [stack.enter_context(connect(acceptor.local)) for _ in range(25)]
+    tcp = serving.tcp(max_connections=10)
+    clients = [stack.enter_context(connect(tcp.local)) for _ in range(25)]
     for client in clients:
         client.send(b"x")
     serving.told(Accepted, 10)
@@ -175,7 +146,7 @@ def test_a_full_listener_has_others_wait(serving: Serving, stack: ExitStack) -> 
         assert nothing_more(clients[left + 10])
         clients[left].close()
         serving.told(Accepted, left + 11)
-        assert serving.worker.live <= 10
+        assert serving.live <= 10
         clients[left + 10].settimeout(SECONDS)
     assert serving.only(ListenerFull) is full
     assert not serving.so_far(ListenerRelieved)
@@ -190,13 +161,13 @@ def test_a_full_listener_has_others_wait(serving: Serving, stack: ExitStack) -> 
 
 def test_relief_is_told_without_a_newcomer(serving: Serving, stack: ExitStack) -> None:
     """That a full listener has room again is told as soon as it has, though nobody comes."""
-    acceptor = serving.tcp(max_connections=40)
-    clients = [stack.enter_context(connect(acceptor.local)) for _ in range(40)]
+    tcp = serving.tcp(max_connections=40)
+    clients = [stack.enter_context(connect(tcp.local)) for _ in range(40)]
     serving.only(ListenerFull)
     for client in clients[:3]:
         client.close()
     serving.told(Closed, 3)
-    with connect(acceptor.local) as other:
+    with connect(tcp.local) as other:
         assert echoed(other)
     assert not serving.so_far(ListenerRelieved)
     for client in clients[3:]:
@@ -208,15 +179,15 @@ def test_a_higher_limit_lets_the_waiting_in(serving: Serving, stack: ExitStack) 
     """New settings with more room are in force at once, without anybody leaving; those with less
     end nobody.
     """
-    acceptor = serving.tcp(max_connections=1)
-    first, second = (stack.enter_context(connect(acceptor.local)) for _ in range(2))
+    tcp = serving.tcp(max_connections=1)
+    first, second = (stack.enter_context(connect(tcp.local)) for _ in range(2))
     second.send(b"x")
     serving.only(ListenerFull)
     assert nothing_more(second)
     second.settimeout(SECONDS)
     for limit in (5, 1):
         changed = listener(max_connections=limit)
-        acceptor.update(changed, echo.Stream)
+        tcp.update(changed, echo.Stream)
         if limit == 5:
             assert second.recv(1) == b"x"
             serving.only(ListenerRelieved)
@@ -227,15 +198,14 @@ def test_a_higher_limit_lets_the_waiting_in(serving: Serving, stack: ExitStack) 
 
 def test_waiting_for_the_log_takes_nobody(serving: Serving, stack: ExitStack) -> None:
     """While the log is congested nobody new is taken; those inside are served on."""
-    acceptor, receiver = serving.tcp(), serving.udp()
-    inside = stack.enter_context(connect(acceptor.local))
+    tcp, udp = serving.tcp(), serving.udp()
+    inside = stack.enter_context(connect(tcp.local))
     assert echoed(inside)
     serving.reports.congested = True
     asker = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
-    asker.connect(receiver.local)
-    for mover in (acceptor, receiver):
-        answered(mover.duty)
-    outside = stack.enter_context(connect(acceptor.local))
+    asker.connect(udp.local)
+    serving.settle()
+    outside = stack.enter_context(connect(tcp.local))
     outside.send(b"x")
     asker.send(b"x")
     assert echoed(inside)
@@ -246,3 +216,70 @@ def test_waiting_for_the_log_takes_nobody(serving: Serving, stack: ExitStack) ->
     for client in (outside, asker):
         client.settimeout(SECONDS)
         assert client.recv(1) == b"x"
+
+
+class Counting(base.Stream):
+    """Notes how many connections had been accepted when something came."""
+
+    def __init__(self, accepted: Callable[[], int]) -> None:
+        self._accepted = accepted
+        self.noted: list[int] = []
+
+    def respond(self, data: bytes) -> bytes:
+        self.noted.append(self._accepted())
+        return data
+
+
+def test_a_crowd_that_comes_delays_nobody_inside(serving: Serving, stack: ExitStack) -> None:
+    """However many wait to be accepted, a client inside is answered after a burst of them."""
+    counting = Counting(lambda: len(serving.so_far(Accepted)))
+    served = serving.tcp(service=lambda *_: counting)
+    inside = stack.enter_context(connect(served.local))
+    assert echoed(inside)
+    free = threading.Event()
+    serving.tcp_loop.call_soon_threadsafe(free.wait)
+    for _ in range(4 * ACCEPTS_PER_TURN):
+        stack.enter_context(connect(served.local))
+    inside.send(b"x")
+    free.set()
+    assert inside.recv(1) == b"x"
+    assert counting.noted[0] == 1
+    assert counting.noted[1] <= 1 + ACCEPTS_PER_TURN
+    serving.told(Accepted, 1 + 4 * ACCEPTS_PER_TURN)
+
+
+class Held(base.Stream):
+    """Takes what comes, a while for each piece; notes at each how many had been accepted."""
+
+    def __init__(self, accepted: Callable[[], int]) -> None:
+        self._accepted = accepted
+        self.begun, self.gate = threading.Event(), threading.Event()
+        self.noted: list[int] = []
+
+    def respond(self, data: bytes) -> bytes:
+        self.noted.append(self._accepted())
+        self.begun.set()
+        wait_event(self.gate, "the end")
+        time.sleep(2 * BURST_SECONDS)
+        return b""
+
+
+def test_a_busy_loop_still_accepts(serving: Serving, stack: ExitStack) -> None:
+    """However long a turn serves those inside, each turn accepts somebody who waits."""
+    held = Held(lambda: len(serving.so_far(Accepted)))
+    served = serving.tcp(service=lambda *_: held, options={"SO_RCVBUF": 1 << 20})
+    busy = stack.enter_context(connect(served.local, SO_SNDBUF=1 << 20))
+    busy.send(b"x")
+    wait_event(held.begun, "the first piece")
+    busy.setblocking(False)
+    sent = 0
+    with suppress(BlockingIOError):
+        while sent < 5 * RECEIVE_BYTES:
+            sent += busy.send(bytes(RECEIVE_BYTES))
+    assert sent > 3 * RECEIVE_BYTES
+    stack.enter_context(connect(served.local))
+    held.gate.set()
+    serving.told(Accepted, 2)
+    eventually(lambda: serving.connections()[0].bytes_received == sent + 1, "all is taken")
+    assert held.noted[0] == 1
+    assert held.noted[2] == 2

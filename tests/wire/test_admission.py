@@ -19,7 +19,7 @@ from tests.support.clients import ended
 from tests.support.patience import SECONDS, eventually
 from tests.support.peers import connect, echoed, exchange, nothing_more
 from tests.support.reports import Reports
-from tests.support.serving import Serving, answered, listener, opened
+from tests.support.serving import Serving, listener, opened
 from tests.wire.conftest import Network
 
 SERVER, SERVER6 = "10.9.0.1", "fd09::1"
@@ -70,8 +70,8 @@ def test_a_source_fills_its_own_share(
     """With two connections allowed to each source the third one of an IPv4 address, or of an
     IPv6 /64, is closed at once; other sources are served; who leaves makes room.
     """
-    acceptor = serving.tcp(host=server, max_connections_per_source=2, **ANYBODY)
-    address = (server, acceptor.local[1])
+    tcp = serving.tcp(host=server, max_connections_per_source=2, **ANYBODY)
+    address = (server, tcp.local[1])
     first, second = (stack.enter_context(network.caller(host, address)) for host in same[:2])
     assert echoed(first)
     assert echoed(second)
@@ -115,8 +115,8 @@ def test_a_source_that_comes_too_fast_waits_for_nobody_else(
     beyond its burst, and nobody else anything; they are one record and one summary.
     """
     limits = {"connection_rate": 1, "connection_burst": 10}
-    acceptor = serving.tcp(host=SERVER, **limits, **ANYBODY)
-    address, served = (SERVER, acceptor.local[1]), 0
+    tcp = serving.tcp(host=SERVER, **limits, **ANYBODY)
+    address, served = (SERVER, tcp.local[1]), 0
     for number in range(76):
         with network.caller("10.9.0.9", address) as sock:
             served += is_served(sock)
@@ -128,18 +128,18 @@ def test_a_source_that_comes_too_fast_waits_for_nobody_else(
     assert (refused.source, refused.reason) == ("10.9.0.9", "rate")
     serving.stop_listening()
     told = 1 + serving.only(RefusedAgain).times
-    assert told == acceptor.counters.refused == 76 - served
+    assert told == tcp.counters.refused == 76 - served
 
 
 def test_the_listener_is_full_as_a_whole(serving: Serving, stack: ExitStack) -> None:
     """`max_connections` holds for all sockets of a listener together: who comes by another one
     waits, too, and is served when somebody leaves by the first.
     """
-    acceptor = serving.tcp(max_connections=3)
+    tcp = serving.tcp(max_connections=3)
     second = opened("tcp", listener(), "::1")
     address = ("::1", second.getsockname()[1])
-    acceptor.open(second)
-    inside = [stack.enter_context(connect(acceptor.local)) for _ in range(3)]
+    tcp.call("open", second)
+    inside = [stack.enter_context(connect(tcp.local)) for _ in range(3)]
     assert all(echoed(sock) for sock in inside)
     waiting = stack.enter_context(connect(address))
     waiting.send(b"x")
@@ -154,7 +154,7 @@ def test_the_daemon_is_full_as_a_whole(serving: Serving, stack: ExitStack) -> No
     """The total holds for all listeners together, to the last place; the place that a connection
     of one gives back is the other's.
     """
-    serving.places.resize(5)
+    serving.limit.limit = 5
     one, two = serving.tcp(), serving.tcp(name="two")
     clients = [
         stack.enter_context(connect(one.local if number % 2 else two.local)) for number in range(10)
@@ -166,7 +166,7 @@ def test_the_daemon_is_full_as_a_whole(serving: Serving, stack: ExitStack) -> No
     for left in range(5):
         inside = {(event.peer_port, event.local_port) for event in serving.so_far(Accepted)}
         assert len(inside) == 5 + left
-        assert serving.worker.live <= 5
+        assert serving.live <= 5
         leaving = next(sock for sock in clients if ends(sock) in inside)
         clients.remove(leaving)
         assert leaving.recv(1) == b"x"
@@ -179,11 +179,11 @@ def test_new_limits_count_those_inside(
     network: Network, entered: None, serving: Serving, stack: ExitStack
 ) -> None:
     """A reload with a lower limit ends nobody, and counts who is there."""
-    acceptor = serving.tcp(host=SERVER, **ANYBODY)
-    address = (SERVER, acceptor.local[1])
+    tcp = serving.tcp(host=SERVER, **ANYBODY)
+    address = (SERVER, tcp.local[1])
     inside = [stack.enter_context(network.caller("10.9.0.9", address)) for _ in range(3)]
     assert all(echoed(sock) for sock in inside)
-    acceptor.update(listener(max_connections_per_source=3, **ANYBODY), echo.Stream)
+    tcp.update(listener(max_connections_per_source=3, **ANYBODY), echo.Stream)
     serving.settle()
     assert ended(stack.enter_context(network.caller("10.9.0.9", address)))
     assert all(echoed(sock) for sock in inside)
@@ -201,10 +201,10 @@ def test_ports_of_services_are_not_answered(
     port: int, network: Network, entered: None, serving: Serving
 ) -> None:
     """What an echo, a character generator or a reflector would answer is not sent to it."""
-    receiver = serving.udp(host=SERVER, **ANYBODY)
+    udp = serving.udp(host=SERVER, **ANYBODY)
     with network.asker("10.9.0.9", port=port) as service, network.asker("10.9.0.9") as client:
         for asker in (service, client):
-            asker.sendto(b"?", receiver.local)
+            asker.sendto(b"?", udp.local)
         assert client.recv(10) == b"?"
         assert nothing_more(service)
     refused = serving.only(Refused)
@@ -219,8 +219,8 @@ def test_two_daemons_do_not_answer_each_other(
     """
     one, two = serving.udp(host=SERVER, **ANYBODY), serving.udp(host=SERVER, **ANYBODY)
     ports = {one.local[1], two.local[1]}
-    for receiver in (one, two):
-        receiver.update(listener(**ANYBODY), echo.Datagrams(), ports)
+    for udp in (one, two):
+        udp.update(listener(**ANYBODY), echo.Datagrams(), ports)
     forged.send(two.local, one.local, b"round and round")
     with network.asker("10.9.0.9", port=one.local[1]) as namesake:
         namesake.sendto(b"round and round", one.local)
@@ -237,11 +237,11 @@ def test_no_answer_goes_to_many(sender: str, entered: None, serving: Serving) ->
     """A datagram whose sender is a broadcast address of our networks, or no host's at all, is
     refused with its reason.
     """
-    receiver = serving.udp(host=SERVER, **ANYBODY)
-    forged.send((sender, 40_000), receiver.local, b"everybody")
+    udp = serving.udp(host=SERVER, **ANYBODY)
+    forged.send((sender, 40_000), udp.local, b"everybody")
     refused = serving.only(Refused)
     assert (refused.reason, refused.peer_address) == ("sender", sender)
-    assert receiver.counters.datagrams_sent == receiver.counters.datagrams_unsent == 0
+    assert udp.counters.datagrams_sent == udp.counters.datagrams_unsent == 0
 
 
 @pytest.mark.parametrize(
@@ -264,16 +264,16 @@ def test_a_source_gets_so_much_at_once(
     """Of eighty datagrams those within the limit are answered, from whatever ports they come;
     the others are counted in their flow and told as one refusal.
     """
-    receiver = serving.udp(host=SERVER, **limits, **ANYBODY)
+    udp = serving.udp(host=SERVER, **limits, **ANYBODY)
     with network.asker("10.9.0.9") as one, network.asker("10.9.0.9") as two:
         for number in range(80):
-            (one if number % 2 else two).sendto(bytes(size), receiver.local)
-        eventually(lambda: receiver.counters.datagrams_received == 80)
-        sent = receiver.counters.datagrams_sent
+            (one if number % 2 else two).sendto(bytes(size), udp.local)
+        eventually(lambda: udp.counters.datagrams_received == 80)
+        sent = udp.counters.datagrams_sent
         assert answered <= sent <= answered + SECONDS
-        assert receiver.counters.datagrams_refused == 80 - sent
+        assert udp.counters.datagrams_refused == 80 - sent
         with network.asker("10.9.0.10") as neighbour:
-            neighbour.sendto(b"x", receiver.local)
+            neighbour.sendto(b"x", udp.local)
             if reason != "budget":
                 assert neighbour.recv(10) == b"x"
     serving.stop_listening()
@@ -286,12 +286,12 @@ def test_a_source_gets_so_much_at_once(
 def test_long_answers_count(network: Network, entered: None, serving: Serving) -> None:
     """The budget is of what is sent, however little was asked for it."""
     limits = {"reply_rate": 1, "reply_floor_bytes": 512, "service": "chargen"}
-    receiver = serving.udp(host=SERVER, **limits, **ANYBODY)
+    udp = serving.udp(host=SERVER, **limits, **ANYBODY)
     with network.asker("10.9.0.9") as asker:
         for number in range(1000):
-            asker.sendto(b"", receiver.local)
-            eventually(lambda n=number: receiver.counters.datagrams_received > n)
-    assert 65_536 <= receiver.counters.bytes_sent < 65_536 + 512 + SECONDS
+            asker.sendto(b"", udp.local)
+            eventually(lambda n=number: udp.counters.datagrams_received > n)
+    assert 65_536 <= udp.counters.bytes_sent < 65_536 + 512 + SECONDS
     assert serving.only(Refused).reason == "budget"
 
 
@@ -300,16 +300,16 @@ def test_a_reload_reaches_the_sources_of_live_peers(
 ) -> None:
     """Whoever is taken out of `unlimited` has limits from then on, though it never was silent."""
     limits = {"datagram_rate": 0.01, "datagram_burst": 1, "allow": ("any",)}
-    receiver = serving.udp(host=SERVER, unlimited=("10.9.0.9",), **limits)
+    udp = serving.udp(host=SERVER, unlimited=("10.9.0.9",), **limits)
     with network.asker("10.9.0.9") as asker:
         for unlimited, answers in ((("10.9.0.9",), 3), ((), 1), (("10.9.0.0/24",), 3)):
             settings = listener(unlimited=unlimited, **limits)
-            receiver.update(settings, echo.Datagrams(), frozenset())
+            udp.update(settings, echo.Datagrams(), frozenset())
             for _ in range(3):
-                asker.sendto(b"x", receiver.local)
+                asker.sendto(b"x", udp.local)
             for _ in range(answers):
                 assert asker.recv(10) == b"x"
-            answered(receiver.duty)
+            serving.settle()
             assert nothing_more(asker)
             asker.settimeout(SECONDS)
     serving.stop_listening()
@@ -321,14 +321,14 @@ def test_limits_of_a_source_come_back_with_time(
 ) -> None:
     """A source that has used up its burst is answered again at its rate."""
     limits = {"datagram_rate": 20, "datagram_burst": 1}
-    receiver = serving.udp(host=SERVER, **limits, **ANYBODY)
+    udp = serving.udp(host=SERVER, **limits, **ANYBODY)
     with network.asker("10.9.0.9") as asker:
         for _ in range(2):
-            asker.sendto(b"x", receiver.local)
+            asker.sendto(b"x", udp.local)
         assert asker.recv(10) == b"x"
         asker.settimeout(0.06)
         for _ in range(100):
-            asker.sendto(b"y", receiver.local)
+            asker.sendto(b"y", udp.local)
             try:
                 if asker.recv(10) == b"y":  # the second x was perhaps late enough, too
                     break
@@ -342,25 +342,25 @@ def test_forged_senders_fill_no_table(entered: None, serving: Serving) -> None:
     """Thousands of senders, half of them refused, leave the flows within their limit and the log
     with a bounded number of records; a real client is served after and among them.
     """
-    receiver = serving.udp(host=SERVER, allow=("10.0.0.0/8",), unlimited=(), max_flows=50)
+    udp = serving.udp(host=SERVER, allow=("10.0.0.0/8",), unlimited=(), max_flows=50)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
         client.settimeout(SECONDS)
         client.bind((SERVER, 0))
         for number in range(6000):
             network = 10 if number % 2 else 172
-            forged.send((f"{network}.8.{number >> 8}.{number & 255}", 40_000), receiver.local, b"")
+            forged.send((f"{network}.8.{number >> 8}.{number & 255}", 40_000), udp.local, b"")
             if number % 100 == 99:  # no faster than they are read, or the kernel drops them
                 received = number + 1 + number // 500
-                eventually(lambda n=received: receiver.counters.datagrams_received >= n)
+                eventually(lambda n=received: udp.counters.datagrams_received >= n)
             if number % 500 == 499:
-                client.sendto(b"real", receiver.local)
+                client.sendto(b"real", udp.local)
                 assert client.recv(10) == b"real"
-    eventually(lambda: receiver.flows <= 50, "the oldest have left")
+    eventually(lambda: udp.flows <= 50, "the oldest have left")
     assert len(serving.so_far(FlowBegan)) <= 3001 + 12
     assert len(serving.so_far(Refused)) <= 1001
     serving.stop_listening()
     counted = sum(event.times for event in serving.so_far(RefusedAgain))
-    assert counted + len(serving.so_far(Refused)) == receiver.counters.datagrams_refused
+    assert counted + len(serving.so_far(Refused)) == udp.counters.datagrams_refused
 
 
 def test_the_kernel_knows_its_broadcast_addresses(entered: None, network: Network) -> None:

@@ -78,10 +78,10 @@ def test_timestamps_of_a_unit_harm_nobody(serving: Serving, number: int) -> None
     sock = as_systemd(DATAGRAM, "127.0.0.1")
     sock.setsockopt(socket.SOL_SOCKET, number, 1)
     [opened] = activation.adopt([Passed(sock, "echo")], (listener(),), {})
-    receiver = serving.udp(opened.sock)
+    udp = serving.udp(opened.sock)
     with datagrams() as asker:
-        asker.sendto(b"hello", receiver.local)
-        assert asker.recvfrom(10) == (b"hello", receiver.local)
+        asker.sendto(b"hello", udp.local)
+        assert asker.recvfrom(10) == (b"hello", udp.local)
 
 
 def test_a_mapped_address_is_the_ipv4_address(stack: ExitStack) -> None:
@@ -163,9 +163,9 @@ def test_adopted_sockets_serve(serving: Serving, stack: ExitStack) -> None:
     """Echo comes from every kind of socket that was adopted, by IPv4 and by IPv6."""
     for kind, host in KINDS.values():
         [opened] = activation.adopt([Passed(as_systemd(kind, host), "echo")], (listener(),), {})
-        mover = (serving.tcp if kind == STREAM else serving.udp)(opened.sock)
+        served = (serving.tcp if kind == STREAM else serving.udp)(opened.sock)
         for client_host in ("127.0.0.1", "::1") if host == "::" else (host,):
-            address = (client_host, mover.local[1])
+            address = (client_host, served.local[1])
             if kind == STREAM:
                 assert echoed(stack.enter_context(connect(address)))
             else:

@@ -53,14 +53,14 @@ def test_thousands_are_unremarkable(serving: Serving, many_descriptors: None) ->
     """4,000 idle and 1,000 busy connections at once: everybody is served, the busy ones by the
     thousand a second, and afterwards nothing is left of them.
     """
-    acceptor = serving.tcp()
-    with Crowd(acceptor.local[1], IDLE, BUSY, ROUNDS) as clients:
+    tcp = serving.tcp()
+    with Crowd(tcp.local[1], IDLE, BUSY, ROUNDS) as clients:
         assert clients.figures()["connected"] == IDLE + BUSY
         busy = clients.figures()
         assert busy["messages"] == BUSY * ROUNDS
         assert busy["seconds"] < 10
-        eventually(lambda: serving.worker.live == IDLE + BUSY, "all are with the worker")
-        with connect(acceptor.local) as newcomer:
+        eventually(lambda: serving.live == IDLE + BUSY, "all are served")
+        with connect(tcp.local) as newcomer:
             assert echoed(newcomer)
         clients.go_on()
         assert clients.figures()["left"] == IDLE + BUSY
@@ -71,4 +71,4 @@ def test_thousands_are_unremarkable(serving: Serving, many_descriptors: None) ->
     assert sum(event.bytes_sent for event in closed) == sum(
         (2 * IDLE, 2 * BUSY, BUSY * ROUNDS * len(crowd.MESSAGE), len(b"hello"))
     )
-    assert serving.worker.live == 0
+    assert serving.live == 0

@@ -1,4 +1,4 @@
-"""A house whose journal is slow, hung, absent or restarted: nothing of it stops the service."""
+"""A server whose journal is slow, hung, absent or restarted: nothing of it stops the service."""
 
 import os
 import socket
@@ -16,21 +16,20 @@ import pytest
 from netsrvd import assembly
 from netsrvd.events.connections import Accepted, Closed
 from netsrvd.events.log import RecordsLost
-from netsrvd.house import House
 from netsrvd.reporting import reporter
 from netsrvd.reporting.journal import JournalLog
-from netsrvd.services.base import Present
+from netsrvd.server import Server
 from netsrvd.settings import LogSettings, Settings
+from tests.support import server
 from tests.support.logs import LogDaemon
 from tests.support.patience import SECONDS, eventually
 from tests.support.peers import Address, connect, echoed, nothing_more
-from tests.support.planned import configuration
-from tests.support.serving import answered, listener
+from tests.support.serving import listener
 
 FILLER = b"FILLER="
-"""A record that is none of the house's."""
+"""A record that is none of the server's."""
 
-Housed = Callable[..., tuple[House, Address]]
+Start = Callable[..., tuple[Server, Address]]
 
 
 @contextmanager
@@ -60,28 +59,24 @@ def journal(tmp_path: Path) -> LogDaemon:
 
 
 @pytest.fixture
-def housed(journal: LogDaemon, monkeypatch: pytest.MonkeyPatch) -> Iterator[Housed]:
-    """Begin to serve with these settings of the log; return the house and its TCP address."""
+def start(journal: LogDaemon, monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
+    """Begin to serve with these settings of the log; return the server and its TCP address."""
     monkeypatch.setitem(assembly.LOGS, "journal", lambda: JournalLog(journal.path))
     monkeypatch.setattr(reporter, "LAST_PATIENCE_SECONDS", 0.3)
     with ExitStack() as stack:
 
-        def start(**log: Any) -> tuple[House, Address]:
+        def begin(**log: Any) -> tuple[Server, Address]:
             settings = Settings(
                 log=LogSettings(**log),
                 listeners=(listener(hosts=("127.0.0.1",), protocols=("tcp",)),),
             )
-            sockets, _ = assembly.open_sockets(configuration(settings), [])
-            services = assembly.prepare_services(settings, Present())
-            house = House(settings, sockets, services, 10_000, "journal", lambda: None)
-            house.start()
-            for stop in (house.stop_reporting, house.stop_workers):
-                stack.callback(stop)
-            stack.callback(house.stop_listening, 0.0)
-            [[opened]] = sockets.values()
-            return house, opened.address()
+            running = server.build(settings, log="journal")
+            running.start()
+            stack.callback(server.stop, running)
+            [address] = server.addresses(running)
+            return running, address
 
-        yield start
+        yield begin
 
 
 def visit(address: Address, times: int) -> list[float]:
@@ -115,11 +110,11 @@ def kinds(records: list[dict[str, str]]) -> Counter[str]:
     return Counter(names[record["MESSAGE_ID"]] for record in records)
 
 
-def test_a_hung_journal_slows_nobody(journal: LogDaemon, housed: Housed) -> None:
+def test_a_hung_journal_slows_nobody(journal: LogDaemon, start: Start) -> None:
     """While nobody reads the journal clients are served as before; what is lost is counted to the
     last record, and told when reading is resumed.
     """
-    house, address = housed(queue_records=250)  # more than the usual visits make
+    running, address = start(queue_records=250)  # more than the usual visits make
     with journal:
         with read(journal) as before:
             visit(address, 100)
@@ -127,10 +122,10 @@ def test_a_hung_journal_slows_nobody(journal: LogDaemon, housed: Housed) -> None
         fill(journal)
         hung = visit(address, 300)
         assert median(hung) < reporter.PATIENCE_SECONDS / 2
-        eventually(lambda: house.counters().closed == 400, "all have left")
-        for duty in house.duties():
-            answered(duty)  # so that what it last reported is counted, too
-        lost = house.reporter.lost
+        eventually(lambda: running.counters().closed == 400, "all have left")
+        for duty in running.threads():
+            assert duty.settle(SECONDS)  # so that what it last reported is counted, too
+        lost = running.reporter.lost
         assert lost > 200
         with read(journal) as after:
             eventually(lambda: kinds(after)["RecordsLost"], "the loss is told")
@@ -139,46 +134,46 @@ def test_a_hung_journal_slows_nobody(journal: LogDaemon, housed: Housed) -> None
     [told] = (one for one in after if one["MESSAGE_ID"] == RecordsLost.MESSAGE_ID)
     assert told["NETSRVD_RECORDS"] == told["NETSRVD_RECORDS_LOST"] == str(lost)
     assert after.index(told) == 600 - lost
-    assert house.reporter.lost == lost
+    assert running.reporter.lost == lost
 
 
-def test_a_hung_journal_does_not_keep_from_stopping(journal: LogDaemon, housed: Housed) -> None:
+def test_a_hung_journal_does_not_keep_from_stopping(journal: LogDaemon, start: Start) -> None:
     """The end waits a moment for a journal that nobody reads; what it did not take is counted."""
-    house, address = housed(queue_records=50)
+    running, address = start(queue_records=50)
     with journal:
         fill(journal)
         visit(address, 100)
-        house.stop_listening(0.0)
-        house.stop_workers()
+        running.stop_listening(0.0)
+        running.close_connections()
         began = time.monotonic()
-        house.stop_reporting()
+        running.stop_log()
         assert 0.2 < time.monotonic() - began < 2
         with read(journal) as taken:
             pass
-        assert house.reporter.lost == 200 - len(taken)
+        assert running.reporter.lost == 200 - len(taken)
 
 
 def test_who_must_have_every_record_waits(
-    journal: LogDaemon, housed: Housed, stack: ExitStack
+    journal: LogDaemon, start: Start, stack: ExitStack
 ) -> None:
     """With when_full = "wait" nobody new is served while the journal hangs, those inside are, and
     when it is read again everybody is, and not one record is missing.
     """
-    house, address = housed(queue_records=5, when_full="wait")
+    running, address = start(queue_records=5, when_full="wait")
     with journal:
         fill(journal)
         clients = [stack.enter_context(connect(address))]
         assert echoed(clients[0])
         # From here on it holds the one record that the journal does not take, and takes no other.
-        eventually(lambda: not house.reporter._queue, "the reporter offers its record")
-        while not house.reporter.congested:
+        eventually(lambda: not running.reporter._queue, "the reporter offers its record")
+        while not running.reporter.congested:
             clients.append(stack.enter_context(connect(address)))
             assert echoed(clients[-1])
-        [acceptor, *_] = house.duties()
-        answered(acceptor)  # it was perhaps still taking whoever comes
+        [tcp, *_] = running.threads()
+        assert tcp.settle(SECONDS)  # it was perhaps still taking whoever comes
         late = stack.enter_context(connect(address))
         late.send(b"x")
-        answered(acceptor)
+        assert tcp.settle(SECONDS)
         assert all(echoed(client) for client in clients)
         assert nothing_more(late)
         with read(journal) as records:
@@ -188,24 +183,24 @@ def test_who_must_have_every_record_waits(
             stack.close()
             total = len(clients) + 1 + 50
             eventually(lambda: kinds(records) == {"Accepted": total, "Closed": total})
-    assert house.reporter.lost == 0
+    assert running.reporter.lost == 0
 
 
-def test_an_absent_journal_stops_nothing(journal: LogDaemon, housed: Housed) -> None:
+def test_an_absent_journal_stops_nothing(journal: LogDaemon, start: Start) -> None:
     """Clients are served before there is a journal; when it comes it gets what waits for it."""
-    _, address = housed()
+    _, address = start()
     visit(address, 20)
     with journal, read(journal) as records:
         eventually(lambda: kinds(records) == {"Accepted": 20, "Closed": 20}, "all are written")
 
 
 def test_a_restarted_journal_is_found_again(
-    journal: LogDaemon, housed: Housed, stack: ExitStack, many_descriptors: None
+    journal: LogDaemon, start: Start, stack: ExitStack, many_descriptors: None
 ) -> None:
     """When the journal's socket is replaced the records go on; also if the new descriptor is
     beyond what select(2) can watch, because there are many clients by then.
     """
-    house, address = housed()
+    running, address = start()
     with journal, read(journal) as first:
         visit(address, 20)
         eventually(lambda: kinds(first) == {"Accepted": 20, "Closed": 20}, "all are written")
@@ -213,8 +208,8 @@ def test_a_restarted_journal_is_found_again(
         stack.callback(os.close, os.open(os.devnull, os.O_RDONLY))
     with journal:
         visit(address, 100)
-        assert not house.failures
+        assert not running.failures
         with read(journal) as second:
             eventually(lambda: len(second) == 200, "all are written")
-    assert house.reporter.lost == 0
-    assert not house.failures
+    assert running.reporter.lost == 0
+    assert not running.failures

@@ -1,21 +1,22 @@
 """Connections that come by a proxy: whose they are, and what becomes of those that do not say."""
 
+import select
 import socket
 from contextlib import ExitStack, suppress
 from typing import Any
 
 import pytest
 
+from netsrvd import proxy_pending
 from netsrvd.events.connections import Accepted, Closed, ListenerFull
 from netsrvd.events.refusals import Refused, RefusedAgain
-from netsrvd.listeners.contracts import Client
-from netsrvd.listeners.proxies import lobby
 from netsrvd.services import echo
+from netsrvd.services.base import Client
 from tests.support.clients import ended
 from tests.support.patience import SECONDS, eventually
 from tests.support.peers import connect, echoed, nothing_more, read_exactly, reset
 from tests.support.proxied import BY_HAPROXY, CLIENT, LOCAL, addresses, checked, tlv, v1, v2
-from tests.support.serving import Serving, answered, listener
+from tests.support.serving import Serving, listener
 
 BEHIND = {"proxies": ("127.0.0.1",), "allow": ("any",)}
 LATE = {"proxy_seconds": 0.2, **BEHIND}
@@ -53,14 +54,14 @@ def test_the_client_that_is_named_is_the_one_that_counts(serving: Serving, heade
     """Records and the service have the named client, records the proxy in fields of its own; the
     header is no part of what was received, and what came with it is served at once.
     """
-    acceptor = serving.tcp(service=Greeter, **BEHIND)
-    with connect(acceptor.local) as sock:
+    tcp = serving.tcp(service=Greeter, **BEHIND)
+    with connect(tcp.local) as sock:
         proxy = own(sock)
         sock.sendall(header + b"hello")
         assert read_exactly(sock, 20) == b"192.0.2.7 4711\nhello"
     accepted, closed = serving.only(Accepted), serving.only(Closed)
     assert named(accepted) == named(closed) == (CLIENT, proxy)
-    assert f"192.0.2.7:4711 connected to 127.0.0.1:{acceptor.local[1]} via 127.0.0.1:" in (
+    assert f"192.0.2.7:4711 connected to 127.0.0.1:{tcp.local[1]} via 127.0.0.1:" in (
         accepted.text()
     )
     assert closed.bytes_received == 5
@@ -70,11 +71,11 @@ def test_the_client_that_is_named_is_the_one_that_counts(serving: Serving, heade
 def test_a_header_may_come_in_any_two_parts(serving: Serving, stack: ExitStack, name: str) -> None:
     """Wherever it is cut, it is waited for; the second part may bring what follows."""
     header, client = BY_HAPROXY[name]
-    acceptor = serving.tcp(**BEHIND)
-    socks = [stack.enter_context(connect(acceptor.local)) for _ in header[1:]]
+    tcp = serving.tcp(**BEHIND)
+    socks = [stack.enter_context(connect(tcp.local)) for _ in header[1:]]
     for cut, sock in enumerate(socks, 1):
         sock.sendall(header[:cut])
-    answered(acceptor.duty)
+    serving.settle()
     assert not serving.so_far(Accepted)
     for cut, sock in enumerate(socks, 1):
         sock.sendall(header[cut:] + b"hello")
@@ -87,20 +88,20 @@ def test_a_header_may_come_in_any_two_parts(serving: Serving, stack: ExitStack, 
 def test_a_header_may_come_byte_by_byte(serving: Serving, name: str) -> None:
     """Each of them alone."""
     header, client = BY_HAPROXY[name]
-    acceptor = serving.tcp(**BEHIND)
-    with connect(acceptor.local) as sock:
+    tcp = serving.tcp(**BEHIND)
+    with connect(tcp.local) as sock:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         for byte in header:
             sock.sendall(bytes((byte,)))
-            answered(acceptor.duty)
+            serving.settle()
         assert echoed(sock)
     assert named(serving.only(Accepted))[0] == client
 
 
 def test_whoever_is_not_listed_is_an_ordinary_client(serving: Serving) -> None:
     """A header from elsewhere is data: nobody can take another's name."""
-    acceptor = serving.tcp(proxies=("127.0.0.2",))
-    with connect(acceptor.local) as sock:
+    tcp = serving.tcp(proxies=("127.0.0.2",))
+    with connect(tcp.local) as sock:
         assert echoed(sock, v1())
     assert named(serving.only(Accepted)) == (
         ("127.0.0.1", serving.only(Closed).peer_port),
@@ -112,8 +113,8 @@ def test_the_named_client_is_limited(serving: Serving, stack: ExitStack) -> None
     """Two connections of one client by one proxy are one too many where one is allowed; another
     client of the same proxy is served, though the proxy has three by then.
     """
-    acceptor = serving.tcp(max_connections_per_source=1, unlimited=(), **BEHIND)
-    first, second, third = (stack.enter_context(connect(acceptor.local)) for _ in range(3))
+    tcp = serving.tcp(max_connections_per_source=1, unlimited=(), **BEHIND)
+    first, second, third = (stack.enter_context(connect(tcp.local)) for _ in range(3))
     first.sendall(v1())
     assert echoed(first)
     second.sendall(v1((CLIENT[0], 4712)))
@@ -128,8 +129,8 @@ def test_the_named_client_is_limited(serving: Serving, stack: ExitStack) -> None
 
 def test_the_named_client_is_judged_by_access(serving: Serving, stack: ExitStack) -> None:
     """A proxy that is not in `allow` brings those who are, and no others; it may come itself."""
-    acceptor = serving.tcp(proxies=("127.0.0.1",), allow=("192.0.2.0/24",))
-    welcome, stranger, proxy = (stack.enter_context(connect(acceptor.local)) for _ in range(3))
+    tcp = serving.tcp(proxies=("127.0.0.1",), allow=("192.0.2.0/24",))
+    welcome, stranger, proxy = (stack.enter_context(connect(tcp.local)) for _ in range(3))
     welcome.sendall(v1())
     assert echoed(welcome)
     stranger.sendall(v1(("198.51.100.1", 1)))
@@ -137,9 +138,8 @@ def test_the_named_client_is_judged_by_access(serving: Serving, stack: ExitStack
     assert serving.only(Refused).reason == "access"
     proxy.sendall(LOCAL)
     assert echoed(proxy)
-    places = serving.places
-    assert acceptor.counters.refused == 1
-    assert len(places._free) == places.count - 2
+    assert tcp.counters.refused == 1
+    assert serving.limit.used == 2
 
 
 # --- those that do not say ----------------------------------------------------------------------
@@ -148,28 +148,27 @@ def test_the_named_client_is_judged_by_access(serving: Serving, stack: ExitStack
 @pytest.mark.parametrize("data", [b"", b"PROXY", v2()[:-1]])
 def test_a_late_header_ends_the_connection(serving: Serving, data: bytes) -> None:
     """Who has not sent all of it in time is refused, with a reason and a counter of its own."""
-    acceptor = serving.tcp(**LATE)
-    with connect(acceptor.local) as sock:
+    tcp = serving.tcp(**LATE)
+    with connect(tcp.local) as sock:
         sock.sendall(data)
         assert ended(sock)
         refused = serving.only(Refused)
         assert named(refused) == (sock.getsockname(), ("", ""))
     assert refused.reason == "proxy-late"
     assert refused.rule == "no whole header within proxy_timeout = 0.2 s"
-    assert (acceptor.counters.proxy_late, acceptor.counters.refused) == (1, 1)
-    assert len(serving.places._free) == serving.places.count
+    assert (tcp.counters.proxy_late, tcp.counters.refused) == (1, 1)
+    assert serving.limit.used == 0
 
 
 def test_a_byte_now_and_then_wins_no_time(serving: Serving) -> None:
     """The time for a header runs from the beginning, whatever comes meanwhile."""
-    acceptor = serving.tcp(**LATE)
-    with connect(acceptor.local) as sock:
+    tcp = serving.tcp(**LATE)
+    with connect(tcp.local) as sock:
         for byte in v2(block=addresses() + bytes(4000)):
-            if acceptor.counters.proxy_late:
+            if select.select([sock], [], [], 0.005)[0]:  # this client's own pace
                 break
             with suppress(ConnectionError):
                 sock.sendall(bytes((byte,)))
-            answered(acceptor.duty)
         assert ended(sock)
     assert serving.only(Refused).reason == "proxy-late"
 
@@ -188,28 +187,28 @@ def test_a_wrong_header_ends_the_connection(
     serving: Serving, data: bytes, reason: str, counter: str
 ) -> None:
     """With its reason and counter: one record at once, and a summary for all that follow."""
-    acceptor = serving.tcp(**BEHIND)
+    tcp = serving.tcp(**BEHIND)
     for _ in range(3):
-        with connect(acceptor.local) as sock:
+        with connect(tcp.local) as sock:
             sock.sendall(data)
             assert ended(sock)
     serving.stop_listening()
     refused, again = serving.only(Refused), serving.only(RefusedAgain)
     assert (refused.reason, refused.peer_address) == (reason, "127.0.0.1")
     assert (again.reason, again.times) == (reason, 2)
-    assert getattr(acceptor.counters, counter) == acceptor.counters.refused == 3
+    assert getattr(tcp.counters, counter) == tcp.counters.refused == 3
     assert not serving.so_far(Accepted)
 
 
 def test_an_end_within_the_header_is_a_wrong_one(serving: Serving) -> None:
     """The proxy hung up before it had said whom it came for."""
-    acceptor = serving.tcp(**BEHIND)
-    with connect(acceptor.local) as sock:
+    tcp = serving.tcp(**BEHIND)
+    with connect(tcp.local) as sock:
         sock.sendall(v1()[:-1])
         sock.shutdown(socket.SHUT_WR)
         assert ended(sock)
     assert serving.only(Refused).rule == "the connection ended within it"
-    assert acceptor.counters.proxy_wrong == 1
+    assert tcp.counters.proxy_wrong == 1
 
 
 @pytest.mark.parametrize("leave", [socket.socket.close, reset], ids=["FIN", "RST"])
@@ -218,23 +217,23 @@ def test_a_health_check_leaves_no_record(serving: Serving, leave: Any, header: b
     """A proxy that connects and leaves, without a word or after a header that names itself, is
     counted; that is all.
     """
-    acceptor = serving.tcp(**BEHIND)
+    tcp = serving.tcp(**BEHIND)
     for _ in range(10):
-        sock = connect(acceptor.local)
+        sock = connect(tcp.local)
         sock.sendall(v1(sock.getsockname()) if header is None else header)
         leave(sock)
-    eventually(lambda: acceptor.counters.proxy_probes == 10, "all are counted")
-    answered(acceptor.duty)
+    eventually(lambda: tcp.counters.proxy_probes == 10, "all are counted")
+    serving.settle()
     assert serving.reports.events == []
-    assert len(serving.places._free) == serving.places.count
+    assert serving.limit.used == 0
 
 
 def test_a_proxy_that_says_something_is_served(serving: Serving) -> None:
     """As a client of its own, with its records."""
-    acceptor = serving.tcp(**BEHIND)
-    with connect(acceptor.local) as sock:
+    tcp = serving.tcp(**BEHIND)
+    with connect(tcp.local) as sock:
         sock.sendall(LOCAL)
-        answered(acceptor.duty)
+        serving.settle()
         assert serving.reports.events == []
         assert echoed(sock)
         assert named(serving.only(Accepted)) == (sock.getsockname(), ("", ""))
@@ -242,10 +241,10 @@ def test_a_proxy_that_says_something_is_served(serving: Serving) -> None:
 
 
 def test_a_proxy_that_stays_is_served(serving: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
-    """After a moment, so that a service that speaks first does speak."""
-    monkeypatch.setattr(lobby, "OWN_SECONDS", 0.05)
-    acceptor = serving.tcp(service=Greeter, **BEHIND)
-    with connect(acceptor.local) as sock:
+    """After a moment, not after `proxy_timeout`, so that a service that speaks first does speak."""
+    monkeypatch.setattr(proxy_pending, "PROBE_SECONDS", 0.05)
+    tcp = serving.tcp(service=Greeter, proxy_seconds=600, **BEHIND)
+    with connect(tcp.local) as sock:
         sock.sendall(LOCAL)
         assert read_exactly(sock, 10) == b"127.0.0.1 "
         assert named(serving.only(Accepted)) == (sock.getsockname(), ("", ""))
@@ -254,28 +253,28 @@ def test_a_proxy_that_stays_is_served(serving: Serving, monkeypatch: pytest.Monk
 # --- many of them, reload and stop ----------------------------------------------------------------
 
 
-def test_a_flood_of_silent_ones_takes_no_more_than_their_places(
+def test_a_flood_of_silent_ones_takes_no_more_than_their_limit(
     serving: Serving, stack: ExitStack
 ) -> None:
     """They count as connections: at the limit others wait in the kernel's queue, and are served
     when the time of the silent ones is over. The log has one record of them.
     """
-    acceptor = serving.tcp(max_connections=5, **LATE)
-    silent = [stack.enter_context(connect(acceptor.local)) for _ in range(5)]
+    tcp = serving.tcp(max_connections=5, **LATE)
+    silent = [stack.enter_context(connect(tcp.local)) for _ in range(5)]
     full = serving.only(ListenerFull)
     assert full.connections == 5
-    waiting = stack.enter_context(connect(acceptor.local))
+    waiting = stack.enter_context(connect(tcp.local))
     waiting.sendall(v1() + b"hello")
     assert read_exactly(waiting, 5) == b"hello"
     assert all(ended(sock) for sock in silent)
-    assert acceptor.counters.proxy_late == 5
+    assert tcp.counters.proxy_late == 5
     assert serving.only(Refused).reason == "proxy-late"
 
 
 def test_a_full_listener_still_hears_who_is_inside(serving: Serving, stack: ExitStack) -> None:
-    """A header that comes while all places are taken by those who wait is heard all the same."""
-    acceptor = serving.tcp(max_connections=2, **BEHIND)
-    one, other = (stack.enter_context(connect(acceptor.local)) for _ in range(2))
+    """A header that comes at the limit is heard all the same."""
+    tcp = serving.tcp(max_connections=2, **BEHIND)
+    one, other = (stack.enter_context(connect(tcp.local)) for _ in range(2))
     serving.only(ListenerFull)
     other.sendall(v1())
     assert echoed(other)
@@ -285,16 +284,15 @@ def test_a_full_listener_still_hears_who_is_inside(serving: Serving, stack: Exit
 
 def test_a_congested_log_keeps_them_waiting(serving: Serving) -> None:
     """With `when_full = "wait"` nobody comes in without a record, nor is anybody late for that."""
-    acceptor = serving.tcp(**LATE)
-    with connect(acceptor.local) as sock:
+    tcp = serving.tcp(**LATE)
+    with connect(tcp.local) as sock:
         sock.sendall(v1()[:-1])
-        answered(acceptor.duty)
+        serving.settle()
         serving.reports.congested = True
-        for _ in range(2):  # after its mail it may still look into the lobby
-            answered(acceptor.duty)
+        serving.settle()
         sock.sendall(v1()[-1:] + b"hello")
         for _ in range(20):  # its rounds take 20 ms now, together longer than proxy_timeout
-            answered(acceptor.duty)
+            serving.settle()
         assert nothing_more(sock)
         serving.reports.congested = False
         sock.settimeout(SECONDS)
@@ -306,36 +304,36 @@ def test_a_reload_reaches_those_who_wait(serving: Serving, stack: ExitStack) -> 
     """The first proxy may come by a reload; who is no longer one is turned away, as it cannot be
     told whose connection that is; a shorter time-out holds for those who wait.
     """
-    acceptor = serving.tcp()
-    with connect(acceptor.local) as sock:
+    tcp = serving.tcp()
+    with connect(tcp.local) as sock:
         assert echoed(sock, v1())
-    acceptor.update(listener(**BEHIND), echo.Stream)
-    answered(acceptor.duty)
-    waiting, own_one = (stack.enter_context(connect(acceptor.local)) for _ in range(2))
+    tcp.update(listener(**BEHIND), echo.Stream)
+    serving.settle()
+    waiting, own_one = (stack.enter_context(connect(tcp.local)) for _ in range(2))
     own_one.sendall(LOCAL)
-    answered(acceptor.duty)
-    acceptor.update(listener(), echo.Stream)
+    serving.settle()
+    tcp.update(listener(), echo.Stream)
     assert ended(waiting)
     assert ended(own_one)
     assert serving.only(Refused).rule == "proxies no longer has it"
-    acceptor.update(listener(**BEHIND), echo.Stream)
-    answered(acceptor.duty)
-    late = stack.enter_context(connect(acceptor.local))
-    answered(acceptor.duty)
-    acceptor.update(listener(**LATE), echo.Stream)
+    tcp.update(listener(**BEHIND), echo.Stream)
+    serving.settle()
+    late = stack.enter_context(connect(tcp.local))
+    serving.settle()
+    tcp.update(listener(**LATE), echo.Stream)
     assert ended(late)
-    assert acceptor.counters.proxy_late == 1
+    assert tcp.counters.proxy_late == 1
 
 
 def test_a_stop_ends_their_wait(serving: Serving, stack: ExitStack) -> None:
     """Who has not come in by then is not served; there is nothing to tell of it."""
-    acceptor = serving.tcp(**BEHIND)
-    socks = [stack.enter_context(connect(acceptor.local)) for _ in range(3)]
+    tcp = serving.tcp(**BEHIND)
+    socks = [stack.enter_context(connect(tcp.local)) for _ in range(3)]
     socks[0].sendall(LOCAL)
     socks[1].sendall(v1()[:5])
-    eventually(lambda: len(serving.places._free) == serving.places.count - 3, "all are accepted")
-    answered(acceptor.duty)
+    eventually(lambda: serving.limit.used == 3, "all are accepted")
+    serving.settle()
     serving.stop_listening()
     assert all(ended(sock) for sock in socks)
     assert serving.reports.events == []
-    assert len(serving.places._free) == serving.places.count
+    assert serving.limit.used == 0

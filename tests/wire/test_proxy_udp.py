@@ -1,5 +1,6 @@
 """Datagrams that come by a proxy: whose they are, what comes back, and which are refused."""
 
+import gc
 import os
 import socket
 from contextlib import ExitStack
@@ -8,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from netsrvd.counters import Counters
 from netsrvd.events.flows import FlowBegan, FlowEnded
 from netsrvd.events.refusals import Refused, RefusedAgain
 from netsrvd.listeners.proxies import forwarded
@@ -15,7 +17,7 @@ from netsrvd.services import echo
 from tests.support.patience import eventually
 from tests.support.peers import datagrams, nothing_more
 from tests.support.proxied import LOCAL, addresses, checked, datagram, v1, v2
-from tests.support.serving import Serving, answered, listener
+from tests.support.serving import Serving, listener
 
 BEHIND = {"proxies": ("127.0.0.1", "::1"), "allow": ("any",)}
 ONE, TWO = ("192.0.2.7", 4711), ("192.0.2.7", 4712)
@@ -40,9 +42,9 @@ def test_the_payload_comes_back_without_the_header(
     serving: Serving, host: str, client: tuple[str, int], size: int, how: dict[str, Any]
 ) -> None:
     """To the proxy, whatever families it and the client have; records have both."""
-    receiver, payload = serving.udp(host=host, **how, **BEHIND), os.urandom(size)
+    udp, payload = serving.udp(host=host, **how, **BEHIND), os.urandom(size)
     with datagrams(host) as sock:
-        sock.sendto(datagram(payload, client), receiver.local)
+        sock.sendto(datagram(payload, client), udp.local)
         assert sock.recv(70_000) == payload
         assert nothing_more(sock)
         serving.stop_listening()
@@ -51,27 +53,27 @@ def test_the_payload_comes_back_without_the_header(
             assert (record.proxy_address, record.proxy_port) == own(sock)
     ended = serving.only(FlowEnded)
     assert ended.bytes_received == ended.bytes_sent == size
-    assert receiver.counters.bytes_received == size
+    assert udp.counters.bytes_received == size
 
 
 def test_a_header_with_a_checksum_is_checked(serving: Serving, proxy: socket.socket) -> None:
     """In a datagram as on a connection."""
-    receiver, header = serving.udp(**BEHIND), checked(addresses(), form=0x12)
-    proxy.sendto(header[:-1] + bytes((header[-1] ^ 1,)) + b"bad", receiver.local)
-    proxy.sendto(header + b"good", receiver.local)
+    udp, header = serving.udp(**BEHIND), checked(addresses(), form=0x12)
+    proxy.sendto(header[:-1] + bytes((header[-1] ^ 1,)) + b"bad", udp.local)
+    proxy.sendto(header + b"good", udp.local)
     assert proxy.recv(100) == b"good"
     assert serving.only(Refused).rule == "its checksum is wrong"
 
 
 def test_each_named_client_is_a_flow(serving: Serving, proxy: socket.socket) -> None:
     """Though they all come from one address and port; so is the proxy itself."""
-    receiver = serving.udp(**BEHIND)
+    udp = serving.udp(**BEHIND)
     for _ in range(3):
         for client in (ONE, TWO):
-            proxy.sendto(datagram(b"hello", client), receiver.local)
-        proxy.sendto(LOCAL + b"itself", receiver.local)
+            proxy.sendto(datagram(b"hello", client), udp.local)
+        proxy.sendto(LOCAL + b"itself", udp.local)
     assert sorted(proxy.recv(100) for _ in range(9)) == [b"hello"] * 6 + [b"itself"] * 3
-    assert receiver.flows == 3
+    assert udp.flows == 3
     serving.stop_listening()
     ended = sorted(serving.told(FlowEnded, 3), key=attrgetter("peer_port"))
     named = {(each.peer_address, each.peer_port): each for each in ended}
@@ -96,10 +98,10 @@ def test_a_datagram_without_a_header_is_refused(
     serving: Serving, proxy: socket.socket, data: bytes, reason: str, counter: str
 ) -> None:
     """It is not answered; the proxy has one record and a summary; its others are served."""
-    receiver = serving.udp(**BEHIND)
+    udp = serving.udp(**BEHIND)
     for _ in range(3):
-        proxy.sendto(data, receiver.local)
-    proxy.sendto(datagram(b"hello"), receiver.local)
+        proxy.sendto(data, udp.local)
+    proxy.sendto(datagram(b"hello"), udp.local)
     assert proxy.recv(100) == b"hello"
     assert nothing_more(proxy)
     serving.stop_listening()
@@ -108,7 +110,7 @@ def test_a_datagram_without_a_header_is_refused(
         *(reason, "127.0.0.1", ""),
     )
     assert again.times == 2
-    assert getattr(receiver.counters, counter) == receiver.counters.datagrams_refused == 3
+    assert getattr(udp.counters, counter) == udp.counters.datagrams_refused == 3
 
 
 @pytest.mark.parametrize(
@@ -123,10 +125,10 @@ def test_the_named_client_is_judged(
     serving: Serving, proxy: socket.socket, client: tuple[str, int], reason: str
 ) -> None:
     """By access and by all that keeps an answer from doing harm; the proxy only brings it."""
-    receiver = serving.udp(proxies=("127.0.0.1",), allow=("192.0.2.0/24",))
+    udp = serving.udp(proxies=("127.0.0.1",), allow=("192.0.2.0/24",))
     for _ in range(2):
-        proxy.sendto(datagram(b"refused", client), receiver.local)
-    proxy.sendto(datagram(b"hello"), receiver.local)
+        proxy.sendto(datagram(b"refused", client), udp.local)
+    proxy.sendto(datagram(b"hello"), udp.local)
     assert proxy.recv(100) == b"hello"
     serving.stop_listening()
     refused = serving.only(Refused)
@@ -138,10 +140,10 @@ def test_the_named_client_is_judged(
 def test_the_named_client_is_limited(serving: Serving, proxy: socket.socket) -> None:
     """Its source has what one source may have, by all its ports; another one has its own."""
     limits = {"datagram_rate": 1, "datagram_burst": 3, "unlimited": ()}
-    receiver = serving.udp(**limits, **BEHIND)
+    udp = serving.udp(**limits, **BEHIND)
     for number in range(5):
-        proxy.sendto(datagram(b"%d" % number, (ONE[0], 5000 + number)), receiver.local)
-    proxy.sendto(datagram(b"other", ("192.0.2.8", 4711)), receiver.local)
+        proxy.sendto(datagram(b"%d" % number, (ONE[0], 5000 + number)), udp.local)
+    proxy.sendto(datagram(b"other", ("192.0.2.8", 4711)), udp.local)
     found = [proxy.recv(100) for _ in range(4)]
     assert found == [b"0", b"1", b"2", b"other"]
     refused = serving.only(Refused)
@@ -153,8 +155,8 @@ def test_whoever_is_not_listed_is_an_ordinary_client(
     serving: Serving, proxy: socket.socket
 ) -> None:
     """A header from elsewhere is payload: nobody can take another's name."""
-    receiver, sent = serving.udp(proxies=("127.0.0.2",)), datagram(b"hello")
-    proxy.sendto(sent, receiver.local)
+    udp, sent = serving.udp(proxies=("127.0.0.2",)), datagram(b"hello")
+    proxy.sendto(sent, udp.local)
     assert proxy.recv(100) == sent
     began = serving.only(FlowBegan)
     assert (began.peer_address, began.proxy_address) == ("127.0.0.1", "")
@@ -162,29 +164,29 @@ def test_whoever_is_not_listed_is_an_ordinary_client(
 
 def test_a_reload_reaches_the_flows(serving: Serving, proxy: socket.socket) -> None:
     """Clients whose proxy is no longer one have ended; from then on it speaks for itself."""
-    receiver = serving.udp()
-    proxy.sendto(datagram(b"x"), receiver.local)
+    udp = serving.udp()
+    proxy.sendto(datagram(b"x"), udp.local)
     assert proxy.recv(100) == datagram(b"x")
-    receiver.update(listener(**BEHIND), echo.Datagrams(), ())
-    proxy.sendto(datagram(b"hello"), receiver.local)
+    udp.update(listener(**BEHIND), echo.Datagrams(), ())
+    proxy.sendto(datagram(b"hello"), udp.local)
     assert proxy.recv(100) == b"hello"
-    receiver.update(listener(**BEHIND), echo.Datagrams(), ())
-    answered(receiver.duty)
+    udp.update(listener(**BEHIND), echo.Datagrams(), ())
+    serving.settle()
     assert not serving.so_far(FlowEnded)
-    receiver.update(listener(allow=("any",)), echo.Datagrams(), ())
+    udp.update(listener(allow=("any",)), echo.Datagrams(), ())
     [ended] = serving.told(FlowEnded)
     assert (ended.reason, ended.peer_address) == ("reload", ONE[0])
-    proxy.sendto(b"hello", receiver.local)
+    proxy.sendto(b"hello", udp.local)
     assert proxy.recv(100) == b"hello"
 
 
 def test_a_reload_asks_anew_who_is_a_proxy(serving: Serving, proxy: socket.socket) -> None:
     """What was known of a sender is forgotten: with another proxy in its place it is a client."""
-    receiver = serving.udp(**BEHIND)
-    proxy.sendto(datagram(b"hello"), receiver.local)
+    udp = serving.udp(**BEHIND)
+    proxy.sendto(datagram(b"hello"), udp.local)
     assert proxy.recv(100) == b"hello"
-    receiver.update(listener(proxies=("127.0.0.2",)), echo.Datagrams(), ())
-    proxy.sendto(datagram(b"hello"), receiver.local)
+    udp.update(listener(proxies=("127.0.0.2",)), echo.Datagrams(), ())
+    proxy.sendto(datagram(b"hello"), udp.local)
     assert proxy.recv(100) == datagram(b"hello")
 
 
@@ -193,18 +195,27 @@ def test_what_is_remembered_of_senders_is_bounded(
 ) -> None:
     """Many senders, proxies or not, leave no more behind than that, and are judged the same."""
     monkeypatch.setattr(forwarded, "SENDERS_KEPT", 2)
-    receiver = serving.udp(**BEHIND)
+    made: list[forwarded.Forwarded] = []
+
+    def make(counters: Counters) -> forwarded.Forwarded:
+        made.append(forwarded.Forwarded(counters))
+        return made[-1]
+
+    monkeypatch.setattr("netsrvd.udp.Forwarded", make)
+    udp = serving.udp(**BEHIND)
     for _ in range(5):
         sock = stack.enter_context(datagrams())
-        sock.sendto(datagram(b"hello"), receiver.local)
+        sock.sendto(datagram(b"hello"), udp.local)
         assert sock.recv(100) == b"hello"
-        sock.sendto(b"wrong", receiver.local)
-    eventually(lambda: receiver.counters.proxy_wrong == 5, "all have been looked at")
+        sock.sendto(b"wrong", udp.local)
+    eventually(lambda: udp.counters.proxy_wrong == 5, "all have been looked at")
     other = stack.enter_context(datagrams("127.0.0.2"))
-    other.sendto(b"plain", receiver.local)
+    other.sendto(b"plain", udp.local)
     assert other.recv(100) == b"plain"
-    [inlet] = receiver._inlets.values()
-    eventually(lambda: receiver.counters.datagrams_sent == 6)
-    assert len(inlet._forwarded._proxies) <= 2
-    assert not inlet._forwarded.clients
-    assert not inlet._forwarded.errors
+    eventually(lambda: udp.counters.datagrams_sent == 6)
+    [kept] = made
+    assert not kept.clients
+    assert not kept.errors
+    tables = [each for each in gc.get_referents(kept) if isinstance(each, dict)]
+    assert len(tables) == 3
+    assert all(len(each) <= 2 for each in tables)

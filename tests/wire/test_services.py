@@ -9,15 +9,15 @@ from typing import Any
 
 import pytest
 
+from netsrvd import connection
 from netsrvd.events.connections import Accepted, Closed
 from netsrvd.events.flows import FlowBegan, FlowEnded
 from netsrvd.events.refusals import Refused
-from netsrvd.listeners import connection
 from netsrvd.services import SERVICES, chargen
 from tests.support.askers import Asker
 from tests.support.patience import SECONDS, eventually
 from tests.support.peers import connect, datagrams, nothing_more, read_exactly
-from tests.support.serving import Serving, answered
+from tests.support.serving import Serving
 from tests.wire.conftest import Network
 
 MEGABYTE = 1 << 20
@@ -84,7 +84,7 @@ def test_a_client_that_sends_a_megabyte_first_is_told_all(
     monkeypatch.setattr(connection, "LINGER_SECONDS", SECONDS)
     with connect(serving.tcp(service=name, **needed).local) as client:
         client.sendall(bytes(MEGABYTE))
-        [live] = eventually(lambda: list(serving.worker._connections.values()))
+        [live] = eventually(serving.connections)
         eventually(lambda: live.bytes_received == MEGABYTE, "all was thrown away")
         assert SAYS[name](rest(client), client.getsockname())
         assert client.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 0
@@ -109,11 +109,11 @@ def test_long_words_and_much_input_do_not_block_each_other(serving: Serving) -> 
     serving.present.look = lambda: [Asker(peer, listener=name)] * 500
     small: dict[str, Any] = {"options": {"SO_SNDBUF": 4096}, "active_listeners": (name,)}
     with connect(serving.tcp(service="active", **small).local, SO_RCVBUF=4096) as client:
-        [live] = eventually(lambda: list(serving.worker._connections.values()))
-        eventually(lambda: live.backlog is not None, "a backlog stands")
+        [live] = eventually(serving.connections)
+        eventually(lambda: live.send_buffer is not None, "a backlog stands")
         client.sendall(bytes(MEGABYTE))
         eventually(lambda: live.bytes_received == MEGABYTE, "all was thrown away")
-        assert live.backlog is not None
+        assert live.send_buffer is not None
         assert rest(client) == f"{name} [{peer[0]}]:{peer[1]}\r\n".encode() * 500
 
 
@@ -129,11 +129,11 @@ def test_a_client_that_stays_is_parted_from(serving: Serving, needed: dict[str, 
 def test_active_tells_who_is_connected_now(serving: Serving, needed: dict[str, Any]) -> None:
     """Those of the listeners that the configuration names, and of no other."""
     shown, hidden = serving.tcp(name="lab"), serving.tcp(name="secret")
-    acceptor = serving.tcp(service="active", **needed | {"active_listeners": ("lab",)})
+    tcp = serving.tcp(service="active", **needed | {"active_listeners": ("lab",)})
     with connect(shown.local) as one, connect(shown.local) as two, connect(hidden.local):
-        eventually(lambda: serving.worker.live == 3, "all are there")
+        eventually(lambda: serving.live == 3, "all are there")
         lines = [b"lab 127.0.0.1:%d\r\n" % each.getsockname()[1] for each in (one, two)]
-        with connect(acceptor.local) as client:
+        with connect(tcp.local) as client:
             assert rest(client) == b"".join(lines)
 
 
@@ -144,10 +144,10 @@ def test_chargen_and_a_client_that_sends_without_reading(serving: Serving) -> No
     """A megabyte is taken from a client that reads nothing meanwhile; then it still finds the
     pattern without a gap.
     """
-    acceptor = serving.tcp(service="chargen", options={"SO_SNDBUF": 4096})
-    with connect(acceptor.local, SO_RCVBUF=4096) as client:
-        [live] = eventually(lambda: list(serving.worker._connections.values()))
-        eventually(lambda: live.backlog is not None, "the client's buffer is full")
+    tcp = serving.tcp(service="chargen", options={"SO_SNDBUF": 4096})
+    with connect(tcp.local, SO_RCVBUF=4096) as client:
+        [live] = eventually(serving.connections)
+        eventually(lambda: live.send_buffer is not None, "the client's buffer is full")
         client.sendall(bytes(MEGABYTE))
         eventually(lambda: live.bytes_received == MEGABYTE, "all was thrown away")
         wanted = chargen.PATTERN * 30
@@ -156,8 +156,8 @@ def test_chargen_and_a_client_that_sends_without_reading(serving: Serving) -> No
 
 def test_chargen_and_a_client_that_never_reads(serving: Serving) -> None:
     """It is ended by the write time-out, also while it sends all the time."""
-    acceptor = serving.tcp(service="chargen", write_seconds=0.3)
-    with connect(acceptor.local) as client:
+    tcp = serving.tcp(service="chargen", write_seconds=0.3)
+    with connect(tcp.local) as client:
         began = monotonic()
         while not serving.so_far(Closed) and monotonic() - began < SECONDS:
             select.select([], [client], [], 0.01)
@@ -198,9 +198,9 @@ def test_short_answers_fit_any_question(
     name: str, question: bytes, serving: Serving, needed: dict[str, Any]
 ) -> None:
     """An empty datagram has the whole answer, and so has any other (RFC 867, 868)."""
-    receiver = serving.udp(service=name, **needed)
+    udp = serving.udp(service=name, **needed)
     with datagrams() as asker:
-        asker.sendto(question, receiver.local)
+        asker.sendto(question, udp.local)
         assert SAYS[name](asker.recv(1000), asker.getsockname())
         assert nothing_more(asker)
 
@@ -213,11 +213,11 @@ def test_long_answers_are_cut_to_the_question(
     name: str, answer: bytes, serving: Serving, needed: dict[str, Any]
 ) -> None:
     """Nobody has more sent to whoever he says he is than he sends himself."""
-    receiver, acceptor = serving.udp(service=name, **needed), serving.tcp()
-    with connect(acceptor.local), datagrams() as asker:
-        eventually(lambda: serving.worker.live, "somebody is there")
+    udp, tcp = serving.udp(service=name, **needed), serving.tcp()
+    with connect(tcp.local), datagrams() as asker:
+        eventually(lambda: serving.live, "somebody is there")
         for size in (0, 1, 20, 40, 1000):
-            asker.sendto(bytes(size), receiver.local)
+            asker.sendto(bytes(size), udp.local)
             said = asker.recv(2000)
             assert len(said) <= size
             assert said[: len(answer)] == answer[: len(said)]
@@ -230,7 +230,7 @@ def test_a_floor_lets_a_quote_through(serving: Serving, needed: dict[str, Any]) 
         asker.sendto(b"", quotes.local)
         assert asker.recv(1000) == QUOTE
         with connect(serving.tcp().local) as present:
-            eventually(lambda: serving.worker.live, "somebody is there")
+            eventually(lambda: serving.live, "somebody is there")
             roll = serving.udp(service="active", reply_floor_bytes=512, **needed)
             asker.sendto(b"", roll.local)
             assert SAYS["active"](asker.recv(1000), present.getsockname())
@@ -241,9 +241,9 @@ def test_a_silent_service_leaves_a_record(
     name: str, serving: Serving, needed: dict[str, Any]
 ) -> None:
     """No answer, not even an empty one, and a summary that says so."""
-    receiver = serving.udp(service=name, flow_seconds=0.1, **needed)
+    udp = serving.udp(service=name, flow_seconds=0.1, **needed)
     with datagrams() as asker:
-        asker.sendto(b"anybody?", receiver.local)
+        asker.sendto(b"anybody?", udp.local)
         ended = serving.only(FlowEnded)
         assert nothing_more(asker)
     assert serving.only(FlowBegan).service == ended.service == name
@@ -254,9 +254,9 @@ def test_a_silent_service_leaves_a_record(
 def test_a_link_local_client_is_told_no_zone(network: Network, serving: Serving) -> None:
     """The interface of this host, by which it came, is not its business; it is in the record."""
     with network.server.entered():
-        receiver = serving.udp(service="whoami", host="::", allow=("any",), flow_seconds=0.1)
+        udp = serving.udp(service="whoami", host="::", allow=("any",), flow_seconds=0.1)
     with network.asker("fe80::9", "c0") as asker:
-        asker.sendto(b"", ("fe80::1", receiver.local[1], 0, network.scope("c0")))
+        asker.sendto(b"", ("fe80::1", udp.local[1], 0, network.scope("c0")))
         assert asker.recv(100) == b"[fe80::9]:%d\n" % asker.getsockname()[1]
     assert serving.only(FlowBegan).peer_address == "fe80::9%s0"
 
@@ -268,12 +268,12 @@ def test_a_link_local_client_is_told_no_zone(network: Network, serving: Serving)
 def test_a_stranger_is_told_nothing(name: str, serving: Serving, needed: dict[str, Any]) -> None:
     """Whatever the service, who is not allowed to come gets the end, or no answer, and a record."""
     rules = {"service": name, "allow": ("192.0.2.0/24",), **needed}
-    acceptor, receiver = serving.tcp(**rules), serving.udp(**rules)
-    with connect(acceptor.local) as client, datagrams() as asker:
+    tcp, udp = serving.tcp(**rules), serving.udp(**rules)
+    with connect(tcp.local) as client, datagrams() as asker:
         assert rest(client) == b""
-        asker.sendto(bytes(100), receiver.local)
+        asker.sendto(bytes(100), udp.local)
         refused = serving.told(Refused, 2)
-        answered(receiver.duty)
+        serving.settle()
         assert nothing_more(asker)
     assert [each.reason for each in refused] == ["access", "access"]
     assert not serving.so_far(Accepted)
@@ -287,14 +287,14 @@ def test_a_source_has_its_limits(name: str, serving: Serving, needed: dict[str, 
     """
     rules = {"unlimited": (), "connection_rate": 0.01, "connection_burst": 1}
     rules |= {"datagram_rate": 0.01, "datagram_burst": 1, "service": name, **needed}
-    acceptor, receiver = serving.tcp(**rules), serving.udp(**rules)
-    with connect(acceptor.local):
+    tcp, udp = serving.tcp(**rules), serving.udp(**rules)
+    with connect(tcp.local):
         serving.told(Accepted)
-        with connect(acceptor.local) as second:
+        with connect(tcp.local) as second:
             assert rest(second) == b""
     with datagrams() as asker:
         for _ in range(2):
-            asker.sendto(b"", receiver.local)
+            asker.sendto(b"", udp.local)
         refused = serving.told(Refused, 2)
     assert [each.reason for each in refused] == ["rate", "rate"]
     assert len(serving.so_far(Accepted)) == len(serving.so_far(FlowBegan)) == 1
@@ -305,9 +305,9 @@ def test_datagrams_of_services_are_not_answered(
     name: str, serving: Serving, needed: dict[str, Any]
 ) -> None:
     """Whatever the service, it does not talk to another one for ever."""
-    receiver = serving.udp(service=name, refused_ports=("1024-65535",), **needed)
+    udp = serving.udp(service=name, refused_ports=("1024-65535",), **needed)
     with datagrams() as asker:
-        asker.sendto(bytes(100), receiver.local)
+        asker.sendto(bytes(100), udp.local)
         assert serving.only(Refused).reason == "port"
         assert nothing_more(asker)
 

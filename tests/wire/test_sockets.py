@@ -175,9 +175,9 @@ def test_ipv6_switched_off_does_no_harm(serving: Serving) -> None:
             sockets, notes = assembly.open_sockets(configuration(settings_of()), [])
             assert {type(note) for note in notes} == {Listening}
             address = ("127.0.0.1", sockets[Endpoint("echo", "tcp", "0.0.0.0")][0].address()[1])
-            acceptor = sockets.pop(Endpoint("echo", "tcp", "0.0.0.0"))[0].sock
+            tcp = sockets.pop(Endpoint("echo", "tcp", "0.0.0.0"))[0].sock
             close_all(sockets)
-            serving.tcp(acceptor)
+            serving.tcp(tcp)
             with connect(address) as client:
                 assert echoed(client)
 
@@ -197,10 +197,10 @@ def test_an_option_that_the_kernel_changes_is_told() -> None:
 
 def test_connections_inherit_the_options(serving: Serving) -> None:
     """An option of the listener is an option of every connection that it accepts."""
-    acceptor = serving.tcp(options={"SO_KEEPALIVE": True, "TCP_KEEPIDLE": 77})
-    with connect(acceptor.local) as client:
+    tcp = serving.tcp(options={"SO_KEEPALIVE": True, "TCP_KEEPIDLE": 77})
+    with connect(tcp.local) as client:
         assert echoed(client)
-        [live] = serving.worker._connections.values()
+        [live] = serving.connections()
         assert live.sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
         assert live.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 77
 
@@ -263,15 +263,15 @@ def test_a_missing_privilege_is_one_line(
 def test_an_interface_is_the_only_way_in(network: Network, serving: Serving) -> None:
     """A listener with an interface is reached through that one, and refused through others."""
     with network.server.entered():
-        acceptor = serving.tcp(host="0.0.0.0", interface="s0")
-        receiver = serving.udp(host="0.0.0.0", interface="s0")
-    with network.client.entered(), connect(("10.9.0.1", acceptor.local[1])) as client:
+        tcp = serving.tcp(host="0.0.0.0", interface="s0")
+        udp = serving.udp(host="0.0.0.0", interface="s0")
+    with network.client.entered(), connect(("10.9.0.1", tcp.local[1])) as client:
         assert echoed(client)
         with pytest.raises(ConnectionRefusedError):
-            connect(("10.9.1.1", acceptor.local[1]))
+            connect(("10.9.1.1", tcp.local[1]))
     for number, reached in ((0, True), (1, False)):
         with network.asker(f"10.9.{number}.9") as asker:
-            asker.connect((f"10.9.{number}.1", receiver.local[1]))
+            asker.connect((f"10.9.{number}.1", udp.local[1]))
             asker.send(b"who is there?")
             if reached:
                 assert asker.recv(100) == b"who is there?"

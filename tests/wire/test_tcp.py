@@ -1,4 +1,4 @@
-"""TCP connections from accept to close, through an acceptor and a worker."""
+"""TCP connections from accept to close, in their event loop."""
 
 import os
 import select
@@ -13,14 +13,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from netsrvd.admission.access import Access
+from netsrvd.connection import RECEIVE_BYTES
 from netsrvd.events.connections import Accepted, Closed, ServiceFailed
 from netsrvd.events.refusals import Refused
-from netsrvd.listeners.worker import RECEIVE_BYTES
 from netsrvd.services import echo
 from tests.support.patience import SECONDS, eventually
 from tests.support.peers import connect, echoed, exchange, nothing_more, read_exactly, reset
-from tests.support.serving import Serving, adopted, answered, listener
+from tests.support.serving import Serving, adopted, listener
+from tests.support.waiting import wait_event
 
 LARGEST_MESSAGE = 150_000
 
@@ -37,13 +37,13 @@ def test_200_kilobytes_and_the_end_come_back(serving: Serving) -> None:
 
 def test_everything_comes_back_to_a_client_that_reads_late(serving: Serving) -> None:
     """What the client has not read when it shuts down its side is still sent, to the last byte."""
-    acceptor = serving.tcp(options={"SO_SNDBUF": 4096})
-    with connect(acceptor.local, SO_RCVBUF=4096) as client:
+    tcp = serving.tcp(options={"SO_SNDBUF": 4096})
+    with connect(tcp.local, SO_RCVBUF=4096) as client:
         data = os.urandom(RECEIVE_BYTES)
         client.sendall(data)
         client.shutdown(socket.SHUT_WR)
-        [live] = eventually(lambda: list(serving.worker._connections.values()))
-        eventually(lambda: live.backlog is not None, "a backlog stands")
+        [live] = eventually(serving.connections)
+        eventually(lambda: live.send_buffer is not None, "a backlog stands")
         assert read_exactly(client, len(data)) == data
         assert client.recv(1) == b""
     assert serving.only(Closed).reason == "client"
@@ -79,8 +79,7 @@ def test_a_client_that_never_reads_is_held_and_ended(serving: Serving) -> None:
     with connect(local) as greedy, connect(local) as neighbour:
         assert echoed(greedy)
         greedy.setblocking(False)
-        connections = serving.worker._connections
-        [live] = eventually(lambda: [one for one in connections.values() if one.bytes_sent])
+        [live] = eventually(lambda: [one for one in serving.connections() if one.bytes_sent])
         began, backlogs = monotonic(), [0]
         while not serving.so_far(Closed) and monotonic() - began < SECONDS:
             if select.select([], [greedy], [], 0.01)[1]:
@@ -88,7 +87,7 @@ def test_a_client_that_never_reads_is_held_and_ended(serving: Serving) -> None:
                     greedy.send(bytes(RECEIVE_BYTES))
                 except ConnectionError:
                     break
-            backlogs.append(len(live.backlog or b""))
+            backlogs.append(len(live.send_buffer or b""))
             assert echoed(neighbour)
         closed = serving.told(Closed)[0]
         assert closed.reason == "write"
@@ -146,8 +145,8 @@ ENDS: dict[str, tuple[Callable[[socket.socket], None], str]] = {
 @pytest.mark.parametrize("end", ENDS)
 def test_the_record_says_how_it_ended(end: str, serving: Serving) -> None:
     """The client's way to leave stands in the record, with all that the connection was."""
-    acceptor = serving.tcp()
-    client = connect(acceptor.local)
+    tcp = serving.tcp()
+    client = connect(tcp.local)
     peer = client.getsockname()
     assert echoed(client, b"12345")
     leave, reason = ENDS[end]
@@ -155,7 +154,7 @@ def test_the_record_says_how_it_ended(end: str, serving: Serving) -> None:
     closed = serving.only(Closed)
     assert closed.reason == reason
     assert (closed.peer_address, closed.peer_port) == peer
-    assert (closed.local_address, closed.local_port) == acceptor.local
+    assert (closed.local_address, closed.local_port) == tcp.local
     assert (closed.bytes_received, closed.bytes_sent, closed.error) == (5, 5, "")
     assert 0 < closed.seconds < 5
 
@@ -164,8 +163,8 @@ def test_a_reset_while_data_waits_is_noticed(serving: Serving) -> None:
     """Who breaks off while there is a backlog for him is closed at once, not by the time-out."""
     client = connect(serving.tcp(options={"SO_SNDBUF": 4096}).local, SO_RCVBUF=4096)
     client.sendall(bytes(RECEIVE_BYTES))
-    [live] = eventually(lambda: list(serving.worker._connections.values()))
-    eventually(lambda: live.backlog is not None, "a backlog stands")
+    [live] = eventually(serving.connections)
+    eventually(lambda: live.send_buffer is not None, "a backlog stands")
     reset(client)
     closed = serving.only(Closed)
     assert closed.reason == "reset"
@@ -176,44 +175,44 @@ def test_each_connection_has_a_beginning_and_an_end(serving: Serving) -> None:
     """Accepted connections are the closed and the live ones, each record with its id, and the
     counters are their sums.
     """
-    acceptor = serving.tcp()
-    clients = [connect(acceptor.local) for _ in range(30)]
+    tcp = serving.tcp()
+    clients = [connect(tcp.local) for _ in range(30)]
     for number, client in enumerate(clients):
         assert echoed(client, bytes(number + 1))
     for number, client in enumerate(clients[:20]):
         list(ENDS.values())[number % 3][0](client)
     closed, accepted = serving.told(Closed, 20), serving.so_far(Accepted)
-    live = {each.identity for each in serving.worker._connections.values()}
+    live = {each.connection_id for each in serving.connections()}
     assert len({event.connection for event in accepted}) == len(accepted) == 30
     assert {event.connection for event in closed} | live == {e.connection for e in accepted}
-    assert len(live) == serving.worker.live == 10
+    assert len(live) == serving.live == 10
     by_id = {event.connection: event.peer_port for event in accepted}
     assert all(by_id[event.connection] == event.peer_port for event in closed)
     for client in clients[20:]:
         client.close()
     sent = sum(event.bytes_sent for event in serving.told(Closed, 30))
-    counters = acceptor.counters + serving.worker.counters
+    counters = tcp.counters
     assert (counters.accepted, counters.closed) == (30, 30)
     assert counters.bytes_received == counters.bytes_sent == sent == sum(range(1, 31))
 
 
 def test_a_refused_client_is_closed_at_once(serving: Serving) -> None:
     """Who may not come in gets the end at once and has one record; he never counts as accepted."""
-    acceptor = serving.tcp(allow=("192.0.2.0/24",))
-    with connect(acceptor.local) as client:
+    tcp = serving.tcp(allow=("192.0.2.0/24",))
+    with connect(tcp.local) as client:
         assert client.recv(1) == b""
         refused = serving.only(Refused)
         assert (refused.peer_address, refused.peer_port) == client.getsockname()
     assert (refused.reason, refused.rule) == ("access", "no entry of allow contains it")
-    assert (acceptor.counters.refused, acceptor.counters.accepted) == (1, 0)
+    assert (tcp.counters.refused, tcp.counters.accepted) == (1, 0)
     assert not serving.so_far(Accepted)
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
 def test_mapped_peers_are_shown_as_ipv4(host: str, serving: Serving) -> None:
     """On a dual-stack socket an IPv4 client has IPv4 addresses in its records."""
-    acceptor = serving.tcp(adopted(socket.SOCK_STREAM))
-    with connect((host, acceptor.local[1])) as client:
+    tcp = serving.tcp(adopted(socket.SOCK_STREAM))
+    with connect((host, tcp.local[1])) as client:
         assert echoed(client)
     for event in (*serving.told(Accepted), *serving.told(Closed)):
         assert event.peer_address == event.local_address == host
@@ -301,13 +300,12 @@ class Farewell:
 
 def test_a_service_may_end_with_its_greeting(serving: Serving) -> None:
     """Where all is said with the greeting the connection ends after its last byte, without a word
-    from the client, and not before it began: it may have come while the worker was busy.
+    from the client, and not before it began: it may have come while the loop was busy.
     """
+    tcp = serving.tcp(service=lambda *_: Farewell(), options={"SO_SNDBUF": 4096})
     free = threading.Event()
-    serving.worker.duty.mailbox.post(free.wait)
-    acceptor = serving.tcp(service=lambda *_: Farewell(), options={"SO_SNDBUF": 4096})
-    with connect(acceptor.local, SO_RCVBUF=4096) as client:
-        serving.only(Accepted)
+    serving.tcp_loop.call_soon_threadsafe(free.wait)
+    with connect(tcp.local, SO_RCVBUF=4096) as client:
         free.set()
         assert read_exactly(client, 700_000) == b"goodbye" * 100_000
         assert client.recv(1) == b""
@@ -322,7 +320,7 @@ def test_new_settings_hold_for_live_connections(serving: Serving) -> None:
     with connect(one.local) as client, connect(other.local) as neighbour:
         assert echoed(client)
         assert echoed(neighbour)
-        serving.worker.update({"echo": (listener(idle_seconds=0.1), lambda host: "")})
+        one.update(listener(idle_seconds=0.1), echo.Stream)
         assert client.recv(1) == b""
         assert serving.only(Closed).reason == "idle"
         assert echoed(neighbour)
@@ -339,9 +337,7 @@ def test_who_may_no_longer_come_in_is_ended(serving: Serving) -> None:
         connect(other.local) as neighbour,
     ):
         assert all(echoed(client) for client in (turned_out, welcome, neighbour))
-        changed = listener(deny=("127.0.0.1",))
-        access = Access(changed.allow, changed.deny)
-        serving.worker.update({"echo": (changed, access.rule_against)})
+        one.update(listener(deny=("127.0.0.1",)), echo.Stream)
         assert turned_out.recv(1) == b""
         closed = serving.only(Closed)
         assert (closed.reason, closed.error) == ("access", 'deny has "127.0.0.1"')
@@ -351,63 +347,60 @@ def test_who_may_no_longer_come_in_is_ended(serving: Serving) -> None:
 
 
 def test_new_access_holds_for_newcomers(serving: Serving) -> None:
-    """Who is inside stays when the rules change; who comes then is judged by the new ones."""
-    acceptor = serving.tcp()
-    with connect(acceptor.local) as client:
+    """Who is inside and still allowed stays when the rules change; who comes then is judged by the
+    new ones.
+    """
+    tcp = serving.tcp()
+    with connect(tcp.local) as client:
         assert echoed(client)
-        changed = listener(deny=("127.0.0.1",))
-        acceptor.update(changed, echo.Stream)
-        answered(acceptor.duty)
-        with connect(acceptor.local) as late:
+        tcp.update(listener(deny=("127.0.0.2",)), echo.Stream)
+        with connect(tcp.local, source="127.0.0.2") as late:
             assert late.recv(1) == b""
         assert echoed(client)
-        assert serving.only(Refused).rule == 'deny has "127.0.0.1"'
+        assert serving.only(Refused).rule == 'deny has "127.0.0.2"'
+    assert serving.only(Closed).reason == "client"
 
 
-def test_draining_tells_when_the_last_one_leaves(serving: Serving) -> None:
-    """A worker that drains serves on, and tells once the last connection has ended."""
-    acceptor = serving.tcp()
-    with connect(acceptor.local) as last:
-        with connect(acceptor.local) as first:
+def test_the_end_of_the_last_connection_is_told(serving: Serving) -> None:
+    """After the stop of its listener a connection is served on; when the last one has ended, and
+    not before, `on_empty` is called.
+    """
+    tcp, emptied = serving.tcp(), threading.Event()
+    with connect(tcp.local) as last:
+        with connect(tcp.local) as first:
             assert echoed(first)
             assert echoed(last)
             serving.stop_listening()
-            serving.worker.drain()
+            serving.limit.on_empty = emptied.set
             assert echoed(first)
         serving.told(Closed)
         assert echoed(last)
-        assert not serving.emptied.is_set()
-    eventually(serving.emptied.is_set, "the worker is empty")
-    assert serving.stop_worker() == 0
+        assert not emptied.is_set()
+    wait_event(emptied, "the end of the last connection")
+    assert serving.close_connections() == 0
     assert [event.reason for event in serving.so_far(Closed)] == ["client", "client"]
 
 
-def test_draining_with_nobody_there_is_told_at_once(serving: Serving) -> None:
-    """A worker that has no connection is empty as soon as it is asked to drain."""
-    serving.worker.drain()
-    eventually(serving.emptied.is_set, "the worker is empty")
-
-
 def test_what_is_left_is_cut_off(serving: Serving) -> None:
-    """Connections that are still open when the worker stops end with the reason `drain`."""
-    acceptor = serving.tcp()
-    with connect(acceptor.local) as one, connect(acceptor.local) as two:
+    """Connections that are still open at the end of a stop end with the reason `drain`."""
+    tcp = serving.tcp()
+    with connect(tcp.local) as one, connect(tcp.local) as two:
         assert echoed(one)
         assert echoed(two)
         serving.stop_listening()
-        assert serving.stop_worker() == 2
+        assert serving.close_connections() == 2
         assert one.recv(1) == two.recv(1) == b""
     assert [event.reason for event in serving.so_far(Closed)] == ["drain", "drain"]
 
 
 def test_a_stopped_listener_refuses(serving: Serving) -> None:
     """After the stop nobody can connect, and who is inside is served on."""
-    acceptor = serving.tcp()
-    with connect(acceptor.local) as client:
+    tcp = serving.tcp()
+    with connect(tcp.local) as client:
         assert echoed(client)
         serving.stop_listening()
         with pytest.raises(ConnectionRefusedError):
-            connect(acceptor.local)
+            connect(tcp.local)
         assert echoed(client)
         assert nothing_more(client)
 
@@ -418,14 +411,14 @@ def test_connections_are_few_bytes_each(serving: Serving, many_descriptors: Any)
     """
     import tracemalloc
 
-    acceptor = serving.tcp()
-    with connect(acceptor.local) as first:
+    tcp = serving.tcp()
+    with connect(tcp.local) as first:
         assert echoed(first)
     tracemalloc.start()
     try:
-        clients = [connect(acceptor.local) for _ in range(200)]
+        clients = [connect(tcp.local) for _ in range(200)]
         serving.told(Accepted, 201)
-        eventually(lambda: serving.worker.live == 200, "all are with the worker")
+        eventually(lambda: serving.live == 200, "all are served")
         used = tracemalloc.get_traced_memory()[0]
     finally:
         tracemalloc.stop()

@@ -1,4 +1,4 @@
-"""The threads of the house: mail between them, their failures, their end."""
+"""The threads of a server: how many, calls between them, their failures, their end."""
 
 import os
 import resource
@@ -12,17 +12,16 @@ import pytest
 
 from netsrvd import assembly
 from netsrvd.events.life import ThreadFailed
-from netsrvd.house import House
 from netsrvd.linux import mailbox
 from netsrvd.linux.mailbox import Mailbox
 from netsrvd.reporting.records import Record
-from netsrvd.services.base import Present
+from netsrvd.server import Server
 from netsrvd.settings import LogSettings, Settings
+from tests.support import server
 from tests.support.logs import FakeLog
 from tests.support.patience import SECONDS, eventually
 from tests.support.peers import connect, datagrams, echoed
-from tests.support.planned import configuration
-from tests.support.serving import Serving, answered, listener
+from tests.support.serving import Serving, listener
 
 
 class PlantedError(Exception):
@@ -34,48 +33,90 @@ def explode(*_: object) -> None:
 
 
 @pytest.fixture
-def log() -> FakeLog:
-    return FakeLog()
+def log(monkeypatch: pytest.MonkeyPatch) -> FakeLog:
+    made = FakeLog()
+    monkeypatch.setitem(assembly.LOGS, "stderr", lambda: made)
+    return made
 
 
 @pytest.fixture
-def house(log: FakeLog, monkeypatch: pytest.MonkeyPatch) -> Iterator[House]:
-    """A whole house on one address of each protocol, which has started and is stopped again."""
-    monkeypatch.setitem(assembly.LOGS, "stderr", lambda: log)
+def woken() -> threading.Event:
+    """Set when the main thread is woken."""
+    return threading.Event()
+
+
+@pytest.fixture
+def running(log: FakeLog, woken: threading.Event) -> Iterator[Server]:
+    """A server on one address of each family and protocol; it is stopped at the end."""
     settings = Settings(
-        log=LogSettings(level="debug"),
-        workers=1,
-        listeners=(listener(hosts=("127.0.0.1", "::1")),),
+        log=LogSettings(level="debug"), listeners=(listener(hosts=("127.0.0.1", "::1")),)
     )
-    sockets, _ = assembly.open_sockets(configuration(settings), [])
-    services = assembly.prepare_services(settings, Present())
-    built = House(settings, sockets, services, 10_000, "stderr", lambda: None)
+    built = server.build(settings, wake=woken.set)
     built.start()
     yield built
-    built.stop_listening(0.0)
-    built.stop_workers()
-    built.stop_reporting()
+    server.stop(built)
 
 
-NAMES = ["acceptor echo", "datagram echo", "worker 1", "reporter"]
+NAMES = ["tcp", "udp", "reporter"]
 
 
-def test_every_thread_answers_the_watchdog(house: House) -> None:
+@pytest.mark.parametrize("count", [1, 12])
+def test_there_are_at_most_four_threads(log: FakeLog, count: int) -> None:
+    """However many listeners and addresses there are, one thread serves all of TCP, one all of UDP,
+    and one writes the log, beside the main thread.
+    """
+    before = set(threading.enumerate())
+    settings = Settings(
+        listeners=tuple(
+            listener(name=f"echo{number}", hosts=("127.0.0.1", "::1")) for number in range(count)
+        )
+    )
+    built = server.build(settings)
+    built.start()
+    assert len(server.addresses(built)) == 4 * count
+    for address in server.addresses(built, "tcp"):
+        with connect(address) as client:
+            assert echoed(client)
+    for address in server.addresses(built, "udp"):
+        with datagrams(address[0]) as asker:
+            asker.sendto(b"hello", address)
+            assert asker.recv(10) == b"hello"
+    assert sorted(each.name for each in set(threading.enumerate()) - before) == sorted(NAMES)
+    server.stop(built)
+
+
+@pytest.mark.parametrize("protocol", ["tcp", "udp"])
+def test_a_loop_with_nothing_to_do_is_not_started(log: FakeLog, protocol: str) -> None:
+    """Where all listeners are of one protocol, there is no thread for the other one."""
+    before = set(threading.enumerate())
+    settings = Settings(listeners=(listener(hosts=("127.0.0.1",), protocols=(protocol,)),))
+    built = server.build(settings)
+    built.start()
+    names = {each.name for each in set(threading.enumerate()) - before}
+    assert names == {protocol, "reporter"} == {duty.name for duty in built.threads()}
+    server.stop(built)
+
+
+def test_every_thread_answers_the_watchdog(running: Server) -> None:
     """Each loop that turns shows it when it is asked, also when nothing else happens."""
-    assert [duty.name for duty in house.duties()] == NAMES
+    assert [duty.name for duty in running.threads()] == NAMES
     for number in (7, 8):
-        for duty in house.duties():
+        for duty in running.threads():
             duty.ping(number)
-        eventually(lambda n=number: {duty.pulse for duty in house.duties()} == {n}, "all answered")
+        eventually(
+            lambda n=number: {duty.pulse for duty in running.threads()} == {n}, "all answered"
+        )
 
 
-def test_a_stuck_thread_does_not_answer(house: House) -> None:
+@pytest.mark.parametrize("name", ["tcp", "udp"])
+def test_a_stuck_thread_does_not_answer(running: Server, name: str) -> None:
     """A loop that does not turn keeps its old pulse, until it turns again."""
     held, free = threading.Event(), threading.Event()
-    *others, stuck, _ = house.duties()
+    [stuck] = (each for each in running.threads() if each.name == name)
+    others = [each for each in running.threads() if each is not stuck]
     stuck.mailbox.post(lambda: (held.set(), free.wait()))
     assert held.wait(SECONDS)
-    for duty in house.duties():
+    for duty in running.threads():
         duty.ping(1)
     eventually(lambda: all(duty.pulse == 1 for duty in others), "the others answered")
     assert stuck.pulse == 0
@@ -85,17 +126,15 @@ def test_a_stuck_thread_does_not_answer(house: House) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_failure_of_a_thread_reaches_the_main_thread(
-    name: str, house: House, log: FakeLog
+    name: str, running: Server, log: FakeLog, woken: threading.Event
 ) -> None:
     """An exception in a thread's own loop ends that thread, wakes the main thread, and is in the
     log with its traceback, unless it is the log's own.
     """
-    woken = threading.Event()
-    house._wake = woken.set
-    [duty] = (each for each in house.duties() if each.name == name)
+    [duty] = (each for each in running.threads() if each.name == name)
     duty.mailbox.post(explode)
     eventually(woken.is_set, "the main thread is woken")
-    [failure] = house.failures
+    [failure] = running.failures
     assert failure.startswith(
         f"thread {name} failed: PlantedError()\nTraceback (most recent call last)"
     )
@@ -107,8 +146,32 @@ def test_a_failure_of_a_thread_reaches_the_main_thread(
         assert "raise PlantedError" in record.traceback()
 
 
+@pytest.mark.parametrize("name", ["tcp", "udp"])
+def test_a_stop_does_not_need_a_thread_that_fails(log: FakeLog, name: str) -> None:
+    """A stop that begins while a loop is just failing does not wait for it, and closes all."""
+    began, free = threading.Event(), threading.Event()
+
+    def wake() -> None:
+        began.set()
+        free.wait(SECONDS)
+
+    built = server.build(Settings(listeners=(listener(hosts=("127.0.0.1",)),)), wake=wake)
+    built.start()
+    [address] = server.addresses(built, "tcp")
+    with connect(address) as client:
+        assert echoed(client)
+        [duty] = (each for each in built.threads() if each.name == name)
+        duty.mailbox.post(explode)
+        assert began.wait(SECONDS)
+        closing = threading.Timer(0.1, free.set)  # the thread ends while the stop waits for it
+        closing.start()
+        assert server.stop(built) == 1
+        closing.join()
+        assert client.recv(1) == b""
+
+
 def test_a_log_that_fails_is_a_failure_of_the_reporter(
-    house: House, log: FakeLog, monkeypatch: pytest.MonkeyPatch
+    running: Server, log: FakeLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A bug in the writing of records does not go unseen."""
 
@@ -116,46 +179,51 @@ def test_a_log_that_fails_is_a_failure_of_the_reporter(
         raise PlantedError(record.text)
 
     monkeypatch.setattr(log, "write", write)
-    [acceptor, *_] = house.duties()
-    acceptor.mailbox.post(explode)
-    eventually(lambda: len(house.failures) == 2, "both have failed")
-    assert house.failures[1].startswith(
-        "thread reporter failed: PlantedError('thread acceptor echo"
-    )
+    [tcp, *_] = running.threads()
+    tcp.mailbox.post(explode)
+    eventually(lambda: len(running.failures) == 2, "both have failed")
+    assert running.failures[1].startswith("thread reporter failed: PlantedError('thread tcp")
     assert log.closed
 
 
-def test_the_end_leaves_nothing(log: FakeLog, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_end_leaves_nothing(log: FakeLog) -> None:
     """When all threads are joined, live connections and flows included, no thread and no
     descriptor is left (see `nothing_left`), and the counters are whole.
     """
-    monkeypatch.setitem(assembly.LOGS, "stderr", lambda: log)
-    settings = Settings(listeners=(listener(hosts=("127.0.0.1", "::1")),))
-    sockets, _ = assembly.open_sockets(configuration(settings), [])
-    services = assembly.prepare_services(settings, Present())
-    house = House(settings, sockets, services, 10_000, "stderr", lambda: None)
-    house.start()
+    built = server.build(Settings(listeners=(listener(hosts=("127.0.0.1", "::1")),)))
+    built.start()
     clients = []
-    for endpoint, [opened] in sockets.items():
-        address = opened.address()
-        if endpoint.protocol == "tcp":
-            clients.append(connect(address))
-            assert echoed(clients[-1])
-        else:
-            clients.append(datagrams(endpoint.host))
-            clients[-1].sendto(b"hello", address)
-            assert clients[-1].recv(10) == b"hello"
-    assert (house.connections, house.flows) == (2, 2)
-    house.stop_listening(0.0)
-    assert house.stop_workers() == 2
-    house.stop_reporting()
+    for address in server.addresses(built, "tcp"):
+        clients.append(connect(address))
+        assert echoed(clients[-1])
+    for address in server.addresses(built, "udp"):
+        clients.append(datagrams(address[0]))
+        clients[-1].sendto(b"hello", address)
+        assert clients[-1].recv(10) == b"hello"
+    assert (built.live, built.flows) == (2, 2)
+    assert server.stop(built) == 2
     for client in clients:
         client.close()
-    counters = house.counters()
+    counters = built.counters()
     assert (counters.accepted, counters.closed, counters.flows) == (2, 2, 2)
     assert counters.bytes_received == counters.bytes_sent == 20
     assert log.closed
     assert len(log.taken) == 8
+
+
+def test_the_end_of_the_last_connection_wakes_the_main_thread(
+    running: Server, woken: threading.Event
+) -> None:
+    """A stop serves the connections that are left; when the last has ended it is told at once."""
+    [address, *_] = server.addresses(running, "tcp")
+    with connect(address) as client:
+        assert echoed(client)
+        running.stop_listening(SECONDS)
+        assert echoed(client)
+        assert not running.is_empty
+        assert not woken.is_set()
+    eventually(woken.is_set, "the main thread is woken")
+    assert running.is_empty
 
 
 # --- mail -------------------------------------------------------------------------------------
@@ -220,7 +288,7 @@ def test_mail_from_many_threads_comes_once_and_in_order(serving: Serving) -> Non
     thread's in order, and afterwards the owner sleeps.
     """
     came: list[tuple[int, int]] = []
-    post = serving.worker.duty.mailbox.post
+    post = serving.tcp_loop.call_soon_threadsafe
 
     def send(sender: int) -> None:
         for number in range(3000):
@@ -240,10 +308,10 @@ def test_mail_from_many_threads_comes_once_and_in_order(serving: Serving) -> Non
         assert [number for each, number in came if each == sender] == list(range(3000))
 
 
-def test_the_house_sleeps_when_nothing_happens(house: House) -> None:
+def test_a_server_sleeps_when_nothing_happens(running: Server) -> None:
     """All threads together use no processor time while nobody asks them for anything."""
-    for duty in house.duties():
-        answered(duty)
+    for duty in running.threads():
+        assert duty.settle(SECONDS)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as nothing:
         nothing.bind(("127.0.0.1", 0))
         before = resource.getrusage(resource.RUSAGE_SELF)

@@ -9,12 +9,11 @@ import pytest
 
 from netsrvd.events.flows import FlowBegan, FlowEnded
 from netsrvd.events.refusals import Refused, RefusedAgain
-from netsrvd.listeners.datagram import Receiver
 from netsrvd.sockets import activation
 from netsrvd.sockets.activation import Passed
 from tests.support.inherited import as_systemd
 from tests.support.peers import nothing_more
-from tests.support.serving import Serving, listener
+from tests.support.serving import Served, Serving, listener
 from tests.wire.conftest import Network
 
 ANYBODY = {"allow": ("any",), "flow_seconds": 0.2}
@@ -52,20 +51,20 @@ LINKED = [
 @pytest.fixture(params=["echo", "handler"])
 def serve(
     network: Network, serving: Serving, request: pytest.FixtureRequest
-) -> Callable[..., Receiver]:
+) -> Callable[..., Served]:
     """Begin to serve a kind of socket on the server; `before` is called with its port when the
     socket is there, but not adopted yet. The answers are made at once, or later by a handler.
     """
     how = {"handler": attrgetter("payload")} if request.param == "handler" else {}
 
-    def begin(kind: str, before: Callable[[int], object] = lambda _: None) -> Receiver:
+    def begin(kind: str, before: Callable[[int], object] = lambda _: None) -> Served:
         host, passed = KINDS[kind]
         with network.server.entered():
             if not passed:
-                receiver = serving.udp(host=host, start=False, **how, **ANYBODY)
-                before(receiver.local[1])
-                receiver.duty.start()
-                return receiver
+                udp = serving.udp(host=host, start=False, **how, **ANYBODY)
+                before(udp.local[1])
+                udp.start()
+                return udp
             sock = as_systemd(socket.SOCK_DGRAM, host)
             before(sock.getsockname()[1])
             [opened] = activation.adopt([Passed(sock, "echo")], (listener(),), {})
@@ -80,16 +79,16 @@ def test_the_answer_comes_from_whom_was_asked(
     host: str,
     asked: str,
     network: Network,
-    serve: Callable[..., Receiver],
+    serve: Callable[..., Served],
     serving: Serving,
 ) -> None:
     """On a host with two addresses on one interface, and another one on a second, the answer comes
     from the address that was asked, which is in the record, too.
     """
-    receiver = serve(kind)
+    udp = serve(kind)
     with network.asker(host) as asker:
         for payload in (b"1", b"2"):
-            asker.sendto(payload, (asked, receiver.local[1]))
+            asker.sendto(payload, (asked, udp.local[1]))
             answer, address = asker.recvfrom(10)
             assert (answer, address[0]) == (payload, asked)
     began, *_ = serving.told(FlowBegan)  # another one follows a silence
@@ -98,7 +97,7 @@ def test_the_answer_comes_from_whom_was_asked(
 
 @pytest.mark.parametrize(("kind", "host", "asked"), ASKED + LINKED)
 def test_so_does_the_answer_to_what_came_first(
-    kind: str, host: str, asked: str, network: Network, serve: Callable[..., Receiver]
+    kind: str, host: str, asked: str, network: Network, serve: Callable[..., Served]
 ) -> None:
     """The datagram that made systemd start the daemon came before anybody asked the kernel to keep
     its address; it is answered like the next one.
@@ -110,9 +109,9 @@ def test_so_does_the_answer_to_what_came_first(
             scope = (0, network.scope("c0")) if linked and ":" in asked else ()
             asker.sendto(b"first", (asked, port, *scope))
 
-        receiver = serve(kind, ask)
+        udp = serve(kind, ask)
         assert asker.recvfrom(10)[1][0].partition("%")[0] == asked
-        ask(receiver.local[1])
+        ask(udp.local[1])
         assert asker.recvfrom(10)[1][0].partition("%")[0] == asked
 
 
@@ -122,11 +121,11 @@ def test_the_answer_takes_the_link_that_was_asked(
     host: str,
     asked: str,
     network: Network,
-    serve: Callable[..., Receiver],
+    serve: Callable[..., Served],
     serving: Serving,
 ) -> None:
     """On two links with the same link-local addresses each peer gets its own answer."""
-    receiver = serve(kind)
+    udp = serve(kind)
     with ExitStack() as stack:
         askers = {
             name: stack.enter_context(network.asker(host, name))
@@ -135,7 +134,7 @@ def test_the_answer_takes_the_link_that_was_asked(
         for _ in range(3):
             for name, asker in askers.items():
                 scope = (0, network.scope(name)) if ":" in asked else ()
-                asker.sendto(name.encode(), (asked, receiver.local[1], *scope))
+                asker.sendto(name.encode(), (asked, udp.local[1], *scope))
             for name, asker in askers.items():
                 answer, address = asker.recvfrom(10)
                 assert (answer.decode(), address[0].partition("%")[0]) == (name, asked)
@@ -171,17 +170,17 @@ def test_broadcast_and_multicast_are_never_answered(
     host: str,
     group: str,
     network: Network,
-    serve: Callable[..., Receiver],
+    serve: Callable[..., Served],
     serving: Serving,
 ) -> None:
     """A datagram to many hosts is refused, told once and counted, while others are answered."""
-    receiver = serve(kind)
+    udp = serve(kind)
     with network.asker(host, "c0") as asker:
         scope = (0, network.scope("c0")) if group.startswith("ff02:") else ()
         for _ in range(3):
-            asker.sendto(b"everybody", (group, receiver.local[1], *scope))
+            asker.sendto(b"everybody", (group, udp.local[1], *scope))
         refused = serving.only(Refused)
-        asker.sendto(b"you", ("fd09::1" if ":" in host else "10.9.0.1", receiver.local[1]))
+        asker.sendto(b"you", ("fd09::1" if ":" in host else "10.9.0.1", udp.local[1]))
         assert asker.recv(100) == b"you"
         assert nothing_more(asker)
     assert (refused.reason, refused.local_address) == ("destination", group)
@@ -193,14 +192,14 @@ def test_broadcast_and_multicast_are_never_answered(
 
 @pytest.mark.parametrize("kind", ["passed dual-stack", "passed IPv4"])
 def test_what_looks_like_no_broadcast_is_not_answered_either(
-    kind: str, network: Network, serve: Callable[..., Receiver], serving: Serving
+    kind: str, network: Network, serve: Callable[..., Served], serving: Serving
 ) -> None:
     """Where the kernel does not say that a datagram was sent to a network's broadcast address (on
     a dual-stack socket, or before it was asked to) it takes no answer from there either.
     """
     with network.asker("10.9.0.9", "c0") as asker:
-        receiver = serve(kind, lambda port: asker.sendto(b"everybody", ("10.9.0.255", port)))
-        asker.sendto(b"you", ("10.9.0.1", receiver.local[1]))
+        udp = serve(kind, lambda port: asker.sendto(b"everybody", ("10.9.0.255", port)))
+        asker.sendto(b"you", ("10.9.0.1", udp.local[1]))
         assert asker.recv(100) == b"you"
         assert nothing_more(asker)
     flows = {flow.local_address: flow for flow in serving.told(FlowEnded, 2)}
@@ -216,7 +215,7 @@ ROUTES = {
 
 
 def test_an_unreachable_peer_is_alone_with_it(
-    network: Network, serving: Serving, serve: Callable[..., Receiver]
+    network: Network, serving: Serving, serve: Callable[..., Served]
 ) -> None:
     """Where the routes let no answer through to some peers, all others in the batch have theirs,
     and the summary of each peer says what happened.
@@ -233,7 +232,7 @@ def test_an_unreachable_peer_is_alone_with_it(
             for asker in askers.values():
                 asker.sendto(b"hello", ("10.9.0.1", port))
 
-        receiver = serve("own IPv4", ask)
+        udp = serve("own IPv4", ask)
         for host in good:
             assert askers[host].recv(10) == b"hello"
         assert all(nothing_more(askers[host]) for host in ROUTES)
@@ -241,4 +240,4 @@ def test_an_unreachable_peer_is_alone_with_it(
     for host in hosts:
         _, error = ROUTES.get(host, ("", ""))
         assert (flows[host].error, flows[host].datagrams_unsent) == (error, bool(error))
-    assert receiver.counters.datagrams_unsent == len(ROUTES)
+    assert udp.counters.datagrams_unsent == len(ROUTES)

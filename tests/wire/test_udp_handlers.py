@@ -1,22 +1,28 @@
 """Datagrams that a handler answers, in threads of its own."""
 
+import socket
 import threading
+from time import sleep
 from typing import Any
 
 import pytest
 
+from netsrvd import assembly
 from netsrvd.events.connections import ServiceFailed
 from netsrvd.events.flows import FlowEnded
 from netsrvd.events.handlers import HandlerStuck
 from netsrvd.events.refusals import Refused
-from netsrvd.listeners import datagram
-from netsrvd.listeners.handlers import answerer
-from netsrvd.listeners.handlers.answerer import FAILURES_TOLD, WAITING_PER_THREAD, Datagram
+from netsrvd.handlers import datagrams as handler_datagrams
+from netsrvd.handlers.datagrams import FAILURES_PER_SECOND, WAITING_PER_THREAD, Datagram
+from netsrvd.server import Server
 from netsrvd.services import base
+from netsrvd.settings import Settings
+from tests.support import handlers, server
+from tests.support.logs import FakeLog
 from tests.support.patience import SECONDS, eventually
 from tests.support.peers import datagrams, nothing_more
-from tests.support.serving import Serving, answered, listener
-from tests.support.waiting import wait_end, wait_event
+from tests.support.serving import Serving, listener
+from tests.support.waiting import wait_event
 
 
 def turned(asked: Datagram) -> bytes:
@@ -38,17 +44,17 @@ def test_a_datagram_is_answered_by_a_handler(serving: Serving) -> None:
         seen.append(asked)
         return turned(asked)
 
-    receiver = serving.udp(handler=handler)
+    udp = serving.udp(handler=handler)
     with datagrams() as asker:
-        asker.sendto(b"abc", receiver.local)
+        asker.sendto(b"abc", udp.local)
         assert asker.recv(10) == b"cba"
         peer = asker.getsockname()
-    assert seen == [Datagram(b"abc", peer, receiver.local, "echo")]
+    assert seen == [Datagram(b"abc", peer, udp.local, "echo")]
     assert seen[0].protocol == "udp"
     serving.stop_listening()
     ended = serving.only(FlowEnded)
     assert (ended.datagrams_received, ended.datagrams_sent, ended.bytes_sent) == (1, 1, 3)
-    counters = receiver.counters
+    counters = udp.counters
     assert (counters.datagrams_sent, counters.bytes_sent, counters.datagrams_unsent) == (1, 3, 0)
 
 
@@ -60,34 +66,32 @@ def test_an_answer_is_no_longer_than_it_may_be(
     serving: Serving, floor: int, answer: Any, sent: bytes
 ) -> None:
     """It is cut to the length of what was asked, or to `reply_floor`, as that of any service."""
-    receiver = serving.udp(handler=lambda _: answer, reply_floor_bytes=floor)
-    assert ask(receiver.local, b"abc") == sent
-    eventually(lambda: receiver.counters.bytes_sent == len(sent), "it is counted")
+    udp = serving.udp(handler=lambda _: answer, reply_floor_bytes=floor)
+    assert ask(udp.local, b"abc") == sent
+    eventually(lambda: udp.counters.bytes_sent == len(sent), "it is counted")
 
 
 def test_long_answers_count(serving: Serving) -> None:
     """Those of handlers as well: the budget is of what is sent."""
     limits = {"reply_rate": 1, "reply_floor_bytes": 512, "unlimited": ()}
-    receiver = serving.udp(handler=lambda _: bytes(512), **limits)
+    udp = serving.udp(handler=lambda _: bytes(512), **limits)
     answers = 0
     with datagrams() as asker:
         while not serving.so_far(Refused):
-            asker.sendto(b"x", receiver.local)
-            eventually(
-                lambda n=answers: receiver.counters.datagrams_sent > n or serving.so_far(Refused)
-            )
+            asker.sendto(b"x", udp.local)
+            eventually(lambda n=answers: udp.counters.datagrams_sent > n or serving.so_far(Refused))
             answers += 1
             assert answers < 200
-    assert 65_536 - 512 <= receiver.counters.bytes_sent <= 65_536 + 512 + SECONDS
+    assert 65_536 - 512 <= udp.counters.bytes_sent <= 65_536 + 512 + SECONDS
     assert serving.only(Refused).reason == "budget"
 
 
 def test_a_handler_may_be_silent(serving: Serving) -> None:
     """None is no answer, an empty one is an empty datagram."""
-    receiver = serving.udp(handler=lambda it: it.payload or None)
+    udp = serving.udp(handler=lambda it: it.payload or None)
     with datagrams() as asker:
-        asker.sendto(b"", receiver.local)
-        asker.sendto(b"x", receiver.local)
+        asker.sendto(b"", udp.local)
+        asker.sendto(b"x", udp.local)
         assert asker.recv(10) == b"x"
         assert nothing_more(asker)
     serving.stop_listening()
@@ -109,11 +113,11 @@ def test_a_failure_leaves_one_datagram_unanswered(serving: Serving, wrong: objec
             raise wrong
         return wrong
 
-    receiver = serving.udp(handler=handler)
+    udp = serving.udp(handler=handler)
     with datagrams() as asker:
-        asker.sendto(b"bad", receiver.local)
+        asker.sendto(b"bad", udp.local)
         failed = serving.only(ServiceFailed)
-        asker.sendto(b"x", receiver.local)
+        asker.sendto(b"x", udp.local)
         assert asker.recv(10) == b"x"
     assert "Traceback" in failed.traceback
     serving.stop_listening()
@@ -128,12 +132,12 @@ def test_failures_do_not_fill_the_log(serving: Serving) -> None:
     def handler(asked: Datagram) -> bytes:
         raise ValueError(asked.payload)
 
-    receiver = serving.udp(handler=handler)
+    udp = serving.udp(handler=handler)
     with datagrams() as asker:
         for _ in range(100):
-            asker.sendto(b"x", receiver.local)
-        eventually(lambda: receiver.counters.datagrams_unsent == 100, "all are counted")
-    assert FAILURES_TOLD <= len(serving.so_far(ServiceFailed)) <= 3 * FAILURES_TOLD
+            asker.sendto(b"x", udp.local)
+        eventually(lambda: udp.counters.datagrams_unsent == 100, "all are counted")
+    assert FAILURES_PER_SECOND <= len(serving.so_far(ServiceFailed)) <= 3 * FAILURES_PER_SECOND
 
 
 def test_more_than_may_wait_are_refused(serving: Serving) -> None:
@@ -145,17 +149,17 @@ def test_more_than_may_wait_are_refused(serving: Serving) -> None:
         wait_event(gate, "the end")
         return asked.payload
 
-    receiver = serving.udp(handler=handler, handler_threads=1)
+    udp = serving.udp(handler=handler, handler_threads=1)
     with datagrams() as asker:
-        asker.sendto(b"x", receiver.local)
+        asker.sendto(b"x", udp.local)
         wait_event(begun, "the handler")
         for _ in range(WAITING_PER_THREAD + 3):
-            asker.sendto(b"x", receiver.local)
+            asker.sendto(b"x", udp.local)
         refused = serving.only(Refused)
         assert (refused.reason, refused.protocol) == ("busy", "udp")
         waiting = f"1 of handler_threads = 1 are busy and {WAITING_PER_THREAD} wait"
         assert refused.rule == waiting
-        eventually(lambda: receiver.counters.datagrams_refused == 3, "three are refused")
+        eventually(lambda: udp.counters.datagrams_refused == 3, "three are refused")
         gate.set()
         for _ in range(WAITING_PER_THREAD + 1):
             assert asker.recv(10) == b"x"
@@ -174,52 +178,112 @@ def test_others_are_served_meanwhile(serving: Serving) -> None:
             wait_event(gate, "the end")
         return asked.payload
 
-    receiver = serving.udp(handler=handler, handler_threads=2)
+    udp = serving.udp(handler=handler, handler_threads=2)
     with datagrams() as asker:
-        asker.sendto(b"slow", receiver.local)
-        assert ask(receiver.local, b"quick") == b"quick"
+        asker.sendto(b"slow", udp.local)
+        assert ask(udp.local, b"quick") == b"quick"
         gate.set()
         assert asker.recv(10) == b"slow"
 
 
-def test_a_stop_waits_for_answers(serving: Serving) -> None:
-    """What a handler has begun is answered; one that does not return is not waited for."""
-    gate, begun = threading.Event(), threading.Event()
+def running_handlers() -> list[str]:
+    """Return the names of the threads of handlers."""
+    return [each.name for each in threading.enumerate() if each.name.startswith("handler")]
 
-    def handler(asked: Datagram) -> bytes:
-        begun.set()
-        wait_event(gate, "the end")
+
+class Slow:
+    """A handler that works until `gate` is set."""
+
+    def __init__(self) -> None:
+        self.begun, self.gate = threading.Event(), threading.Event()
+
+    def __call__(self, asked: Datagram) -> bytes:
+        self.begun.set()
+        wait_event(self.gate, "the end")
         return asked.payload
 
-    receiver = serving.udp(handler=handler)
+
+@pytest.fixture
+def slow(monkeypatch: pytest.MonkeyPatch) -> Slow:
+    """A handler that the configuration names `python:tests.support.handlers:slow`."""
+    made = Slow()
+    monkeypatch.setattr(handlers, "slow", made, raising=False)
+    return made
+
+
+@pytest.fixture
+def log(monkeypatch: pytest.MonkeyPatch) -> FakeLog:
+    made = FakeLog()
+    monkeypatch.setitem(assembly.LOGS, "stderr", lambda: made)
+    return made
+
+
+def asked_slowly(slow: Slow, asker: socket.socket) -> Server:
+    """Return a server that has begun to answer a datagram."""
+    settings = listener(
+        hosts=("127.0.0.1",), protocols=("udp",), service="python:tests.support.handlers:slow"
+    )
+    running = server.build(Settings(listeners=(settings,)))
+    running.start()
+    [address] = server.addresses(running)
+    asker.sendto(b"x", address)
+    wait_event(slow.begun, "the handler")
+    return running
+
+
+def summary(log: FakeLog) -> dict[str, str]:
+    """Return the fields of the summary of the only flow."""
+    [record] = [each for each in log.taken if each.message_id == FlowEnded.MESSAGE_ID]
+    return dict(record.fields)
+
+
+def test_a_stop_waits_for_answers(
+    slow: Slow, log: FakeLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a handler has begun is answered, while the stop waits for it."""
+
+    def look(seconds: float) -> None:
+        slow.gate.set()
+        sleep(seconds)
+
+    monkeypatch.setattr("netsrvd.server.sleep", look)
     with datagrams() as asker:
-        asker.sendto(b"x", receiver.local)
-        wait_event(begun, "the handler")
-        receiver.stop()
-        gate.set()
+        server.stop(asked_slowly(slow, asker))
         assert asker.recv(10) == b"x"
-    assert receiver.duty.join(SECONDS)
-    assert serving.only(FlowEnded).datagrams_sent == 1
+    assert summary(log)["NETSRVD_DATAGRAMS_SENT"] == "1"
+
+
+def test_a_stop_does_not_wait_for_ever(
+    slow: Slow, log: FakeLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It goes on without a handler that does not return; the datagram counts as unanswered."""
+    monkeypatch.setattr("netsrvd.server.ANSWER_SECONDS", 0.05)
+    with datagrams() as asker:
+        running = asked_slowly(slow, asker)
+        running.stop_listening(0.0)
+        slow.gate.set()
+        eventually(lambda: not running_handlers(), "its thread has ended")
+        assert nothing_more(asker)
+        server.stop(running)
+    assert summary(log)["NETSRVD_DATAGRAMS_SENT"] == "0"
 
 
 def test_who_does_not_return_is_told_and_not_waited_for(
     serving: Serving, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The record names the peer; the stop goes on without the handler."""
-    monkeypatch.setattr(answerer, "STUCK_SECONDS", 0.05)
-    monkeypatch.setattr(datagram, "LAST_SECONDS", 0.05)
+    """The record names the peer; the stop of the listener goes on without the handler."""
+    monkeypatch.setattr(handler_datagrams, "STUCK_SECONDS", 0.05)
     gate = threading.Event()
-    receiver = serving.udp(handler=lambda _: wait_event(gate, "the end"), flow_seconds=0.1)
+    udp = serving.udp(handler=lambda _: wait_event(gate, "the end"), flow_seconds=0.1)
     with datagrams() as asker:
-        asker.sendto(b"x", receiver.local)
+        asker.sendto(b"x", udp.local)
         stuck = serving.only(HandlerStuck)
         assert stuck.peer_port == asker.getsockname()[1]
         assert stuck.seconds >= 0.05
     serving.stop_listening()
     assert serving.only(FlowEnded).datagrams_sent == 0
     gate.set()
-    [hand] = receiver.mover._desk.answerer.crew._busy
-    wait_end(hand.duty)
+    eventually(lambda: not running_handlers(), "its thread has ended")
 
 
 def test_a_reload_changes_the_handler(serving: Serving) -> None:
@@ -231,22 +295,19 @@ def test_a_reload_changes_the_handler(serving: Serving) -> None:
         wait_event(gate, "the end")
         return asked.payload
 
-    receiver = serving.udp(handler=slow)
+    udp = serving.udp(handler=slow)
     with datagrams() as asker:
-        asker.sendto(b"slow", receiver.local)
+        asker.sendto(b"slow", udp.local)
         wait_event(begun, "the handler")
-        receiver.update(listener(), base.Datagrams(), (), turned)
-        assert ask(receiver.local, b"abc") == b"cba"
-        receiver.update(listener(handler_threads=1), base.Datagrams(), (), turned)
-        assert ask(receiver.local, b"abc") == b"cba"
+        udp.update(listener(), base.Datagrams(), (), turned)
+        assert ask(udp.local, b"abc") == b"cba"
+        udp.update(listener(handler_threads=1), base.Datagrams(), (), turned)
+        assert ask(udp.local, b"abc") == b"cba"
         gate.set()
         assert asker.recv(10) == b"slow"
-    receiver.update(listener(), base.Datagrams(), (), None)
-    answered(receiver.duty)
-    eventually(
-        lambda: not [each for each in threading.enumerate() if each.name.startswith("handler")],
-        "the threads have ended",
-    )
+    udp.update(listener(), base.Datagrams(), (), None)
+    serving.settle()
+    eventually(lambda: not running_handlers(), "the threads have ended")
 
 
 def test_an_answer_for_a_closed_socket_is_counted(serving: Serving) -> None:
@@ -258,12 +319,10 @@ def test_an_answer_for_a_closed_socket_is_counted(serving: Serving) -> None:
         wait_event(gate, "the end")
         return asked.payload
 
-    receiver = serving.udp(handler=handler)
+    udp = serving.udp(handler=handler)
     with datagrams() as asker:
-        asker.sendto(b"x", receiver.local)
+        asker.sendto(b"x", udp.local)
         wait_event(begun, "the handler")
-        [inlet] = receiver.mover._inlets.values()
-        receiver.close(inlet.sock)
-        answered(receiver.duty)
+        udp.close()
         gate.set()
-        eventually(lambda: receiver.counters.datagrams_unsent == 1, "it is counted")
+        eventually(lambda: udp.counters.datagrams_unsent == 1, "it is counted")

@@ -12,8 +12,8 @@ from netsrvd import assembly, detach, handover
 from netsrvd.commands import inetd, run
 from netsrvd.daemon import Start
 from netsrvd.errors import ConfigError, NetsrvdError, SocketError, UsageError
-from netsrvd.listeners.inherited import Inherited
-from netsrvd.settings import Endpoint, ListenerSettings, Settings
+from netsrvd.handover import Restored
+from netsrvd.settings import Endpoint, ListenerSettings
 from netsrvd.sockets import activation
 from netsrvd.sockets.activation import Passed
 from netsrvd.sockets.bind import Opened
@@ -31,7 +31,7 @@ class Scene:
         self.steps: list[str] = []
         self.start: Start
         self.fails: dict[str, NetsrvdError] = {}
-        self.taken_up: list[object] = []
+        self.restored: list[object] = []
         self.stored: list[activation.Stored] = []
         self.config = folder / "netsrvd.toml"
         self.config.write_text('[log]\ntarget = "journal"')
@@ -69,7 +69,7 @@ class Scene:
         pid_file: Path | None,
         owner: detach.User | None,
     ) -> int:
-        assert sockets == [SOCK, *self.taken_up]
+        assert sockets == [SOCK, *self.restored]
         self.steps.append(f"detach {pid_file}")
         self.owner = owner
         return serve(lambda: self.steps.append("ready"))
@@ -95,22 +95,22 @@ def test_all_that_can_fail_comes_before_serving(scene: Scene) -> None:
     assert (scene.start.log, scene.start.began_at) == ("journal", 1.5)
 
 
-def test_what_the_process_before_left_is_taken_up(
+def test_what_the_process_before_left_is_restored(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What comes from the descriptor store is made connections of, by the new settings."""
     scene.run()
-    assert scene.start.inherited is None
-    left = Inherited([], [], 1, 2.5, [])
+    assert scene.start.restored is None
+    left = Restored([], [], 1, 2.5, [])
     scene.stored = [(9, "handover/state")]
 
-    def take_up(stored: object, settings: Settings, *_: object) -> Inherited:
-        assert (stored, settings.log.target) == (scene.stored, "journal")
+    def restore(stored: object) -> Restored:
+        assert stored == scene.stored
         return left
 
-    monkeypatch.setattr(handover, "take_up", take_up)
+    monkeypatch.setattr(handover, "restore", restore)
     scene.run()
-    assert scene.start.inherited is left
+    assert scene.start.restored is left
 
 
 def test_the_command_line_decides_about_the_log(scene: Scene) -> None:
@@ -125,15 +125,17 @@ def test_it_leaves_the_terminal_last(scene: Scene) -> None:
     assert scene.steps == ["adopt", "log journal detached", "open", "detach p", "serve", "ready"]
 
 
-def test_what_was_taken_up_leaves_the_terminal_too(
+def test_what_was_restored_leaves_the_terminal_too(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The connections of the process before are kept open on the way, as the sockets are."""
-    one: Any = SimpleNamespace(sock=FakeSocket())
-    monkeypatch.setattr(handover, "take_up", lambda *_: Inherited([one], [], 0, 2.5, []))
-    scene.stored, scene.taken_up = [(9, "handover/state")], [one.sock]
+    one, waiting, state = FakeSocket(), FakeSocket(), SimpleNamespace()
+    left: Any = Restored([(one, state)], [("echo", waiting)], 0, 2.5, [])  # type: ignore[list-item]
+    monkeypatch.setattr(handover, "restore", lambda _: left)
+    scene.stored, scene.restored = [(9, "handover/state")], [one, waiting]
     assert scene.run(detach=True) == 7
-    assert one.sock.closed
+    assert one.closed
+    assert waiting.closed
 
 
 def test_the_configuration_is_found_again(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:

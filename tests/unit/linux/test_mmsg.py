@@ -153,6 +153,53 @@ def test_an_error_of_sending_is_raised(batch: Batch) -> None:
         batch.send(-1, 0, 1)
 
 
+@pytest.fixture
+def loopback() -> Iterator[Pair]:
+    """Two UDP sockets; the second tells where a datagram came in."""
+    one, two = (socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(2))
+    with one, two:
+        two.setsockopt(socket.IPPROTO_IP, 8, 1)  # IP_PKTINFO
+        for sock in (one, two):
+            sock.bind(("127.0.0.1", 0))
+            sock.settimeout(5)
+        yield one, two
+
+
+def test_a_single_datagram_has_the_same_envelope_as_one_of_many(
+    loopback: Pair, batch: Batch
+) -> None:
+    """By either way it is the same flow: nothing is changed before the answer is made."""
+    one, two = loopback
+    for _ in range(2):
+        one.sendto(b"hello", two.getsockname())
+    assert batch.receive(two.fileno()) == 2
+    [envelope] = {*batch.envelopes(2)}
+    one.sendto(b"again!", two.getsockname())
+    assert batch.receive(two.fileno()) == 1
+    assert batch.first() == (envelope, 6, False)
+    assert batch.envelopes(1) == (envelope,)
+    assert batch.send_first(two.fileno())
+    assert one.recv(100) == b"again!"
+
+
+def test_a_single_datagram_that_cannot_be_sent_is_as_it_was(loopback: Pair, batch: Batch) -> None:
+    """What the kernel does not take is answered, or counted, as one of many."""
+    one, two = loopback
+    one.sendto(b"hello", two.getsockname())
+    assert batch.receive(two.fileno()) == 1
+    envelope, _, _ = batch.first()
+    assert not batch.send_first(-1)
+    assert batch.envelopes(1) == (envelope,)
+
+
+def test_a_single_datagram_that_does_not_fit_is_told(loopback: Pair, batch: Batch) -> None:
+    """It is not echoed."""
+    one, two = loopback
+    one.sendto(b"x" * (PAYLOAD_BYTES + 1), two.getsockname())
+    assert batch.receive(two.fileno()) == 1
+    assert batch.first()[1:] == (PAYLOAD_BYTES, True)
+
+
 def test_answers_are_the_payloads_as_they_came(pair: Pair, batch: Batch) -> None:
     """Only the lengths and the interfaces are set for the answers; the rest is shared."""
     for text in (b"one", b"", b"three"):

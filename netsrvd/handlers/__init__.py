@@ -1,0 +1,1 @@
+"""Python handlers: they serve connections and datagrams in threads of pools."""

@@ -1,0 +1,645 @@
+"""All that runs: the listeners, their two event loops and the log, from start to stop."""
+
+import itertools
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from functools import partial
+from time import monotonic, sleep
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
+
+from netsrvd.admission.datagrams import DatagramGate
+from netsrvd.assembly import Services, Sockets, build_reporter, own_udp_ports
+from netsrvd.config import changes
+from netsrvd.connection import AnySocket, Connection, connection_ids
+from netsrvd.counters import Counters
+from netsrvd.duty import Duty
+from netsrvd.errors import NetsrvdError
+from netsrvd.event_loop import EventLoop
+from netsrvd.events import LEVELS
+from netsrvd.events.life import ThreadFailed
+from netsrvd.events.sockets import InterfaceLost, Listening, ListeningEnded
+from netsrvd.listeners.contracts import StreamFactory
+from netsrvd.services import prepare
+from netsrvd.services.base import Client, Service, Stream
+from netsrvd.settings import Endpoint, ListenerSettings, Settings
+from netsrvd.sockets import bind, interfaces
+from netsrvd.sockets.activation import bind_to_interface, shares_ports
+from netsrvd.sockets.bind import Opened
+from netsrvd.sockets.broadcast import is_broadcast
+from netsrvd.sockets.interfaces import Binding
+from netsrvd.sockets.options import put_back
+from netsrvd.tcp import ConnectionLimit, SpareDescriptor, Take, TCPListener
+from netsrvd.tracebacks import described, traceback_of
+from netsrvd.udp import Batches, UDPListener
+
+if TYPE_CHECKING:
+    from netsrvd.handlers.connections import HandlerConnections
+    from netsrvd.handover import Restored
+
+JOIN_SECONDS = 5.0
+"""How long to wait for a thread that was asked to end. None needs this long unless it is stuck."""
+
+ANSWER_SECONDS = 1.0
+"""How long a stop waits for datagrams that handlers are still to answer."""
+
+LOOK_SECONDS = 0.01
+
+Key = tuple[str, str]
+"""A listener's name and a protocol."""
+
+Call = Callable[[], None]
+
+Answer = TypeVar("Answer")
+Listener = TypeVar("Listener", TCPListener, UDPListener)
+
+
+class Server:
+    """The listeners and the threads that serve them. Owned by the main thread.
+
+    One thread serves all of TCP, one all of UDP, one writes the log. Listeners belong to the
+    threads of their loops: the main thread changes them by `EventLoop.call_and_wait` alone. Figures
+    that it reads are a moment old. `wake` is called, in any thread, if a thread has failed or the
+    last connection of a stop has ended.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        sockets: Sockets,
+        services: Services,
+        max_connections: int,
+        log: str,
+        wake: Call,
+    ) -> None:
+        self._wake = wake
+        self._services = services
+        services.present.look = self.connections
+        self.failures: list[str] = []
+        self.reporter = build_reporter(settings, log, self.failed)
+        self.report = self.reporter.port()
+        self.new_id = connection_ids()
+        self._tcp = EventLoop("tcp", self.failed)
+        self._udp = EventLoop("udp", self.failed)
+        self._tcp_report, self._udp_report = self.reporter.port(), self.reporter.port()
+        self._limit = ConnectionLimit(max_connections)
+        self._spare = SpareDescriptor()
+        self._batches: Batches = {}
+        self._handlers: HandlerConnections | None = None
+        """There as soon as a listener has a handler."""
+        self._listeners: dict[Key, TCPListener | UDPListener] = {}
+        self._retired = Counters()
+        """What listeners have counted that are gone."""
+        self._sockets: Sockets = {}
+        self._deaf: dict[int, str] = {}
+        """The descriptors of sockets that have lost their interface, and what was reported."""
+        opening = self._prepare(sockets, services)
+        for call in itertools.chain.from_iterable(opening.values()):
+            call()
+        self._add(sockets)
+
+    # --- what it is ---------------------------------------------------------------------------
+
+    @property
+    def passed(self) -> list[Opened]:
+        """The sockets that systemd passed."""
+        return [one for end, opened in self._sockets.items() if not end.port for one in opened]
+
+    @property
+    def bound(self) -> dict[Endpoint, Opened]:
+        """What the daemon has bound itself."""
+        return {end: opened[0] for end, opened in self._sockets.items() if end.port}
+
+    @property
+    def bound_sockets(self) -> list[tuple[Endpoint, Opened]]:
+        """The sockets that the daemon has bound itself, or the process before it."""
+        found = self._sockets.items()
+        return [(end, one) for end, opened in found if end.port for one in opened]
+
+    @property
+    def is_activated(self) -> bool:
+        """Whether systemd has all sockets, and so starts a daemon when a client comes."""
+        return bool(self._sockets) and not any(end.port for end in self._sockets)
+
+    @property
+    def live(self) -> int:
+        """How many TCP connections are served."""
+        return len(self.connections())
+
+    @property
+    def handled(self) -> int:
+        """How many of them belong to Python handlers."""
+        return self._handlers.live if self._handlers else 0
+
+    @property
+    def flows(self) -> int:
+        """How many UDP flows there are."""
+        return sum(each.flows for each in self._of(UDPListener))
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is no TCP connection, not even one that waits for a PROXY header."""
+        return not self._limit.used
+
+    def connections(self) -> list[Connection]:
+        """Return the connections that are served, to be looked at (any thread)."""
+        found = [
+            connection
+            for listener in self._of(TCPListener)
+            for connection in list(listener.connections.values())
+        ]
+        return found + (self._handlers.connections() if self._handlers else [])
+
+    def counters(self) -> Counters:
+        """Return the sums of all listeners since the start."""
+        parts = tuple(self._listeners.values())
+        return sum((part.counters for part in parts), self._retired)
+
+    def seen(self) -> int:
+        """Return how often a client has come: connections and datagrams, served or refused."""
+        counters = self.counters()
+        return counters.accepted + counters.refused + counters.datagrams_received
+
+    def progress(self) -> int:
+        """Return a number that changes when a byte moves or a connection ends."""
+        counters = self.counters()  # of the bytes of connections that have ended
+        moved = sum(one.bytes_received + one.bytes_sent for one in self.connections())
+        return counters.closed + counters.bytes_received + counters.bytes_sent + moved
+
+    def threads(self) -> list[Duty]:
+        """Return the threads that must make progress."""
+        loops = [loop.duty for loop in (self._tcp, self._udp) if loop.is_running]
+        return [*loops, self.reporter.duty]
+
+    # --- start --------------------------------------------------------------------------------
+
+    def start(self, *, paused: bool = False) -> None:
+        """Start the threads, the log first. With `paused` no client is served before `resume`.
+
+        Raises ResourceError if a thread cannot be started.
+        """
+        if paused:
+            self._pause(paused=True)
+        self.reporter.duty.start()
+        self._start_loops({protocol for _, protocol in self._listeners})
+
+    def restore(self, restored: "Restored") -> None:
+        """Serve what another process left. Raises ResourceError if there is no thread for it."""
+        for event in restored.notes:
+            self.report(event)
+        self._start_loops({"tcp"})
+        self._tcp.call_and_wait(self._restore, restored)
+
+    def _restore(self, restored: "Restored") -> None:
+        for sock, state in restored.connections:
+            listener = self._tcp_listener(state.listener, state.service_name)
+            listener.restore(sock, state, self._factory(listener.settings, state.service_name))
+        for name, pending in restored.pending:
+            found = self._listeners.get((name, "tcp"))
+            if isinstance(found, TCPListener):
+                found.restore_pending(pending, monotonic())
+            else:  # as by a listener that was closed
+                pending.close()
+
+    def serve_accepted(self, settings: ListenerSettings, sock: AnySocket) -> None:
+        """Serve a connection that another program has accepted; `wake` when it has ended."""
+        listener = self._tcp_listener(settings.name, settings.service, settings)
+        self._limit.on_empty = self._wake
+        listener.serve_accepted(sock)
+        self._start_loops({"tcp"})
+
+    def _tcp_listener(
+        self, name: str, service_name: str, settings: ListenerSettings | None = None
+    ) -> TCPListener:
+        """Return the listener of a connection; one that is gone, or not needed, has no sockets."""
+        found = self._listeners.get((name, "tcp"))
+        if not isinstance(found, TCPListener):
+            settings = settings or ListenerSettings(name, service_name)
+            found = self._new_tcp(settings, self._services.of(settings))
+            self._listeners[name, "tcp"] = found
+        return found
+
+    def _factory(self, settings: ListenerSettings, service_name: str) -> StreamFactory:
+        """Return what makes the service of a restored connection; preparing it may raise then.
+
+        A connection keeps its service, although its listener may have another one now.
+        """
+        known = self._services.by_name.get(settings.name)
+        if known is not None and settings.service == service_name:
+            return known.stream
+
+        def make(client: Client, at: float) -> Stream:
+            return prepare(service_name, settings, self._services.present).stream(client, at)
+
+        return make
+
+    # --- reload -------------------------------------------------------------------------------
+
+    def reload(
+        self,
+        plan: changes.Plan,
+        sockets: Sockets,
+        passed: Sequence[Opened],
+        services: Services,
+        max_connections: int,
+        settings: Settings,
+    ) -> None:
+        """Change what runs to the new settings. Return when they are in force.
+
+        `sockets` are those that were bound for it, `passed` the sockets of systemd as the new
+        settings have them. All that can fail comes first. Raises ResourceError, OSError or
+        MemoryError, with `sockets` closed and nothing changed.
+        """
+        before = self.passed
+        opening = self._prepare(sockets | _moved(before, passed), services)
+        passed = [bind_to_interface(one) for one in passed]
+        closing = [one for end in plan.close for one in self._sockets.pop(end, ())]
+        ended = [ListeningEnded(one.listener.name, one.protocol, *one.address()) for one in closing]
+        for old, new in zip(before, passed, strict=True):
+            self._replace(old, new)
+            closing += [old] if old.sock is not new.sock else []
+        self._add(sockets)
+        self._services = services
+        self.reporter.level = LEVELS[settings.log.level]
+        change = _Change(settings, opening, passed, closing, own_udp_ports(self._every_socket()))
+        self._limit.limit = max_connections
+        self._tcp.call_and_wait(self._switch, "tcp", change)
+        self._udp.call_and_wait(self._switch, "udp", change)
+        for event in ended:
+            self.report(event)
+        self._retire()
+
+    def _switch(self, protocol: str, change: "_Change") -> None:
+        """Put new settings into force in one loop (in its thread)."""
+        by_name = {listener.name: listener for listener in change.settings.listeners}
+        for (name, of), listener in self._listeners.items():
+            if of == protocol and name in by_name:  # the others refuse, by their old settings
+                self._update(listener, by_name[name], change.own_ports)
+        for call in change.opening[protocol]:
+            call()
+        for one in change.passed:
+            if one.protocol == protocol:
+                self._listeners[one.listener.name, protocol].restrict(one.sock, one.addresses)
+        for one in change.closing:
+            if one.protocol == protocol:
+                self._listeners[one.listener.name, protocol].close(one.sock)
+
+    def _update(
+        self,
+        listener: TCPListener | UDPListener,
+        settings: ListenerSettings,
+        own_ports: Collection[int],
+    ) -> None:
+        service = self._services.by_name[settings.name]
+        if isinstance(listener, UDPListener):
+            listener.update(settings, service.datagrams, own_ports, service.handler)
+            return
+        listener.update(
+            settings, service.stream, is_echo=_is_echo(service), take=self._take(service)
+        )
+        if self._handlers:
+            self._handlers.update(listener, listener.rule_against)
+
+    def _retire(self) -> None:
+        """Forget listeners that have neither sockets nor connections any more."""
+        for key, listener in list(self._listeners.items()):
+            if listener.has_sockets:
+                continue
+            self._loop_of(listener).call_and_wait(listener.stop)
+            if isinstance(listener, UDPListener) or not listener.live:
+                del self._listeners[key]
+                self._retired += listener.counters
+                if self._handlers and isinstance(listener, TCPListener):
+                    self._tcp.call_and_wait(self._handlers.end_pool, key[0])
+
+    # --- pause and stop -----------------------------------------------------------------------
+
+    def pause(self) -> None:
+        """Serve no new client. All that came before has been accepted."""
+        self._pause(paused=True)
+
+    def resume(self) -> None:
+        """Serve new clients again."""
+        self._pause(paused=False)
+
+    def _pause(self, *, paused: bool) -> None:
+        for listener in self._listeners.values():
+            self._loop_of(listener).call_and_wait(partial(listener.pause, paused=paused))
+
+    def stop_listening(self, drain_seconds: float) -> None:
+        """Accept no connection and no datagram any more; `wake` when the last connection has ended.
+
+        Handlers are told how long they have for that. Connections that wait for a PROXY header are
+        closed, unless `detach_pending` was called before.
+        """
+        self._put_options_back(self._listeners)
+        self._stop_udp(self._of(UDPListener))
+        deadline = monotonic() + drain_seconds
+
+        def stop() -> None:
+            for listener in self._of(TCPListener):
+                listener.stop()
+            if self._handlers:
+                self._handlers.drain(deadline)
+            self._limit.on_empty = self._wake
+
+        self._ask(self._tcp, stop, None)
+
+    def stop_handlers(self, drain_seconds: float) -> None:
+        """Do so for listeners with a Python handler alone; all others go on."""
+        handled = {name for name, each in self._services.by_name.items() if each.handler}
+        keys = [key for key in self._listeners if key[0] in handled]
+        self._put_options_back(keys)
+        listeners = [self._listeners[key] for key in keys]
+        self._stop_udp([each for each in listeners if isinstance(each, UDPListener)])
+        deadline = monotonic() + drain_seconds
+
+        def stop() -> None:
+            for listener in listeners:
+                if isinstance(listener, TCPListener):
+                    listener.stop()
+            if self._handlers:
+                self._handlers.drain(deadline)
+
+        self._ask(self._tcp, stop, None)
+
+    def _ask(self, loop: EventLoop, call: Callable[[], Answer], otherwise: Answer) -> Answer:
+        """Have a loop run a call and return what it returns, or `otherwise` if the loop is stuck.
+
+        A stop goes on all the same: the process ends, and the stuck thread with it.
+        """
+        try:
+            return loop.call_and_wait(call)
+        except TimeoutError:
+            return otherwise
+
+    def _stop_udp(self, listeners: Collection[UDPListener]) -> None:
+        """Close UDP sockets, once handlers have answered, but not much later."""
+        for listener in listeners:
+            self._ask(self._udp, partial(listener.pause, paused=True), None)
+        until = monotonic() + ANSWER_SECONDS
+        while any(each.handler and each.handler.is_busy for each in listeners):
+            if monotonic() >= until:
+                break
+            sleep(LOOK_SECONDS)
+        for listener in listeners:
+            self._ask(self._udp, listener.stop, None)
+
+    def detach_pending(self) -> list[tuple[str, AnySocket]]:
+        """Return the connections that wait for a PROXY header, each with its listener's name.
+
+        The caller owns the sockets.
+        """
+
+        def detach() -> list[tuple[str, AnySocket]]:
+            return [
+                (listener.settings.name, sock)
+                for listener in self._of(TCPListener)
+                for sock in listener.detach_pending()
+            ]
+
+        return self._ask(self._tcp, detach, [])
+
+    def transferable(self) -> list[Connection]:
+        """Return the connections that another process could go on with."""
+        return [
+            connection
+            for listener in self._of(TCPListener)
+            for connection in list(listener.connections.values())
+            if not connection.close_at
+        ]
+
+    def detach(self) -> list[Connection]:
+        """Return them, and serve them no more."""
+        return self._ask(
+            self._tcp,
+            lambda: [each for listener in self._of(TCPListener) for each in listener.detach()],
+            [],
+        )
+
+    def reattach(self, connections: Iterable[Connection]) -> None:
+        """Serve connections again that `detach` returned."""
+        found = list(connections)
+
+        def reattach() -> None:
+            for connection in found:
+                assert isinstance(connection.owner, TCPListener)
+                connection.owner.reattach([connection])
+
+        self._tcp.call_and_wait(reattach)
+
+    def close_connections(self) -> int:
+        """Close all connections and end the loops; return how many connections there were."""
+
+        def close() -> int:
+            count = sum(listener.close_all("drain") for listener in self._of(TCPListener))
+            return count + (self._handlers.stop() if self._handlers else 0)
+
+        count = self._ask(self._tcp, close, 0)
+        if self._handlers:
+            from netsrvd.handlers.connections import STOP_SECONDS  # noqa: PLC0415 - loaded by now
+
+            until = monotonic() + STOP_SECONDS
+            while self._handlers.live and monotonic() < until:
+                sleep(LOOK_SECONDS)
+            self._ask(self._tcp, self._handlers.shutdown, None)
+        for loop in (self._tcp, self._udp):
+            loop.stop()
+            loop.join(JOIN_SECONDS)
+        self._spare.release()
+        return count
+
+    def stop_log(self) -> None:
+        """Write what is still to be written, as far as the log takes it."""
+        self.reporter.stop()
+        self.reporter.duty.join(JOIN_SECONDS)
+
+    def failed(self, name: str, error: BaseException) -> None:
+        """Report the failure of a thread (in that thread) and have the process end."""
+        text = traceback_of(error)
+        self.failures.append(f"thread {name} failed: {described(error)}\n{text}")
+        self.reporter.put(ThreadFailed(name, described(error), text))
+        self._wake()
+
+    # --- interfaces ---------------------------------------------------------------------------
+
+    def look_at_interfaces(self) -> None:
+        """Bind sockets anew whose interface was deleted and is there again; report deaf ones."""
+        deaf: dict[int, str] = {}
+        for endpoint, all_of in tuple(self._sockets.items()):
+            for opened in tuple(all_of):
+                interface = interfaces.needed(endpoint, opened)
+                if interface and (problem := self._bind_again(endpoint, opened, interface)):
+                    deaf[opened.sock.fileno()] = problem
+                    if self._deaf.get(opened.sock.fileno()) != problem:
+                        names = endpoint.listener, endpoint.protocol, *opened.address()
+                        self.report(InterfaceLost(*names, interface, problem))
+        self._deaf = deaf
+
+    def _bind_again(self, endpoint: Endpoint, opened: Opened, interface: str) -> str:
+        """Bind a socket to its interface if it is not; return why that cannot be done now."""
+        state = interfaces.state(opened.sock, interface)
+        if state is Binding.HELD or not opened.serves:
+            return ""
+        try:
+            if state is Binding.LOST:
+                interfaces.bind_again(opened.sock, interface)
+            elif opened.origin != "bound":
+                return "it is gone; stop its socket unit and the service, and start both"
+            elif state is Binding.GONE:
+                return "it is gone; the socket is bound anew when it is back"
+            else:
+                opened = self._open_again(endpoint, opened)
+        except (NetsrvdError, bind.FamilyMissingError, OSError) as error:
+            return f"the socket cannot be bound anew: {error}"
+        listener, where = opened.listener, opened.address()
+        names = listener.name, listener.service, endpoint.protocol
+        self.report(Listening(*names, *where, opened.origin))
+        return ""
+
+    def _open_again(self, endpoint: Endpoint, opened: Opened) -> Opened:
+        """Serve an endpoint by a new socket. After NetsrvdError or OSError nothing has changed."""
+        new = bind.open_endpoint(endpoint, opened.listener, share=shares_ports([opened]))
+        opening = self._prepare({endpoint: [new]}, self._services)
+        listener = self._listeners[endpoint.listener, endpoint.protocol]
+
+        def change() -> None:
+            for call in opening[endpoint.protocol]:
+                call()
+            listener.close(opened.sock)
+
+        self._loop_of(listener).call_and_wait(change)
+        self._sockets[endpoint] = [new if one is opened else one for one in self._sockets[endpoint]]
+        return new
+
+    # --- listeners ----------------------------------------------------------------------------
+
+    def _prepare(self, sockets: Sockets, services: Services) -> dict[str, list[Call]]:
+        """Make all that new sockets need; return the calls that have them served, by protocol.
+
+        If anything fails, close the sockets, and raise the error.
+        """
+        known = set(self._listeners)
+        opening: dict[str, list[Call]] = {"tcp": [], "udp": []}
+        every = list(itertools.chain.from_iterable(sockets.values()))
+        try:
+            if services.handled and self._handlers is None:
+                self._handlers = self._new_handlers()
+            for one in every:
+                key = one.listener.name, one.protocol
+                if key not in self._listeners:
+                    self._listeners[key] = self._new_listener(one, services, every)
+                listener = self._listeners[key]
+                if isinstance(listener, UDPListener):
+                    call = partial(listener.open, listener.prepare(one.sock, one.addresses))
+                else:
+                    call = partial(listener.open, one.sock, one.addresses)
+                opening[one.protocol].append(call)
+            if self.reporter.duty.started:
+                self._start_loops({one.protocol for one in every})
+        except BaseException:
+            for key in set(self._listeners) - known:
+                del self._listeners[key]
+            for one in every:
+                one.sock.close()
+            raise
+        return opening
+
+    def _new_listener(
+        self, one: Opened, services: Services, opening: Iterable[Opened]
+    ) -> TCPListener | UDPListener:
+        service = services.of(one.listener)
+        if one.protocol == "tcp":
+            return self._new_tcp(one.listener, service)
+        own_ports = own_udp_ports(itertools.chain(self._every_socket(), opening))
+        return UDPListener(
+            self._udp,
+            one.listener,
+            service.datagrams,
+            DatagramGate(one.listener, own_ports, is_broadcast),
+            handler=service.handler,
+            batches=self._batches,
+            report=self._udp_report,
+            on_failure=self.failed,
+        )
+
+    def _new_tcp(self, settings: ListenerSettings, service: Service) -> TCPListener:
+        return TCPListener(
+            self._tcp,
+            settings,
+            service.stream,
+            is_echo=_is_echo(service),
+            take=self._take(service),
+            total=self._limit,
+            spare=self._spare,
+            report=self._tcp_report,
+            new_id=self.new_id,
+        )
+
+    def _new_handlers(self) -> "HandlerConnections":
+        from netsrvd.handlers.connections import HandlerConnections  # noqa: PLC0415 - most need none
+
+        return HandlerConnections(self._tcp, self._tcp_report, self.failed)
+
+    def _take(self, service: Service) -> Take | None:
+        """Return what serves the connections of a service instead of the loop."""
+        if service.handler is None or self._handlers is None:
+            return None
+        return partial(self._handlers.take, service.handler)
+
+    def _start_loops(self, protocols: Collection[str]) -> None:
+        """Start the loops that have something to do and do not run yet."""
+        for loop, protocol in ((self._udp, "udp"), (self._tcp, "tcp")):
+            if protocol in protocols and not loop.is_running:
+                loop.start()
+
+    # --- sockets ------------------------------------------------------------------------------
+
+    def _loop_of(self, listener: TCPListener | UDPListener) -> EventLoop:
+        return self._tcp if isinstance(listener, TCPListener) else self._udp
+
+    def _of(self, kind: type[Listener]) -> list[Listener]:
+        return [each for each in list(self._listeners.values()) if isinstance(each, kind)]
+
+    def _every_socket(self) -> Iterable[Opened]:
+        return itertools.chain.from_iterable(self._sockets.values())
+
+    def _add(self, sockets: Sockets) -> None:
+        for endpoint, opened in sockets.items():
+            self._sockets.setdefault(endpoint, []).extend(opened)
+
+    def _replace(self, old: Opened, new: Opened) -> None:
+        """Note how a socket of systemd is matched now."""
+        endpoint = Endpoint(old.listener.name, old.protocol)
+        self._sockets[endpoint].remove(old)
+        if not self._sockets[endpoint]:
+            del self._sockets[endpoint]
+        self._add({Endpoint(new.listener.name, new.protocol): [new]})
+
+    def _put_options_back(self, keys: Collection[Key]) -> None:
+        """Give sockets of systemd, which outlive the daemon, the options that they had."""
+        for opened in self.passed:
+            if (opened.listener.name, opened.protocol) in keys:
+                put_back(opened.sock, opened.originals)
+
+
+class _Change(NamedTuple):
+    """What a reload changes in the loops."""
+
+    settings: Settings
+    opening: Mapping[str, list[Call]]
+    passed: Sequence[Opened]
+    closing: Sequence[Opened]
+    own_ports: Collection[int]
+
+
+def _is_echo(service: Service) -> bool:
+    """Return whether a service returns what it receives, so that it need not be called."""
+    return service.datagrams.as_received
+
+
+def _moved(before: Sequence[Opened], after: Sequence[Opened]) -> Sockets:
+    """Return those sockets of systemd that are for another listener than before."""
+    found: Sockets = {}
+    for old, new in zip(before, after, strict=True):
+        if new.sock is not old.sock:
+            found.setdefault(Endpoint(new.listener.name, new.protocol), []).append(new)
+    return found

@@ -1,0 +1,647 @@
+"""A UDP listener: receives a batch of datagrams, checks them, and sends the answers."""
+
+import socket
+from collections.abc import Collection, Sequence
+from math import inf
+from time import monotonic, time
+from typing import Protocol
+
+from netsrvd.addresses import UNKNOWN, host_and_port, is_among
+from netsrvd.counters import Counters
+from netsrvd.duty import OnFailure
+from netsrvd.errnos import BUG_ERRNOS, RECEIVED_ERRNOS
+from netsrvd.event_loop import READ, EventLoop
+from netsrvd.events.flows import FlowsUntold, ReceiveRecovered, ReceiveTrouble
+from netsrvd.flow import Flow
+from netsrvd.linux.mmsg import LAYOUTS, PAYLOAD_BYTES, Batch
+from netsrvd.listeners.contracts import DatagramGate, DatagramService, Handler, Refusal, Report
+from netsrvd.listeners.drops import Drops
+from netsrvd.listeners.proxies.forwarded import Forwarded
+from netsrvd.listeners.refusals import NOT_CONFIGURED, Addresses, Peer, Refusals
+from netsrvd.listeners.trouble import Trouble, named
+from netsrvd.settings import ListenerSettings
+from netsrvd.tracebacks import described
+
+FLOW_RECORDS_PER_SECOND = 1000
+"""New flows that have records of their own: forged senders must not fill the log."""
+
+REFUSED_PEERS_KEPT = 4096
+"""Refused peers whose refusal is remembered, which makes refusing cheaper than answering."""
+
+SWEEP_SECONDS = 5.0
+"""How often to look for flows that have ended and for datagrams that the kernel dropped."""
+
+CONGESTED_SECONDS = 0.02
+"""How often to look whether the log has room again, with `when_full = "wait"`."""
+
+Batches = dict[int, Batch]
+"""The buffers of an event loop by address family, which all its sockets share."""
+
+
+class DatagramHandler(Protocol):
+    """What answers datagrams by a Python handler, later: `handlers/datagrams.py`."""
+
+    @property
+    def handler(self) -> Handler:
+        """Return the handler."""
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether an answer may still come."""
+
+    @property
+    def is_full(self) -> bool:
+        """Whether no more datagrams may wait."""
+
+    @property
+    def rule(self) -> str:
+        """Return why one more is refused then."""
+
+    def ask(self, payload: bytes, flow: Flow, envelope: bytes, sock: socket.socket) -> None:
+        """Have a datagram answered."""
+
+    def report_stuck(self, now: float) -> None:
+        """Report datagrams that a handler has worked on for long."""
+
+    def resize(self, threads: int) -> None:
+        """Change the number of threads."""
+
+    def shutdown(self) -> None:
+        """Begin no more answers."""
+
+
+class UDPListener:
+    """The UDP sockets of one `[listener.NAME]`. Owned by the event loop.
+
+    An error of sending concerns one peer. An error of receiving that speaks of a mistake of ours
+    (EBADF, EINVAL, ENOTSOCK, EFAULT) ends the loop; every other one is survived.
+    """
+
+    __slots__ = (
+        "_batches",
+        "_errors",
+        "_is_listening",
+        "_is_paused",
+        "_on_failure",
+        "_payload_bytes",
+        "_sockets",
+        "_sweep_at",
+        "counters",
+        "flows_logged",
+        "flows_suppressed",
+        "gate",
+        "handler",
+        "is_plain_echo",
+        "logged_until",
+        "loop",
+        "refusals",
+        "report",
+        "service",
+        "settings",
+    )
+
+    def __init__(
+        self,
+        loop: EventLoop,
+        settings: ListenerSettings,
+        service: DatagramService,
+        gate: DatagramGate,
+        *,
+        handler: Handler | None,
+        batches: Batches,
+        report: Report,
+        on_failure: OnFailure,
+        payload_bytes: int = PAYLOAD_BYTES,
+    ) -> None:
+        self.loop = loop
+        self.settings = settings
+        self.service = service
+        self.gate = gate
+        self.counters = Counters()
+        self.report = report
+        self.refusals = Refusals(report, settings, "udp")
+        self.handler: DatagramHandler | None = None
+        """What answers in the service's place, if the listener has a handler."""
+        self.flows_logged = self.flows_suppressed = 0
+        self.logged_until = 0.0
+        self._batches = batches
+        self._on_failure = on_failure
+        self._payload_bytes = payload_bytes
+        self._errors = Trouble(report, settings.name, ReceiveTrouble, ReceiveRecovered)
+        self._sockets: dict[int, UDPSocket] = {}
+        self._is_listening, self._is_paused = True, False
+        self._sweep_at = inf
+        self._use_handler(handler)
+
+    # --- from the server, in the loop's thread ------------------------------------------------
+
+    @property
+    def flows(self) -> int:
+        """How many peers it remembers (any thread)."""
+        return sum(len(sock.flows) for sock in tuple(self._sockets.values()))
+
+    @property
+    def has_sockets(self) -> bool:
+        """Whether it has a socket."""
+        return bool(self._sockets)
+
+    def prepare(self, sock: socket.socket, addresses: Addresses = None) -> "UDPSocket":
+        """Make what `open` needs for a socket (any thread). Raises OSError or MemoryError."""
+        batch = self._batches.get(sock.family)
+        if batch is None:
+            batch = Batch(LAYOUTS[sock.family], self._payload_bytes)
+            self._batches[sock.family] = batch
+        return UDPSocket(self, sock, batch, addresses)
+
+    def open(self, prepared: "UDPSocket") -> None:
+        """Serve one more socket, which is closed by `close` or `stop`."""
+        self._sockets[prepared.descriptor] = prepared
+        self.loop.add(prepared.descriptor, prepared, READ if self._is_listening else 0)
+
+    def restrict(self, sock: socket.socket, addresses: Addresses) -> None:
+        """Serve other local addresses of a socket; flows of those that are left out end."""
+        found = self._sockets[sock.fileno()]
+        found.addresses = addresses
+        found.recheck_access()
+
+    def close(self, sock: socket.socket, reason: str = "reload") -> None:
+        """Sum up the flows of one socket and close it."""
+        found = self._sockets.pop(sock.fileno())
+        found.end_all(reason)
+        for _ in range(2):  # the second look finds no new drops, which is their end
+            found.look_for_drops(monotonic())
+        self.loop.remove(found.descriptor)
+        sock.close()
+
+    def update(
+        self,
+        settings: ListenerSettings,
+        service: DatagramService,
+        own_ports: Collection[int],
+        handler: Handler | None,
+    ) -> None:
+        """Use new settings from now on; flows that are refused by them end."""
+        self.settings, self.service = settings, service
+        self._use_handler(handler)
+        self.gate.update(settings, own_ports)
+        self.refusals.update(settings)
+        for sock in self._sockets.values():
+            sock.recheck_access()
+        self._plan()
+
+    def pause(self, *, paused: bool) -> None:
+        """Leave what comes in the kernel's buffer, or receive it again."""
+        self._is_paused = paused
+        self._listen(self.loop.now)
+
+    def stop(self) -> None:
+        """Sum up all flows and close the sockets."""
+        if self.handler is not None:
+            self.handler.shutdown()
+        for found in list(self._sockets.values()):
+            self.close(found.sock, "stop")
+        self.refusals.settle(monotonic(), all_of_them=True)
+        self._report_suppressed()
+        self.loop.forget_timer(self)
+
+    # --- from its sockets ---------------------------------------------------------------------
+
+    def may_log_flow(self, now: float) -> bool:
+        """Return whether one more new flow may have records."""
+        if now >= self.logged_until:
+            self.logged_until, self.flows_logged = now + 1.0, 0
+        self.flows_logged += 1
+        is_logged = self.flows_logged <= FLOW_RECORDS_PER_SECOND
+        self.flows_suppressed += not is_logged
+        return is_logged
+
+    def plan_sweep(self) -> None:
+        """Look at the flows and drops in a while."""
+        if self._sweep_at == inf:
+            self._sweep_at = self.loop.now + min(SWEEP_SECONDS, self.settings.flow_seconds / 4)
+            self._plan()
+
+    def plan_refusals(self) -> None:
+        """Sum up refusals, and look for drops among them, in time."""
+        self.plan_sweep()
+        self._plan()
+
+    def receive_failed(self, error: OSError, local: Peer, now: float) -> None:
+        """Go on after an error of recvmmsg(2), unless it speaks of a mistake of ours."""
+        if error.errno in BUG_ERRNOS:
+            raise error
+        self._errors.occurred(error, local, now, pause=error.errno not in RECEIVED_ERRNOS)
+        self._listen(now)
+        self._plan()
+
+    def waits_for_log(self, now: float) -> bool:
+        """Return whether the log has no room; then stop receiving until it has."""
+        if not self.report.congested:
+            return False
+        self._listen(now)
+        return True
+
+    # --- time ---------------------------------------------------------------------------------
+
+    def run_due(self, now: float) -> float:
+        """End flows that are silent, sum up refusals and errors, receive again after a pause."""
+        if now >= self._sweep_at:
+            self._sweep(now)
+        self._errors.settle(now)
+        self.refusals.settle(now)
+        self._listen(now)
+        return self._due_at(now)
+
+    def _sweep(self, now: float) -> None:
+        for sock in self._sockets.values():
+            sock.sweep(now)
+            sock.look_for_drops(now)
+        self._report_suppressed()
+        if self.handler is not None:
+            self.handler.report_stuck(now)
+        self._sweep_at = inf
+        is_dropping = any(sock.is_dropping for sock in self._sockets.values())
+        if self.flows or is_dropping or (self.handler is not None and self.handler.is_busy):
+            self.plan_sweep()
+
+    def _listen(self, now: float) -> None:
+        """Watch the sockets while datagrams may be received."""
+        wanted = not (self._is_paused or self.report.congested or self._errors.pausing(now))
+        if wanted != self._is_listening:
+            self._is_listening = wanted
+            for descriptor in self._sockets:
+                self.loop.modify(descriptor, READ if wanted else 0)
+        if not wanted:
+            self._plan()
+
+    def _plan(self) -> None:
+        self.loop.call_at(self._due_at(self.loop.now), self)
+
+    def _due_at(self, now: float) -> float:
+        return min(
+            self._sweep_at,
+            self._errors.due_at,
+            self.refusals.due_at,
+            now + CONGESTED_SECONDS if self.report.congested else inf,
+        )
+
+    def _report_suppressed(self) -> None:
+        if self.flows_suppressed:
+            self.report(FlowsUntold(self.settings.name, self.flows_suppressed))
+            self.flows_suppressed = 0
+
+    def _use_handler(self, handler: Handler | None) -> None:
+        """Have a handler answer from now on, or the service if there is none."""
+        old = self.handler
+        if old is not None and old.handler is handler:
+            old.resize(self.settings.handler_threads)
+        else:
+            if old is not None:
+                old.shutdown()
+            self.handler = self._made(handler) if handler is not None else None
+        plain = self.handler is None and self.service.as_received
+        self.is_plain_echo = plain and not self.settings.proxies
+
+    def _made(self, handler: Handler) -> DatagramHandler:
+        from netsrvd.handlers import datagrams, pool  # noqa: PLC0415 - most listeners need none
+
+        threads = pool.ThreadPool(
+            f"handler {self.settings.name}",
+            self.settings.handler_threads,
+            self.loop.duty.mailbox,
+            self._on_failure,
+        )
+        return datagrams.DatagramHandler(handler, threads, self.counters, self.report)
+
+
+class UDPSocket:
+    """One UDP socket and its flows. Owned by the event loop."""
+
+    __slots__ = (
+        "_drops",
+        "_forwarded",
+        "_listener",
+        "_refused",
+        "addresses",
+        "batch",
+        "descriptor",
+        "flows",
+        "local",
+        "sock",
+    )
+
+    def __init__(
+        self, listener: UDPListener, sock: socket.socket, batch: Batch, addresses: Addresses
+    ) -> None:
+        self.sock = sock
+        self.descriptor = sock.fileno()
+        self.addresses = addresses
+        """The local addresses that are served; None for every one."""
+        self.local = host_and_port(sock.getsockname())
+        self.flows: dict[bytes, Flow] = {}
+        """By their envelopes, behind a proxy by the keys of `Forwarded.unwrap`."""
+        self.batch = batch
+        self._listener = listener
+        self._drops = Drops(sock, listener.report, (listener.settings.name, *self.local))
+        self._forwarded = Forwarded(listener.counters)
+        self._refused: dict[bytes, tuple[Refusal, Peer, Peer, Peer | None]] = {}
+        """Peers that are refused: why, who they are, where they sent, the proxy they came by."""
+
+    # --- the loop -----------------------------------------------------------------------------
+
+    def on_ready(self, _events: int, now: float) -> None:
+        """Receive one batch and answer it. The hot path of UDP."""
+        listener, batch = self._listener, self.batch
+        if listener.report.may_wait and listener.waits_for_log(now):
+            return
+        try:
+            count = batch.receive(self.descriptor)
+        except OSError as error:
+            listener.receive_failed(error, self.local, now)
+            return
+        if count == 1 and listener.is_plain_echo and self._echo_one(now):
+            return
+        if count:
+            self._serve(count, now)
+
+    def _echo_one(self, now: float) -> bool:
+        """Echo the only datagram of a batch; return False if that takes more than a copy."""
+        batch, counters = self.batch, self._listener.counters
+        envelope, length, is_truncated = batch.first()
+        flow = self.flows.get(envelope)
+        if flow is None or is_truncated or flow.needs_source or flow.source.limited:
+            return False
+        if not batch.send_first(self.descriptor):
+            return False
+        flow.received += 1
+        flow.bytes_received += length
+        flow.active_at = now
+        counters.datagrams_received += 1
+        counters.bytes_received += length
+        counters.datagrams_sent += 1
+        counters.bytes_sent += length
+        return True
+
+    def _serve(self, count: int, now: float) -> None:
+        """Answer a batch. An error of sending is counted in its flow."""
+        batch, listener, known = self.batch, self._listener, self.flows
+        envelopes: Sequence[bytes] = batch.envelopes(count)
+        if listener.settings.proxies:
+            envelopes = self._forwarded.unwrap(batch, envelopes, listener.gate.is_proxy)
+        lengths = batch.lengths(count)
+        batch.reply_as_received(count)
+        flows: list[Flow | None] = []
+        unanswered = []
+        for index, envelope in enumerate(envelopes):
+            flow = known.get(envelope) or self._new_flow(envelope, now)
+            flows.append(flow)
+            if flow is None:
+                unanswered.append(index)
+                continue
+            length = lengths[index]
+            flow.received += 1
+            flow.bytes_received += length
+            flow.active_at = now
+            source = flow.source
+            if source.limited and (excess := source.exceeds(length, now)):
+                self._refuse(flow, (excess, listener.gate.rule(excess)), now)
+                unanswered.append(index)
+            elif flow.needs_source:
+                self._set_reply_source(index, envelope, flow)
+        received_bytes = sum(lengths)
+        unanswered = self._with_truncated(flows, unanswered)
+        if listener.handler is not None:
+            unanswered = self._dispatch(listener.handler, flows, envelopes, unanswered, now)
+        elif not listener.service.as_received:
+            unanswered = self._run_service(flows, lengths, unanswered)
+        self._answer(flows, lengths, unanswered)
+        self._evict_oldest()
+        listener.counters.datagrams_received += count
+        listener.counters.bytes_received += received_bytes
+
+    # --- flows --------------------------------------------------------------------------------
+
+    def recheck_access(self) -> None:
+        """Check all peers by the listener's new settings; flows that are refused end."""
+        listener = self._listener
+        gate = listener.gate
+        self._refused.clear()
+        self._forwarded.forget()
+        for envelope, flow in list(self.flows.items()):
+            flow.settings = listener.settings
+            _, asked, local = self._read(envelope)
+            by_no_proxy = flow.proxy and not gate.is_proxy(flow.proxy[0])
+            if (
+                by_no_proxy
+                or not self._serves(asked)
+                or gate.refusal(flow.peer, asked, local, flow.proxy)
+            ):
+                self.end(envelope, "reload")
+            else:  # its source may have gained or lost its limits
+                source = gate.enter(flow.peer[0])
+                gate.leave(flow.source.name)
+                flow.source = source
+
+    def end(self, envelope: bytes, reason: str) -> None:
+        """Sum up a flow and forget it."""
+        flow, listener = self.flows.pop(envelope), self._listener
+        listener.gate.leave(flow.source.name)
+        listener.counters.datagrams_truncated += flow.truncated
+        if flow.has_end_record:
+            listener.report(flow.ended(reason))
+
+    def end_all(self, reason: str) -> None:
+        """Sum up all flows."""
+        for envelope in list(self.flows):
+            self.end(envelope, reason)
+
+    def sweep(self, now: float) -> None:
+        """End the flows that have been silent for long enough."""
+        limit = self._listener.settings.flow_seconds
+        silent = [key for key, flow in self.flows.items() if now - flow.active_at >= limit]
+        for envelope in silent:
+            self.end(envelope, "silent")
+
+    @property
+    def is_dropping(self) -> bool:
+        """Whether drops were reported whose end has not been reported."""
+        return self._drops.lasts
+
+    def look_for_drops(self, now: float) -> None:
+        """Count what the kernel has dropped since the last look."""
+        self._listener.counters.datagrams_dropped += self._drops.look(now)
+
+    def _new_flow(self, envelope: bytes, now: float) -> Flow | None:
+        """Begin the flow of a new peer; None for one that is refused, which is reported."""
+        refused = self._refused.get(envelope)
+        if refused is None:
+            peer, asked, local = self._read(envelope)
+            proxy: Peer | None = None
+            if client := self._forwarded.clients.get(envelope):
+                peer, proxy = client, peer
+            refusal = self._refusal(envelope, peer, asked, local, proxy)
+            where = asked, self.local[1]
+            if not refusal:
+                flow = self._begin(peer, proxy, where, now, unknown=local == UNKNOWN)
+                self.flows[envelope] = flow
+                return flow
+            if len(self._refused) >= REFUSED_PEERS_KEPT:
+                self._refused.clear()
+            refused = self._refused[envelope] = refusal, peer, where, proxy
+        refusal, peer, where, proxy = refused
+        listener = self._listener
+        listener.counters.datagrams_refused += 1
+        listener.refusals.add(refusal, peer, where, now, proxy)
+        listener.plan_refusals()
+        return None
+
+    def _refusal(
+        self, envelope: bytes, peer: Peer, asked: str, local: str, proxy: Peer | None
+    ) -> Refusal | None:
+        if not self._serves(asked):
+            return NOT_CONFIGURED
+        if error := self._forwarded.errors.get(envelope):
+            return error.reason, str(error)
+        return self._listener.gate.refusal(peer, asked, local, proxy)
+
+    def _serves(self, asked: str) -> bool:
+        return self.addresses is None or is_among(asked, self.addresses)
+
+    def _begin(
+        self, peer: Peer, proxy: Peer | None, local: Peer, now: float, *, unknown: bool
+    ) -> Flow:
+        listener = self._listener
+        source = listener.gate.enter(peer[0])
+        flow = Flow(
+            listener.settings, peer, local, source, now, source_unknown=unknown, proxy=proxy
+        )
+        listener.counters.flows += 1
+        flow.is_logged = not listener.gate.is_unlogged(peer[0])
+        flow.has_began_record = flow.is_logged and listener.may_log_flow(now)
+        if flow.has_began_record:
+            listener.report(flow.began())
+        listener.plan_sweep()
+        return flow
+
+    def _read(self, envelope: bytes) -> tuple[tuple[str, int], str, str]:
+        """Return the peer, the address that it asked, and the one of ours that received it."""
+        batch = self.batch
+        return batch.peer(envelope), batch.asked(envelope), batch.local(envelope)
+
+    def _refuse(self, flow: Flow, refusal: Refusal, now: float) -> None:
+        """Count a datagram that exceeds a limit."""
+        listener = self._listener
+        flow.refused += 1
+        listener.counters.datagrams_refused += 1
+        listener.refusals.add(refusal, flow.peer, flow.local, now, flow.proxy)
+        listener.plan_refusals()
+
+    def _evict_oldest(self) -> None:
+        """Forget the oldest flows beyond `max_flows`, once their last datagrams are counted."""
+        while len(self.flows) > self._listener.settings.max_flows:
+            self.end(next(iter(self.flows)), "full")
+
+    # --- answers ------------------------------------------------------------------------------
+
+    def _set_reply_source(self, index: int, envelope: bytes, flow: Flow) -> None:
+        """Prepare an answer whose way back the routing table or the kernel would not find."""
+        if flow.is_link_local:
+            self.batch.pin(index, envelope)
+        if flow.source_unknown:
+            self.batch.answer_from_asked(index, envelope)
+
+    def _dispatch(
+        self,
+        handler: DatagramHandler,
+        flows: list[Flow | None],
+        envelopes: Sequence[bytes],
+        unanswered: list[int],
+        now: float,
+    ) -> list[int]:
+        """Have a handler answer what is to be answered, later; return all indexes."""
+        without = set(unanswered)
+        for index, flow in enumerate(flows):
+            if flow is None or index in without:
+                continue
+            if handler.is_full:
+                self._refuse(flow, ("busy", handler.rule), now)
+            else:
+                handler.ask(bytes(self.batch.payload(index)), flow, envelopes[index], self.sock)
+        return list(range(len(flows)))
+
+    def _run_service(
+        self, flows: list[Flow | None], lengths: list[int], unanswered: list[int]
+    ) -> list[int]:
+        """Have the service make each answer; return the indexes of those without one.
+
+        `lengths` becomes those of the answers.
+        """
+        listener = self._listener
+        service, at, without = listener.service, time(), set(unanswered)
+        floor = max(service.reply_floor_bytes, listener.settings.reply_floor_bytes)
+        failed: list[tuple[Flow, Exception]] = []
+        for index, flow in enumerate(flows):
+            if flow is None or index in without:
+                continue
+            try:
+                answer = service.answer(self.batch.payload(index), flow, at)
+            except Exception as error:  # noqa: BLE001 - ends this datagram alone
+                failed.append((flow, error))
+                without.add(index)
+                continue
+            if answer is None:
+                flow.unanswered += 1
+                without.add(index)
+            else:
+                sent = self.batch.reply(index, answer, floor)
+                flow.source.owe(sent - lengths[index])
+                flow.bytes_unanswered += lengths[index] - sent
+                lengths[index] = sent
+        if failed:
+            self._service_failed(failed)
+        return sorted(without)
+
+    def _service_failed(self, failed: list[tuple[Flow, Exception]]) -> None:
+        """Count the datagrams of a batch whose service raised, and report the first."""
+        self._listener.counters.datagrams_unsent += len(failed)
+        for flow, error in failed:
+            flow.unsent += 1
+            flow.error = described(error)
+        flow, error = failed[0]
+        self._listener.report(flow.service_failed(error))
+
+    def _with_truncated(self, flows: list[Flow | None], unanswered: list[int]) -> list[int]:
+        """Count the datagrams of which a part is missing; return their indexes with the others."""
+        found = self.batch.truncated(len(flows))
+        if not found:
+            return unanswered
+        for index in set(found).difference(unanswered):
+            flow = flows[index]
+            assert flow is not None  # or it would be unanswered already
+            flow.truncated += 1
+        return sorted({*unanswered, *found})
+
+    def _answer(self, flows: list[Flow | None], lengths: list[int], unanswered: list[int]) -> None:
+        """Send the answers of a batch but those that are `unanswered`, in runs without a gap."""
+        start = unsent = unsent_bytes = 0
+        for stop in (*unanswered, len(flows)):
+            while start < stop:
+                try:
+                    start += self.batch.send(self.descriptor, start, stop)
+                except OSError as error:
+                    flow = flows[start]
+                    assert flow is not None
+                    flow.unsent += 1
+                    flow.error = named(error)
+                    flow.bytes_unanswered += lengths[start]
+                    unsent, unsent_bytes = unsent + 1, unsent_bytes + lengths[start]
+                    start += 1
+            start = stop + 1
+        for index in unanswered:
+            unsent_bytes += lengths[index]
+            if flow := flows[index]:
+                flow.bytes_unanswered += lengths[index]
+        counters = self._listener.counters
+        counters.datagrams_unsent += unsent
+        counters.datagrams_sent += len(flows) - unsent - len(unanswered)
+        counters.bytes_sent += sum(lengths) - unsent_bytes
