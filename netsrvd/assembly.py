@@ -5,7 +5,6 @@ words of the rooms; sockets are adopted and opened; then come the parts that are
 """
 
 import itertools
-import os
 import sys
 from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
@@ -20,6 +19,7 @@ from netsrvd.duty import OnFailure
 from netsrvd.errors import ConfigError, DetachError, Fault, SocketError
 from netsrvd.events import LEVELS, Event
 from netsrvd.events.connections import ConnectionsLimited
+from netsrvd.events.life import SettingIgnored
 from netsrvd.events.log import LogFallback
 from netsrvd.events.sockets import FamilyMissing, Listening, NotInForce, OptionAdjusted
 from netsrvd.reporting import journal, stderr, syslog
@@ -272,6 +272,15 @@ def close_bound(sockets: Sockets) -> None:
             opened.sock.close()
 
 
+def ignored_settings(configuration: files.Configuration) -> list[Event]:
+    """Return what the files say that is of no use any more."""
+    key = ("workers",)
+    if key not in configuration.sources.origins:
+        return []
+    problem = configuration.sources.fault("one thread serves all of TCP; remove the line", key)
+    return [SettingIgnored(".".join(key), str(problem))]
+
+
 def count_places(settings: Settings, sockets: int) -> tuple[int, list[Event]]:
     """Return how many connections may be live at once, and what is to be reported about that.
 
@@ -279,7 +288,7 @@ def count_places(settings: Settings, sockets: int) -> tuple[int, list[Event]]:
     """
     handled = [each for each in settings.listeners if each.service not in SERVICES]
     handlers = sum(each.handler_threads * len(each.protocols) for each in handled)
-    room = descriptors.room(settings, sockets, worker_count(settings.workers), handlers)
+    room = descriptors.room(settings, sockets, handlers)
     if room.connections == room.configured:
         return room.connections, []
     return room.connections, [
@@ -320,12 +329,6 @@ def _stderr_descriptor() -> int:
         return sys.stderr.fileno() if sys.stderr else 2
     except OSError:
         return -1
-
-
-def worker_count(configured: int) -> int:
-    """Return how many workers to start: with the GIL, more than one gain nothing."""
-    has_gil = getattr(sys, "_is_gil_enabled", lambda: True)()
-    return configured or (1 if has_gil else os.cpu_count() or 1)
 
 
 def build_reporter(settings: Settings, log: str, on_failure: OnFailure) -> Reporter:

@@ -410,12 +410,6 @@ class Finished:
         """Return nothing."""
         return b""
 
-    def memory(self) -> None:
-        """Return nothing."""
-
-    def recall(self, memory: object) -> None:
-        """Do nothing."""
-
 
 FINISHED = Finished()
 

@@ -22,6 +22,7 @@ from netsrvd.assembly import (
     close_bound,
     close_moved,
     count_places,
+    ignored_settings,
     keys_of,
     prepare_services,
     problems_of,
@@ -172,7 +173,7 @@ class Daemon:
         if self._start.restored:  # not before all threads run: until then systemd keeps them
             self._restore(self._start.restored)
         sockets = sum(len(opened) for opened in self._start.sockets.values())
-        report(Ready(sockets, 1, monotonic() - self._start.began_at))
+        report(Ready(sockets, monotonic() - self._start.began_at))
         server.resume()
         self._notifier.ready(self._status())
         self._on_ready()
@@ -301,7 +302,7 @@ class Daemon:
             close_moved(server.passed, passed)
             raise
         self._settings, self._wanted = settings, wanted
-        notes += problems_of(server.passed, configuration)
+        notes += problems_of(server.passed, configuration) + ignored_settings(configuration)
         self._problems = [note for note in notes if isinstance(note, NotInForce)]
         for note in limit_notes + notes:
             server.report(note)

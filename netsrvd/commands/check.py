@@ -57,6 +57,7 @@ def judge(config: Path | None) -> Report:
     except ConfigError as error:
         return Report(None, error.faults, [], [])
     report = Report(configuration, [], _unread(configuration), [])
+    report.warnings.extend(each.text() for each in assembly.ignored_settings(configuration))
     try:
         assembly.prepare_services(configuration.settings, Present(), configuration.sources)
     except ConfigError as error:

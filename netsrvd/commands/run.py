@@ -107,7 +107,7 @@ def _prepare(
         sockets,
         services,
         max_connections,
-        notes=log_notes + limit_notes + notes,
+        notes=log_notes + limit_notes + assembly.ignored_settings(configuration) + notes,
         log=log,
         restored=_restore(stored) if stored else None,
         began_at=arguments.began_at,

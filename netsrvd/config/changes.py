@@ -94,8 +94,7 @@ def plan(
 
 
 def _needs_restart(old: Settings, new: Settings) -> list[str]:
-    found = [] if old.workers == new.workers else ["workers"]
-    found += [f"log.{name}" for name in _differing(old.log, new.log) if name != "level"]
+    found = [f"log.{name}" for name in _differing(old.log, new.log) if name != "level"]
     found += [
         f"listener.{name}.{key}" for name, key in _changed_keys(old, new) if key in SOCKET_KEYS
     ]

@@ -43,13 +43,24 @@ class Ready(Event):
     PRIORITY = NOTICE
     SUBJECT = "netsrvd is ready"
     sockets: int
-    workers: int
     seconds: float
 
     def text(self) -> str:
-        return (
-            f"ready: {self.sockets} sockets, {self.workers} workers, {self.seconds * 1000:.0f} ms"
-        )
+        return f"ready: {self.sockets} sockets, {self.seconds * 1000:.0f} ms"
+
+
+class SettingIgnored(Event):
+    """A file has a setting that this version does not use. All else in it is in force."""
+
+    __slots__ = ()
+    MESSAGE_ID = "cadabed9c98d48ed9da8fbd057bc2426"
+    PRIORITY = WARNING
+    SUBJECT = "A setting is no longer used"
+    setting: str
+    problem: str
+
+    def text(self) -> str:
+        return f"ignored: {one_line(self.problem)}"
 
 
 class Reloaded(Event):
@@ -213,19 +224,3 @@ class ThreadFailed(Event):
 
     def text(self) -> str:
         return f"thread {self.thread} failed, the daemon ends: {one_line(self.error)}"
-
-
-class VisitImpossible(Event):
-    """The daemon connects to its own listeners now and then, so that the watchdog knows that they
-    answer. With this one the first time failed, as it does where a filter is against it or the
-    loopback interface is down. It is not tried again; the watchdog still asks each thread.
-    """
-
-    __slots__ = ()
-    MESSAGE_ID = "9620897e379b4a13a94d9517fd78fccf"
-    PRIORITY = NOTICE
-    SUBJECT = "The watchdog cannot visit a listener"
-    listener: str
-
-    def text(self) -> str:
-        return f"{self.listener}: a visit of our own fails; the watchdog asks the threads alone"

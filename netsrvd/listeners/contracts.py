@@ -62,12 +62,6 @@ class StreamService(Protocol):
     def more(self) -> bytes:
         """Return what is sent next, asked only when the peer has taken everything so far."""
 
-    def memory(self) -> Any:
-        """Return what its like in another process must know to go on from here, for JSON."""
-
-    def recall(self, memory: Any) -> None:
-        """Go on from there."""
-
 
 StreamFactory = Callable[[Client, float], StreamService]
 """Is given the time, too, in seconds since 1970."""

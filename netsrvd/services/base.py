@@ -3,9 +3,6 @@
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, NamedTuple, Protocol
 
-Memory = int | str | list[int] | list[str] | None
-"""What a service must remember beyond a restart, in types that JSON knows."""
-
 
 class Client(Protocol):
     """Who asks, and where."""
@@ -79,13 +76,6 @@ class Stream:
     def more(self) -> bytes:
         """Return what is said next, asked only when the client has taken everything so far."""
         return b""
-
-    def memory(self) -> Memory:
-        """Return what the service of the next process must know to go on from here."""
-        return None
-
-    def recall(self, memory: Memory) -> None:
-        """Go on from there, instead of a greeting."""
 
 
 class Datagrams:

@@ -7,17 +7,12 @@ from netsrvd.errors import SocketError
 from netsrvd.settings import Settings
 
 KEPT = 32
-"""Standard streams, log, systemd, both ends of a visit, the files of a reload and of a traceback;
-half of it is spare.
+"""Standard streams, log, systemd, event loops, the descriptor to refuse with, the files of a reload
+and of a traceback; half of it is spare.
 """
 
-KEPT_PER_SOCKET = 5
-"""The socket, its thread's mailbox, the reserve, the lobby of proxies, and the socket that a reload
-opens beside it.
-"""
-
-KEPT_PER_WORKER = 2
-"""Its mailbox and its epoll."""
+KEPT_PER_SOCKET = 2
+"""The socket, and the one that a reload opens beside it."""
 
 KEPT_PER_HANDLER = 2
 """The mailbox of its thread, and a socket that is kept until the handler returns."""
@@ -37,16 +32,15 @@ def raise_limit() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-def room(settings: Settings, sockets: int, workers: int, handlers: int) -> Room:
-    """Return how many connections may be live at once beside so many sockets, workers and
-    threads of handlers.
+def room(settings: Settings, sockets: int, handlers: int) -> Room:
+    """Return how many connections may be live at once beside so many sockets and threads of
+    handlers.
 
     Each takes a descriptor, and the limit on those (RLIMIT_NOFILE) is never reached. Raises
     SocketError where not even one is left.
     """
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    kept = KEPT + KEPT_PER_SOCKET * sockets + KEPT_PER_WORKER * workers
-    kept += KEPT_PER_HANDLER * handlers
+    kept = KEPT + KEPT_PER_SOCKET * sockets + KEPT_PER_HANDLER * handlers
     of_listeners = sum(each.max_connections for each in settings.listeners)
     configured = min(settings.max_connections or of_listeners, of_listeners)
     if hard == resource.RLIM_INFINITY:

@@ -72,7 +72,7 @@ def test_the_status_line_has_live_figures(start: Start) -> None:
 def test_every_socket_is_named_before_it_is_ready(start: Start) -> None:
     """Each socket has a record of its own, and the record of readiness counts them."""
     run = start()
-    run.wait_line("ready: 4 sockets, 1 workers, ")
+    run.wait_line("ready: 4 sockets, ")
     named = [re.search(r"serving echo on (\S+ \S+) \(bound\)", line) for line in run.lines]
     assert [each[1] for each in named if each] == [
         f"{protocol} {host}:{run.port}"

@@ -300,21 +300,16 @@ def test_too_few_descriptors_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
     assert assembly.count_places(Settings(), 4) == (10_000, [])
 
 
-@pytest.mark.parametrize(
-    ("configured", "has_gil", "cpus", "count"),
-    [(0, True, 8, 1), (3, True, 8, 3), (0, False, 8, 8), (3, False, 8, 3), (0, False, None, 1)],
-)
-def test_workers(
-    monkeypatch: pytest.MonkeyPatch,
-    configured: int,
-    has_gil: bool,  # noqa: FBT001
-    cpus: int | None,
-    count: int,
-) -> None:
-    """One worker where Python has its global lock, one a CPU where it has not."""
-    monkeypatch.setattr(sys, "_is_gil_enabled", lambda: has_gil, raising=False)
-    monkeypatch.setattr(os, "cpu_count", lambda: cpus)
-    assert assembly.worker_count(configured) == count
+def test_a_setting_that_is_not_used_any_more_is_named(tmp_path: Path) -> None:
+    """It is a warning with its place, and all else is in force."""
+    file = tmp_path / "netsrvd.toml"
+    file.write_text("workers = 3\n[listener.echo]\nport = 1234\n")
+    configuration = assembly.read_configuration(file)
+    [note] = assembly.ignored_settings(configuration)
+    assert note.text().startswith(f"ignored: {file}:1: workers = 3: ")
+    assert [each.port for each in configuration.settings.listeners] == [1234]
+    file.write_text("[listener.echo]\nport = 1234\n")
+    assert assembly.ignored_settings(assembly.read_configuration(file)) == []
 
 
 def test_the_configuration_is_read_with_the_words_of_the_rooms(tmp_path: Path) -> None:

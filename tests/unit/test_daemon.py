@@ -19,7 +19,7 @@ from netsrvd.daemon import RELOAD, RESTART, WAKE, Daemon, Start
 from netsrvd.errors import ResourceError
 from netsrvd.events import DEBUG, Event
 from netsrvd.events.handover import TookOver
-from netsrvd.events.life import CodeMissing, Ready, Reloaded, Starting, Stopped, Stopping
+from netsrvd.events.life import CodeMissing, Reloaded, Starting, Stopped, Stopping
 from netsrvd.events.sockets import FamilyMissing
 from netsrvd.handover import CONNECTION, PENDING, STATE, Restored
 from netsrvd.services.base import Present
@@ -113,7 +113,6 @@ def test_from_start_to_stop(stage: Stage, number: int, name: str) -> None:
     assert stage.run(number) == os.EX_OK
     assert stage.reported.kinds == ["Starting", "FamilyMissing", "Ready", "Stopping", "Stopped"]
     assert stage.reported.only(Starting).pid == os.getpid()
-    assert stage.reported.only(Ready).workers == 1
     assert stage.reported.only(Stopping).signal == name
     assert [step.split(" Serving")[0] for step in stage.steps] == [
         "ready",
@@ -179,12 +178,12 @@ def test_a_reload_puts_new_settings_into_force(
     """SIGHUP reads the file again; systemd hears when it begins and when it is done."""
     notes = [FamilyMissing("b", "udp", "IPv4")]
     monkeypatch.setattr(daemon, "bind_again", lambda *_, **__: ({}, [*notes]))
-    stage.config.write_text('workers = 2\n[log]\nlevel = "debug"')
+    stage.config.write_text('[log]\nlevel = "debug"\nqueue = 1000')
     assert stage.run(RELOAD, RELOAD, TERM) == os.EX_OK
     kinds = ["FamilyMissing", "Reloaded", "FamilyMissing", "Reloaded"]
     assert stage.reported.kinds[3:7] == kinds
     first, second = stage.reported.all(Reloaded)
-    assert first == Reloaded("workers, log.level", "workers")
+    assert first == Reloaded("log.level, log.queue", "log.queue")
     assert second == Reloaded("", "")
     assert stage.server.reporter.level == DEBUG
     begin = stage.steps.index("reloading")

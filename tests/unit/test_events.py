@@ -74,7 +74,7 @@ def test_it_is_frozen(kind: type[Event]) -> None:
     [
         (sample(Closed, error="oh"), "text (oh), 1.500 s"),
         (sample(FlowEnded, error="oh"), "unsent, last error: oh"),
-        (Reloaded("", "workers"), "nothing changed; only after a restart: workers"),
+        (Reloaded("", "log.queue"), "nothing changed; only after a restart: log.queue"),
         (Reloaded("log.level"), "configuration reloaded: log.level"),
         (ReloadFailed("one\ntwo"), "stays: one; two"),
         (Stopping("SIGTERM", 0, 10.0), "stopping on SIGTERM: nothing to drain"),

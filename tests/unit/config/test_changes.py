@@ -115,7 +115,6 @@ def test_the_effort_is_in_proportion() -> None:
 @pytest.mark.parametrize(
     ("new", "names"),
     [
-        (BOTH._replace(workers=2), ("workers",)),
         (BOTH._replace(log=LogSettings(target="syslog")), ("log.target",)),
         (BOTH._replace(log=LogSettings(queue_records=100)), ("log.queue",)),
         (BOTH._replace(log=LogSettings(when_full="wait")), ("log.when_full",)),
