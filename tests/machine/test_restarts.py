@@ -282,9 +282,11 @@ def test_an_idle_daemon_ends_and_the_next_client_starts_it(quiet: Machine) -> No
 
 HANGING = """\
 import threading
+from netsrvd import server
 from netsrvd.services.echo import Stream
 
 respond = Stream.respond
+server._is_echo = lambda service: False
 
 def hanging_respond(self, data):
     if data == b"hang":
@@ -296,7 +298,7 @@ Stream.respond = hanging_respond
 
 
 def test_a_thread_that_hangs_is_ended_by_the_watchdog(quiet: Machine) -> None:
-    """A daemon whose worker hangs is no longer fed for, so systemd kills it and starts it again."""
+    """A daemon with a loop that hangs is no longer fed for, so systemd kills it and starts it again."""
     planted = "/usr/local/lib/planted"
     quiet.run("sh", "-c", f"mkdir {planted} && cat >{planted}/sitecustomize.py", input=HANGING)
     with drop_in(quiet, plant(planted) + "WatchdogSec=4\n"):
