@@ -80,8 +80,11 @@ class EventLoop:
     # --- for the loop's own thread ----------------------------------------------------------
 
     def add(self, descriptor: int, watched: Watched, events: int = READ) -> None:
-        """Watch a descriptor. Raises OSError if epoll_ctl(2) fails."""
-        self._epoll.register(descriptor, events)
+        """Watch a descriptor. Raises OSError if epoll_ctl(2) fails, unless it was reserved."""
+        try:
+            self._epoll.register(descriptor, events)
+        except FileExistsError:
+            self._epoll.modify(descriptor, events)
         self._watched[descriptor] = watched
 
     def modify(self, descriptor: int, events: int) -> None:
@@ -113,6 +116,15 @@ class EventLoop:
         self._deadlines.pop(timer, None)
 
     # --- for any thread ---------------------------------------------------------------------
+
+    def reserve(self, descriptor: int) -> None:
+        """Take a place in epoll(7) for a descriptor, so that `add` cannot fail; raises OSError."""
+        self._epoll.register(descriptor, 0)
+
+    def release(self, descriptor: int) -> None:
+        """Give up a place that was reserved, or is not there."""
+        with suppress(OSError):
+            self._epoll.unregister(descriptor)
 
     @property
     def name(self) -> str:

@@ -528,6 +528,7 @@ class Server:
                 if key not in self._listeners:
                     self._listeners[key] = self._new_listener(one, services, every)
                 listener = self._listeners[key]
+                listener.loop.reserve(one.sock.fileno())
                 if isinstance(listener, UDPListener):
                     call = partial(listener.open, listener.prepare(one.sock, one.addresses))
                 else:
@@ -539,6 +540,8 @@ class Server:
             for key in set(self._listeners) - known:
                 del self._listeners[key]
             for one in every:
+                for loop in (self._tcp, self._udp):
+                    loop.release(one.sock.fileno())
                 one.sock.close()
             raise
         return opening
