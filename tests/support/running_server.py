@@ -88,10 +88,14 @@ def with_ports(listeners: Iterable[ListenerSettings]) -> tuple[ListenerSettings,
 class RunningServer:
     """A server of some listeners. `wakes` counts how often it has woken the main thread."""
 
-    def __init__(self, *listeners: ListenerSettings, **changes: Any) -> None:
+    def __init__(
+        self, *listeners: ListenerSettings, has_sockets: bool = True, **changes: Any
+    ) -> None:
         self.settings = Settings(listeners=with_ports(listeners), **changes)
         self.wakes = 0
-        sockets, _ = assembly.open_sockets(configuration(self.settings), [])
+        sockets: assembly.Sockets = {}
+        if has_sockets:
+            sockets, _ = assembly.open_sockets(configuration(self.settings), [])
         services = assembly.prepare_services(self.settings, Present())
         most = self.settings.max_connections or 10_000
         self.server = Server(self.settings, sockets, services, most, "stderr", self._wake)
