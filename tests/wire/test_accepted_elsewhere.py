@@ -37,6 +37,7 @@ class Visit:
     def is_over(self) -> None:
         """Return as soon as the main thread is told that no connection is left."""
         eventually(lambda: self.running.wakes and self.running.server.is_empty)
+        self.running.server.pause()  # and so the turn of the loop has ended
 
 
 @pytest.fixture
