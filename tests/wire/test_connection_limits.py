@@ -3,6 +3,7 @@
 import os
 import socket
 from contextlib import ExitStack
+from math import inf
 from time import monotonic
 from typing import Any
 
@@ -256,3 +257,39 @@ def test_the_last_connection_is_told(serving: Serving, stack: ExitStack) -> None
     assert told == []
     second.close()
     eventually(lambda: told == [1])
+
+
+def test_a_connection_that_is_about_to_end_is_not_detached(serving: Serving) -> None:
+    """Its service has said all: what another process would go on with is not there."""
+    served, echo = serving.tcp(service="time"), serving.tcp()
+    with connect(served.local) as client, connect(echo.local) as other:
+        assert echoed(other)
+        assert len(client.recv(100)) == 4
+        assert client.recv(1) == b""
+        assert served.call("detach") == []
+        assert len(served.listener.connections) == 1
+        found = echo.call("detach")
+        assert len(found) == 1
+        echo.call("reattach", found)
+
+
+def test_an_address_that_is_not_served_is_reset(serving: Serving) -> None:
+    """As by a host that does not listen there, though the socket of systemd does."""
+    served = serving.tcp(host="0.0.0.0")
+    served.call("restrict", served.sock, frozenset({"127.0.0.2"}))
+    port = served.local[1]
+    with connect(("127.0.0.2", port)) as client:
+        assert echoed(client)
+    with connect(("127.0.0.1", port)) as client, pytest.raises(ConnectionResetError):
+        client.recv(1)
+    assert serving.only(Refused).reason == "configuration"
+
+
+def test_a_listener_without_connections_sleeps(serving: Serving) -> None:
+    """It looks for time-outs only while there are connections."""
+    served = serving.tcp(idle_seconds=0.2)
+    with connect(served.local) as client:
+        assert echoed(client)
+        assert serving.tcp_loop._next_at < inf
+    serving.only(Closed)
+    eventually(lambda: serving.tcp_loop._next_at == inf, "the loop has no deadline")
