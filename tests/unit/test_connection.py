@@ -409,3 +409,59 @@ def test_a_socket_that_takes_nothing_although_it_has_room_is_left_alone_for_a_mo
     connection.watch_for_room(WRITE)
     assert loop.turn() == 1
     assert pair[1].recv(9) == b"x"
+
+
+@pytest.mark.parametrize(("reason", "is_reset"), [("write", True), ("age", True), ("drain", False)])
+def test_a_client_that_took_nothing_is_reset(
+    owner: Owner,
+    reason: str,
+    is_reset: bool,  # noqa: FBT001
+) -> None:
+    """The kernel would go on offering it what is left for minutes."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        far = socket.create_connection(listening.getsockname())
+        near, _ = listening.accept()
+    with near, far:
+        far.settimeout(5)
+        near.setblocking(False)
+        connection = owner.connection(near, send_buffer=memoryview(b"x"))
+        with suppress(BlockingIOError):
+            while True:
+                near.send(bytes(65536))
+        connection.close(reason)
+        outcome = "end"
+        try:
+            while far.recv(1 << 20):
+                pass
+        except ConnectionResetError:
+            outcome = "reset"
+    assert outcome == ("reset" if is_reset else "end")
+
+
+class Heedless(Stream):
+    """A service that goes on by itself, whatever it is sent."""
+
+    heedless = True
+
+    def more(self) -> bytes:
+        """Return the next piece."""
+        return b"x" * 65536
+
+
+def test_the_end_of_a_client_is_read_once(
+    owner: Owner, pair: tuple[socket.socket, socket.socket]
+) -> None:
+    """While it takes nothing the loop sleeps: an end would be an event in each turn."""
+    near, far = pair
+    far.shutdown(socket.SHUT_WR)
+    loop = Loop(owner, owner.connection(near))
+    loop.connection.start(Heedless, is_echo=False)
+
+    def sleeps() -> bool:
+        return any(loop.turn() == 0 for _ in range(100))
+
+    for _ in range(3):
+        assert sleeps()
+        assert loop.connection.eof_received
+        assert loop.connection.send_buffer
+        assert far.recv(1 << 20)

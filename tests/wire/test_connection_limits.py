@@ -293,3 +293,19 @@ def test_a_listener_without_connections_sleeps(serving: Serving) -> None:
         assert serving.tcp_loop._next_at < inf
     serving.only(Closed)
     eventually(lambda: serving.tcp_loop._next_at == inf, "the loop has no deadline")
+
+
+def test_a_connection_that_ends_before_it_is_tried_again_ends_nothing_else(
+    serving: Serving,
+) -> None:
+    """It waits for the kernel's memory, and its client leaves; its descriptor is another's then."""
+    served = serving.tcp()
+    with connect(served.local) as client:
+        assert echoed(client)
+        [connection] = served.listener.connections.values()
+        served.call("retry_later", connection)
+    serving.only(Closed)
+    eventually(lambda: not served.listener._retries)
+    serving.settle()
+    with connect(served.local) as client:
+        assert echoed(client)
