@@ -13,6 +13,7 @@ from netsrvd.services import base
 from tests.support.patience import eventually
 from tests.support.peers import datagrams, nothing_more
 from tests.support.serving import Served, Serving, opened
+from tests.wire.conftest import Network
 
 
 def ask(served: Served, sock: socket.socket, data: bytes = b"hello") -> bytes:
@@ -138,3 +139,33 @@ def test_counts_are_the_same_by_the_short_way(serving: Serving) -> None:
     counters = served.counters
     assert (counters.datagrams_received, counters.datagrams_sent) == (6, 6)
     assert (counters.bytes_received, counters.bytes_sent) == (30, 30)
+
+
+def test_a_single_datagram_that_is_truncated_is_not_answered(serving: Serving) -> None:
+    """Also of a known peer, and alone: its answer would lack a part."""
+    served = serving.udp(payload_bytes=10)
+    with datagrams() as client:
+        assert ask(served, client) == b"hello"
+        client.sendto(b"x" * 11, served.local)
+        eventually(lambda: served.counters.datagrams_received == 2)
+        assert ask(served, client, b"after") == b"after"
+        served.call("stop")
+    ended = serving.only(FlowEnded)
+    assert (ended.datagrams_truncated, ended.datagrams_sent) == (1, 2)
+
+
+def test_single_datagrams_of_link_local_peers_take_their_links(
+    network: Network, serving: Serving
+) -> None:
+    """Two links have the same addresses: each answer goes back by the one that was asked, also to
+    peers that are known.
+    """
+    settings = {"allow": ("any",), "hosts": ("0.0.0.0",)}
+    with network.server.entered():
+        served = serving.udp(host="0.0.0.0", **settings)
+    with network.asker("169.254.9.9", "c0") as one, network.asker("169.254.9.9", "c1") as two:
+        for number in range(3):
+            for asker in (one, two):
+                text = b"%d %d" % (number, asker.getsockname()[1])
+                asker.sendto(text, ("169.254.9.1", served.local[1]))
+                assert asker.recv(100) == text
