@@ -19,6 +19,7 @@ from tests.support.fake_notifier import FakeNotifier
 from tests.support.listening import failure
 from tests.support.patience import eventually
 from tests.support.peers import connect, echoed
+from tests.support.proxied import v1
 from tests.support.running_server import Reported, RunningServer, on_loopback
 
 TERM, WAKE, RELOAD = int(signal.SIGTERM), int(signal.SIGUSR2), int(signal.SIGHUP)
@@ -472,3 +473,24 @@ def test_a_stop_that_may_be_a_restart_drains_first(stage: Stage) -> None:
     assert (stopped.handed_over, stopped.drained, stopped.cut) == (1, 1, 0)
     assert stage.now == pytest.approx(1002.0)
     assert stage.reported.only(Stopping).purpose == "stop"
+
+
+def test_the_next_process_goes_on(stage: Stage) -> None:
+    """With what was served, and with what waits for its header: its rest may come to the next."""
+    stage.serve(on_loopback("echo", proxies=("127.0.0.2",)))
+    client = stage.client()
+    waiting = connect(stage.running.address("echo"), source="127.0.0.2")
+    stage.clients.append(waiting)
+    header = v1(("127.0.0.3", 4711))
+    waiting.sendall(header[:9])
+    assert echoed(client)
+    eventually(lambda: stage.running.server.seen() == 1 and not stage.running.server.is_empty)
+    eventually(lambda: stage.running.server._limit.used == 2, "both are accepted")
+    stage.notifier.store_room = 10
+    assert stage.restart().handed_over == 1
+    stage.serve(on_loopback("echo", proxies=("127.0.0.2",)))
+    stage.running.server.restore(handover.restore(stage.notifier.passed_on()))
+    assert echoed(client)
+    waiting.sendall(header[9:] + b"hello")
+    assert waiting.recv(9) == b"hello"
+    assert stage.running.server.live == 2
