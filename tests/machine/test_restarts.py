@@ -298,7 +298,7 @@ Stream.respond = hanging_respond
 
 
 def test_a_thread_that_hangs_is_ended_by_the_watchdog(quiet: Machine) -> None:
-    """A daemon with a loop that hangs is no longer fed for, so systemd kills it and starts it again."""
+    """A daemon with a loop that hangs is fed no longer: systemd kills it and starts it again."""
     planted = "/usr/local/lib/planted"
     quiet.run("sh", "-c", f"mkdir {planted} && cat >{planted}/sitecustomize.py", input=HANGING)
     with drop_in(quiet, plant(planted) + "WatchdogSec=4\n"):
