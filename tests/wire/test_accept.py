@@ -1,17 +1,20 @@
 """What keeps connections from being taken: errors of accept, and a listener that is full."""
 
 import errno
+import os
 import resource
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from typing import Any
 
 import pytest
 
-from netsrvd.connection import RECEIVE_BYTES
+from netsrvd.connection import RECEIVE_BYTES, Connection
 from netsrvd.errnos import CONNECTION_ERRNOS
+from netsrvd.event_loop import EventLoop
 from netsrvd.events.connections import (
     Accepted,
     AcceptRecovered,
@@ -21,11 +24,13 @@ from netsrvd.events.connections import (
     ListenerRelieved,
 )
 from netsrvd.events.refusals import Refused
+from netsrvd.proxy_pending import PendingConnection
 from netsrvd.services import base, echo
 from netsrvd.tcp import ACCEPTS_PER_TURN, BURST_SECONDS
 from tests.support.faulty import FaultySocket
 from tests.support.patience import SECONDS, eventually
 from tests.support.peers import connect, echoed, nothing_more
+from tests.support.proxied import LOCAL
 from tests.support.serving import Serving, listener, opened
 from tests.support.waiting import wait_event
 from tests.wire.conftest import open_descriptors
@@ -216,6 +221,39 @@ def test_waiting_for_the_log_takes_nobody(serving: Serving, stack: ExitStack) ->
     for client in (outside, asker):
         client.settimeout(SECONDS)
         assert client.recv(1) == b"x"
+
+
+@pytest.mark.parametrize("proxies", [(), ("127.0.0.1",)], ids=["client", "proxy"])
+def test_a_connection_that_cannot_be_watched_is_told_and_closed(
+    serving: Serving, monkeypatch: pytest.MonkeyPatch, proxies: tuple[str, ...]
+) -> None:
+    """Where epoll(7) takes no more descriptors, one connection ends with the reason; whoever comes
+    afterwards is served.
+    """
+    real, faults = EventLoop.add, [errno.ENOSPC]
+
+    def add(self: EventLoop, descriptor: int, watched: Any, *events: int) -> None:
+        if faults and isinstance(watched, Connection | PendingConnection):
+            raise OSError(faults[0], os.strerror(faults.pop()))
+        real(self, descriptor, watched, *events)
+
+    monkeypatch.setattr(EventLoop, "add", add)
+    served = serving.tcp(proxies=proxies)
+    with connect(served.local) as client:
+        assert client.recv(1) == b""
+    if proxies:
+        refused = serving.only(Refused)
+        assert refused.reason == "descriptors"
+        assert "max_user_watches" in refused.rule
+    else:
+        closed = serving.only(Closed)
+        assert closed.reason == "network"
+        assert "No space left on device" in closed.error
+    eventually(lambda: serving.limit.used == 0, "its place is free")
+    with connect(served.local) as client:
+        if proxies:
+            client.sendall(LOCAL)
+        assert echoed(client)
 
 
 class Counting(base.Stream):
