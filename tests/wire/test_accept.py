@@ -274,8 +274,10 @@ def test_a_crowd_that_comes_delays_nobody_inside(serving: Serving, stack: ExitSt
     served = serving.tcp(service=lambda *_: counting)
     inside = stack.enter_context(connect(served.local))
     assert echoed(inside)
-    free = threading.Event()
-    serving.tcp_loop.call_soon_threadsafe(free.wait)
+    serving.settle()  # by then the next events come in the order in which they happen
+    held, free = threading.Event(), threading.Event()
+    serving.tcp_loop.call_soon_threadsafe(lambda: (held.set(), free.wait()))
+    wait_event(held, "the pause of the loop")
     for _ in range(4 * ACCEPTS_PER_TURN):
         stack.enter_context(connect(served.local))
     inside.send(b"x")

@@ -175,6 +175,23 @@ def test_the_daemon_is_full_as_a_whole(serving: Serving, stack: ExitStack) -> No
     assert all(client.recv(1) == b"x" for client in clients)
 
 
+def test_room_in_the_daemon_is_found_by_another_listener(
+    serving: Serving, stack: ExitStack
+) -> None:
+    """Whoever waits at one listener is served when the only place is given back at another."""
+    serving.limit.limit = 1
+    one, two = serving.tcp(), serving.tcp(name="two")
+    inside = stack.enter_context(connect(one.local))
+    assert echoed(inside)
+    waiting = stack.enter_context(connect(two.local))
+    waiting.send(b"x")
+    eventually(lambda: "two" in {each.listener for each in serving.so_far(ListenerFull)})
+    assert nothing_more(waiting)
+    inside.close()
+    waiting.settimeout(SECONDS)
+    assert waiting.recv(1) == b"x"
+
+
 def test_new_limits_count_those_inside(
     network: Network, entered: None, serving: Serving, stack: ExitStack
 ) -> None:

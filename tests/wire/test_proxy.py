@@ -98,6 +98,29 @@ def test_a_header_may_come_byte_by_byte(serving: Serving, name: str) -> None:
     assert named(serving.only(Accepted))[0] == client
 
 
+def test_a_part_of_a_header_is_looked_at_once(
+    serving: Serving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It stays in the socket until the rest comes; the loop sleeps meanwhile."""
+    looks: list[int] = []
+    real = proxy_pending.PendingConnection.on_ready
+
+    def on_ready(self: proxy_pending.PendingConnection, events: int, now: float) -> None:
+        looks.append(events)
+        real(self, events, now)
+
+    monkeypatch.setattr(proxy_pending.PendingConnection, "on_ready", on_ready)
+    tcp = serving.tcp(**BEHIND)
+    with connect(tcp.local) as sock:
+        sock.sendall(v1()[:5])
+        eventually(lambda: looks, "a part of it has come")
+        for _ in range(20):
+            serving.settle()
+        assert len(looks) <= 2
+        sock.sendall(v1()[5:])
+        assert echoed(sock)
+
+
 def test_whoever_is_not_listed_is_an_ordinary_client(serving: Serving) -> None:
     """A header from elsewhere is data: nobody can take another's name."""
     tcp = serving.tcp(proxies=("127.0.0.2",))

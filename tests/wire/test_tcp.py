@@ -110,6 +110,27 @@ def test_a_slow_reader_is_not_ended(serving: Serving) -> None:
     assert serving.only(Closed).reason == "client"
 
 
+def test_a_slow_reader_of_a_large_buffer_is_not_ended(serving: Serving) -> None:
+    """What the client takes out of the kernel's buffer counts, though the kernel does not report
+    room for more until a third of that buffer is free.
+    """
+    options = {"SO_SNDBUF": 1 << 20}
+    local = serving.tcp(write_seconds=0.6, options=options, service="chargen").local
+    with connect(local, SO_RCVBUF=4096) as client:
+        [live] = eventually(serving.connections)
+        assert client.recv(2048)
+        sent = 0
+        while sent != live.bytes_sent:  # until the kernel takes no more
+            sent = live.bytes_sent
+            select.select([], [], [], 0.1)
+        began = monotonic()
+        while monotonic() - began < 1.5:
+            select.select([], [], [], 0.02)  # this client's own pace
+            assert client.recv(2048)
+        assert not serving.so_far(Closed)
+        assert live.bytes_sent - sent < 1 << 20
+
+
 def test_a_silent_client_is_ended(serving: Serving) -> None:
     """Who is silent for the idle time-out is ended, counted from what he last sent."""
     with connect(serving.tcp(idle_seconds=0.5).local) as client:

@@ -87,6 +87,20 @@ def test_a_truncated_datagram_is_counted_and_never_answered(serving: Serving) ->
     assert (counters.datagrams_truncated, counters.datagrams_sent) == (3, 3)
 
 
+def test_a_truncated_datagram_alone_is_never_answered(serving: Serving) -> None:
+    """Nor is one that comes by itself, from a peer that is known."""
+    udp = serving.udp(payload_bytes=100)
+    with asked(udp, b"known") as peer:
+        assert peer.recv(100) == b"known"
+        peer.sendto(bytes(101), udp.local)
+        eventually(lambda: udp.counters.datagrams_received == 2, "it has come")
+        peer.sendto(b"next", udp.local)
+        assert peer.recv(200) == b"next"
+        assert nothing_more(peer)
+    serving.stop_listening()
+    assert (udp.counters.datagrams_truncated, udp.counters.datagrams_sent) == (1, 2)
+
+
 def test_batches_of_many_peers_go_back_to_each(serving: Serving) -> None:
     """300 datagrams of 60 peers that wait at once come back to whom they came from, in order."""
     udp = serving.udp(start=False, options={"SO_RCVBUF": 1 << 20}, **SHORT)

@@ -12,6 +12,7 @@ from netsrvd.events.refusals import Refused, RefusedAgain
 from netsrvd.sockets import activation
 from netsrvd.sockets.activation import Passed
 from tests.support.inherited import as_systemd
+from tests.support.patience import SECONDS
 from tests.support.peers import nothing_more
 from tests.support.serving import Served, Serving, listener
 from tests.wire.conftest import Network
@@ -139,7 +140,11 @@ def test_the_answer_takes_the_link_that_was_asked(
                 answer, address = asker.recvfrom(10)
                 assert (answer.decode(), address[0].partition("%")[0]) == (name, asked)
                 assert nothing_more(asker)
-                asker.settimeout(5)
+                asker.settimeout(SECONDS)
+        for name, asker in askers.items():  # those who are known, one at a time
+            scope = (0, network.scope(name)) if ":" in asked else ()
+            asker.sendto(b"alone", (asked, udp.local[1], *scope))
+            assert asker.recv(10) == b"alone"
     peers = {began.peer_address for began in serving.told(FlowBegan, 2)}
     assert peers == ({f"{host}%s0", f"{host}%s1"} if ":" in host else {host})
 
