@@ -4,6 +4,7 @@ import socket
 from collections.abc import Callable
 from contextlib import ExitStack
 from operator import attrgetter
+from typing import Any
 
 import pytest
 
@@ -49,14 +50,19 @@ LINKED = [
 ]
 
 
-@pytest.fixture(params=["echo", "handler"])
+@pytest.fixture(params=["echo", "limited echo", "handler"])
 def serve(
     network: Network, serving: Serving, request: pytest.FixtureRequest
 ) -> Callable[..., Served]:
     """Begin to serve a kind of socket on the server; `before` is called with its port when the
-    socket is there, but not adopted yet. The answers are made at once, or later by a handler.
+    socket is there, but not adopted yet. The answers are made at once, without a look at what came
+    or with one, or later by a handler.
     """
-    how = {"handler": attrgetter("payload")} if request.param == "handler" else {}
+    how: dict[str, Any] = {
+        "echo": {"unlimited": ("any",)},
+        "limited echo": {},
+        "handler": {"handler": attrgetter("payload")},
+    }[request.param]
 
     def begin(kind: str, before: Callable[[int], object] = lambda _: None) -> Served:
         host, passed = KINDS[kind]
