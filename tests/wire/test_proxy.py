@@ -19,6 +19,9 @@ from tests.support.proxied import BY_HAPROXY, CLIENT, LOCAL, addresses, checked,
 from tests.support.serving import Serving, listener
 
 BEHIND = {"proxies": ("127.0.0.1",), "allow": ("any",)}
+HAPROXY = "127.0.0.2"
+"""Not the address of those whom it names, one of whose ports a client here may have, too."""
+
 LATE = {"proxy_seconds": 0.2, **BEHIND}
 
 
@@ -71,8 +74,8 @@ def test_the_client_that_is_named_is_the_one_that_counts(serving: Serving, heade
 def test_a_header_may_come_in_any_two_parts(serving: Serving, stack: ExitStack, name: str) -> None:
     """Wherever it is cut, it is waited for; the second part may bring what follows."""
     header, client = BY_HAPROXY[name]
-    tcp = serving.tcp(**BEHIND)
-    socks = [stack.enter_context(connect(tcp.local)) for _ in header[1:]]
+    tcp = serving.tcp(**BEHIND | {"proxies": (HAPROXY,)})
+    socks = [stack.enter_context(connect(tcp.local, source=HAPROXY)) for _ in header[1:]]
     for cut, sock in enumerate(socks, 1):
         sock.sendall(header[:cut])
     serving.settle()
@@ -88,8 +91,8 @@ def test_a_header_may_come_in_any_two_parts(serving: Serving, stack: ExitStack, 
 def test_a_header_may_come_byte_by_byte(serving: Serving, name: str) -> None:
     """Each of them alone."""
     header, client = BY_HAPROXY[name]
-    tcp = serving.tcp(**BEHIND)
-    with connect(tcp.local) as sock:
+    tcp = serving.tcp(**BEHIND | {"proxies": (HAPROXY,)})
+    with connect(tcp.local, source=HAPROXY) as sock:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         for byte in header:
             sock.sendall(bytes((byte,)))
