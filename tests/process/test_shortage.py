@@ -1,6 +1,7 @@
 """A start or a reload that gets no thread, no memory or no descriptor."""
 
 import resource
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -9,14 +10,7 @@ from tests.process.conftest import Start
 from tests.support.clients import refused, serves, talking
 from tests.support.peers import echoed
 from tests.support.run import LOOPBACK, Run, free_port
-from tests.support.strace import injecting
-
-AT_START = 2
-"""Threads of a daemon that serves TCP: of the log and of the event loop."""
-
-PLACES = 4
-"""Calls of epoll_ctl(2) by the main thread of such a daemon: two loops, two sockets."""
-
+from tests.support.strace import injected, injecting
 
 @pytest.fixture
 def others(port: int) -> list[int]:
@@ -38,11 +32,12 @@ def of_tcp(port: int) -> dict[str, object]:
     return {"listener": {"echo": {"host": LOOPBACK, "port": port, "protocols": "tcp"}}}
 
 
-def fails(run: Run, configuration: dict[str, object], words: str) -> None:
+def fails(run: Run, configuration: dict[str, object], words: str, fault: str = "") -> None:
     """Check that a reload fails with these words and changes nothing."""
     with talking(run.port) as kept:
         before = run.held()
-        status = run.reload(configuration)["STATUS"]
+        with injected(run.pid, fault) if fault else nullcontext():
+            status = run.reload(configuration)["STATUS"]
         assert words in run.wait_line("<3>reload failed, the old configuration stays: ")
         assert status.startswith("Reload failed, the old configuration is in force: ")
         assert echoed(kept)
@@ -54,15 +49,14 @@ def fails(run: Run, configuration: dict[str, object], words: str) -> None:
 @pytest.mark.parametrize(
     ("call", "error", "nth", "words"),
     [
-        ("clone3", "EAGAIN", AT_START + 1, "cannot be started (can't start new thread): raise "),
-        ("epoll_ctl", "ENOMEM", PLACES + 1, "raise MemoryMax="),
-        ("epoll_ctl", "ENOSPC", PLACES + 5, "No space left on device"),
-        ("bind", "ENOMEM", 6, "raise MemoryMax="),
+        ("clone3", "EAGAIN", 1, "cannot be started (can't start new thread): raise TasksMax="),
+        ("epoll_ctl", "ENOMEM", 1, "raise MemoryMax="),
+        ("epoll_ctl", "ENOSPC", 5, "No space left on device"),
+        ("socket", "EMFILE", 3, "raise LimitNOFILE="),
     ],
 )
 def test_a_reload_short_of_something_changes_nothing(
     start: Start,
-    tmp_path: Path,
     port: int,
     others: list[int],
     call: str,
@@ -74,9 +68,8 @@ def test_a_reload_short_of_something_changes_nothing(
     three listeners is there, all that was opened is closed, clients are served, and the next reload
     succeeds.
     """
-    fault = injecting(tmp_path, f"{call}:error={error}:when={nth}")
-    run = start(of_tcp(port), under=fault)
-    fails(run, listeners(port, *others), words)
+    run = start(of_tcp(port))
+    fails(run, listeners(port, *others), words, f"{call}:error={error}:when={nth}")
     assert all(refused(other) for other in others)
     run.reload(listeners(port, *others))
     run.rest()
@@ -87,7 +80,7 @@ def test_a_reload_without_address_space_changes_nothing(
     start: Start, port: int, others: list[int]
 ) -> None:
     """A limit on memory that leaves no room for the stack of a thread fails the reload."""
-    run = start(listeners(port))
+    run = start(of_tcp(port))
     used = run.memory_kb("VmSize") << 10
     resource.prlimit(run.pid, resource.RLIMIT_AS, (used + (4 << 20), resource.RLIM_INFINITY))
     fails(run, listeners(port, *others), "MemoryMax=")
@@ -131,9 +124,9 @@ def test_a_reload_that_meets_a_bug_changes_nothing(start: Start, port: int) -> N
 @pytest.mark.parametrize(
     ("fault", "words"),
     [
-        *((f"clone3:error=EAGAIN:when={nth}", "cannot be started") for nth in (1, 2, 4)),
+        *((f"clone3:error=EAGAIN:when={nth}", "cannot be started") for nth in (1, 2, 3)),
         # The first epoll is that of Python's selectors, which look for it.
-        *((f"eventfd2:error=EMFILE:when={nth}", "raise LimitNOFILE=") for nth in (1, 4)),
+        *((f"eventfd2:error=EMFILE:when={nth}", "raise LimitNOFILE=") for nth in (1, 3)),
         ("epoll_create1:error=ENOMEM:when=2", "raise MemoryMax="),
     ],
 )
