@@ -439,9 +439,9 @@ def test_a_stop_ends_what_is_left(desk: Desk) -> None:
         lambda _: found.append(OSError("it has run")),
     )
     served = desk.listen(turns, handler_threads=2)
-    for _ in range(2):
+    for count in (1, 2):
         desk.connect(served)
-        eventually(lambda: desk.serving.handlers._pools["echo"].pool.busy)
+        eventually(lambda n=count: desk.serving.handlers.live == n, "its thread has it")
     desk.connect(served)
     desk.serving.only(HandlersBusy)
     assert desk.in_loop(desk.serving.handlers.stop) == 3
