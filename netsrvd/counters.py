@@ -4,7 +4,7 @@ from typing import Self
 
 
 class Counters:
-    """Totals since the start of their owner: one acceptor, worker or datagram thread."""
+    """Totals since the start of their owner: one listener."""
 
     accepted: int
     refused: int

@@ -1,4 +1,4 @@
-"""Keeps the house running: signals, readiness, reload, drain, watchdog.
+"""The daemon: signals, readiness, reload, drain, watchdog.
 
 The main thread. It blocks the signals before any other thread starts and then sits in
 sigtimedwait(2): a time-out is the tick of the watchdog, a signal is work.
@@ -373,7 +373,7 @@ class Daemon:
         return True
 
     def _try_sockets(self, configuration: Configuration) -> None:
-        """Raise what the next process would end by for good, so that nobody is handed to it.
+        """Raise what the next process would end by for good, so that no connection is handed to it.
 
         By other errors of sockets it ends as well, but systemd tries again, and keeps what is
         handed over.

@@ -21,7 +21,7 @@ class Known(NamedTuple):
 
 
 class ConnectionGate:
-    """The gate of a listener's connections. Owned by the listener's acceptor."""
+    """The gate of a listener's connections. Owned by the tcp event loop."""
 
     __slots__ = (
         *("_access", "_known", "_limits", "_most", "_proxies", "_rate_rule", "_sources"),

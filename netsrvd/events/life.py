@@ -99,7 +99,7 @@ class ReloadFailed(Event):
 
 
 class Stopping(Event):
-    """The daemon was asked to stop. It takes nobody new and waits for the live connections.
+    """The daemon was asked to stop. It accepts no new client and waits for the live connections.
 
     The wait is bounded by `drain_timeout`; a second signal ends it at once. At a restart the live
     connections are handed over to the next process instead; if handlers have to be waited for,

@@ -24,7 +24,7 @@ STUCK_SECONDS = 10.0
 """How long a handler may work on a datagram before the log says so."""
 
 FAILURES_PER_SECOND = 10
-"""Failures of a second that have records: whoever finds a bug must not be able to fill the log."""
+"""Failures of a second that have records: a client that finds a bug must not fill the log."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ class PendingDatagram:
         self.is_reported = False
 
     def work(self, handler: Handler) -> bytes | BaseException | None:
-        """Return what the handler returns or raises (a thread of the crew)."""
+        """Return what the handler returns or raises (a thread of the pool)."""
         self.begun_at = monotonic()
         try:
             found = handler(self.datagram)
@@ -67,7 +67,7 @@ class PendingDatagram:
 
 
 class DatagramHandler:
-    """A listener's handler of datagrams, with its crew. Owned by the listener's datagram thread.
+    """A listener's handler of datagrams, with its pool. Owned by the udp event loop.
 
     A datagram is counted as one without an answer until it has one.
     """
@@ -132,7 +132,7 @@ class DatagramHandler:
                 self._report(HandlerStuck(settings.name, settings.service, *peer, seconds))
 
     def shutdown(self) -> None:
-        """End the crew; what is being answered is answered, and what waits is not."""
+        """End the pool; what is being answered is answered, and what waits is not."""
         self.pool.shutdown()
 
     def _answered(self, pending: PendingDatagram, found: bytes | BaseException | None) -> None:

@@ -1,1 +1,1 @@
-"""The threads that serve: an acceptor a TCP socket, workers, a datagram thread a UDP socket."""
+"""What TCP and UDP listeners share: refusals, repeated errors, drops, the PROXY header."""

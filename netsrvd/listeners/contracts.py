@@ -91,7 +91,7 @@ Refusal = tuple[str, str]
 
 
 class ConnectionGate(Protocol):
-    """Which connections may come in: one gate a listener, owned by its acceptor."""
+    """Which connections may come in: one gate a listener, owned by the tcp event loop."""
 
     def update(self, settings: ListenerSettings) -> None:
         """Judge by new settings from now on."""

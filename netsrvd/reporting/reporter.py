@@ -77,8 +77,8 @@ class Port:
 class Reporter:
     """A bounded queue of events and the thread that writes them.
 
-    With `waits` nothing is dropped: acceptors and receivers look at `congested` and take nobody
-    new, so the queue is bounded by what live connections and flows still have to say.
+    With `waits` nothing is dropped: listeners look at `congested` and accept
+    no new client, so the queue is bounded by what live connections and flows still have to say.
     """
 
     __slots__ = (
