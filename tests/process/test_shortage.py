@@ -12,6 +12,7 @@ from tests.support.peers import echoed
 from tests.support.run import LOOPBACK, Run, free_port
 from tests.support.strace import injected, injecting
 
+
 @pytest.fixture
 def others(port: int) -> list[int]:
     """Three more ports that are free."""
