@@ -14,7 +14,7 @@ from typing import NamedTuple
 from netsrvd.admission.access import checked_entry
 from netsrvd.admission.ports import checked_ports
 from netsrvd.config import changes, files
-from netsrvd.config.schema import Vocabulary
+from netsrvd.config.schema import UNUSED, Vocabulary
 from netsrvd.duty import OnFailure
 from netsrvd.errors import ConfigError, DetachError, Fault, SocketError
 from netsrvd.events import LEVELS, Event
@@ -274,11 +274,12 @@ def close_bound(sockets: Sockets) -> None:
 
 def ignored_settings(configuration: files.Configuration) -> list[Event]:
     """Return what the files say that is of no use any more."""
-    key = ("workers",)
-    if key not in configuration.sources.origins:
-        return []
-    problem = configuration.sources.fault("one thread serves all of TCP; remove the line", key)
-    return [SettingIgnored(".".join(key), str(problem))]
+    sources = configuration.sources
+    return [
+        SettingIgnored(".".join(key), str(sources.fault("it is not used any more; remove it", key)))
+        for key in UNUSED
+        if key in sources.origins
+    ]
 
 
 def count_places(settings: Settings, sockets: int) -> tuple[int, list[Event]]:

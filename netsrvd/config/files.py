@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from netsrvd.config import toml
-from netsrvd.config.schema import Tree, Vocabulary, effective, read_settings
+from netsrvd.config.schema import UNUSED, Tree, Vocabulary, effective, read_settings
 from netsrvd.config.values import shortly, written
 from netsrvd.errors import ConfigError, Fault
 from netsrvd.escapes import escaped
@@ -110,6 +110,8 @@ class Configuration(NamedTuple):
         rows = []
         for path, value in effective(self.settings, words):
             file, line = self.sources.origins.get(path), self.sources.line(path)
+            if path in UNUSED and file is None:
+                continue
             same = path[-1] != "enabled" and path in default and default[path] == value
             rows.append(Row(path, value, file, line, same))
         return rows

@@ -69,6 +69,9 @@ GLOBAL_RULES = (
     Rule("drain_timeout", values.duration(0, 86400.0), "drain_seconds"),
     Rule("idle_exit", values.duration(0, YEAR), "idle_exit_seconds"),
 )
+UNUSED = (("workers",),)
+"""Keys that older versions used: they are read, and a warning names them."""
+
 LOG_RULES = (
     Rule("target", values.word(("auto", "journal", "syslog", "stderr"))),
     Rule("level", values.word(tuple(LEVELS))),

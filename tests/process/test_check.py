@@ -134,7 +134,7 @@ def test_quotes_are_not_read_from_a_fifo(command: Command, main: Path, *, folder
 # --- names and marks --------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("text", ["workers = 1", "wrkers = 1", "= 1"])
+@pytest.mark.parametrize("text", ["idle_exit = 1", "idl_exit = 1", "= 1"])
 def test_names_of_files_do_not_reach_the_terminal_raw(
     command: Command, main: Path, text: str
 ) -> None:
@@ -146,7 +146,7 @@ def test_names_of_files_do_not_reach_the_terminal_raw(
         assert [line for line in lines if not line.isprintable()] == []
         assert "Traceback" not in done.stderr
     done = command("check")
-    assert done.returncode == (0 if text == "workers = 1" else 78)
+    assert done.returncode == (0 if text == "idle_exit = 1" else 78)
     shown = r"conf.d/\x1b]0;title\x07\n\udcff\u202e.toml:1"
     assert shown in (done.stderr or done.stdout)
 
@@ -174,7 +174,7 @@ def test_a_mark_of_an_editor_is_no_fault(command: Command, main: Path) -> None:
 
 def test_it_prints_what_differs_and_a_verdict(command: Command, main: Path) -> None:
     """Without `--all` only what is not the default; the last line sums it up; all of it is TOML."""
-    main.write_text('workers = 0\n\n[listener.lab]\nprotocols = "tcp"\nport = 7007\n')
+    main.write_text('idle_exit = 0\n\n[listener.lab]\nprotocols = "tcp"\nport = 7007\n')
     done = command("check")
     assert done.returncode == 0
     assert done.stdout.splitlines() == [
@@ -188,7 +188,7 @@ def test_it_prints_what_differs_and_a_verdict(command: Command, main: Path) -> N
     everything = command("check", "--all").stdout
     assert tomllib.loads(everything)["listener"]["echo"]["port"] == 51423
     assert everything.splitlines()[-1].endswith("lab (echo, tcp)")
-    assert f"workers = 0  {' ' * 49}# {main}:1" in everything
+    assert f"idle_exit = 0{' ' * 49}# {main}:1" in everything
 
 
 def test_what_it_prints_means_the_same(command: Command, main: Path) -> None:
@@ -291,7 +291,7 @@ def test_programs_can_read_it(command: Command, main: Path) -> None:
         "file": str(main),
         "line": 2,
     }
-    assert by_key["workers"] == {"value": 0, "default": True, "file": None, "line": None}
+    assert by_key["idle_exit"] == {"value": 0, "default": True, "file": None, "line": None}
     main.write_text("[listener.echo]\nport = 0\n")
     done = command("check", "--json")
     found = json.loads(done.stdout)
@@ -458,3 +458,13 @@ def test_the_status_line_has_no_raw_names(start: Start) -> None:
         status = run.wait_notice("STATUS", 1 + len(run.notices_with("STATUS")))["STATUS"]
     assert "conf.d/\\x1b[2J.toml:1: " in status
     assert status.isprintable()
+
+
+def test_a_setting_that_is_not_used_any_more_is_a_warning(command: Command, main: Path) -> None:
+    """`check` names it and its line, and the configuration is valid."""
+    main.write_text("workers = 3\n")
+    done = command("check")
+    assert done.returncode == 0
+    assert f"# warning: ignored: {main}:1: workers = 3: it is not used any more" in done.stdout
+    main.write_text("")
+    assert "workers" not in command("check", "--all").stdout

@@ -114,7 +114,6 @@ NAMES = st.lists(
 
 SETTINGS = st.builds(
     Settings,
-    workers=st.integers(0, 64),
     max_connections=st.integers(0, 10**6),
     drain_seconds=st.floats(0, 86400.0),
     idle_exit_seconds=DURATIONS,
