@@ -45,7 +45,7 @@ def failing_respond(self, data):
 
 def failing_admit(self, sock, peer, *more):
     if peer[0] == "127.0.0.66":
-        raise RuntimeError("planted where connections are admitted")
+        raise RuntimeError("planted before a connection")
     admit(self, sock, peer, *more)
 
 Stream.respond, TCPListener._admit = failing_respond, failing_admit
@@ -230,9 +230,7 @@ def test_exception_in_a_thread_ends_the_process(faulty: Machine) -> None:
 
     [failed] = run_records(faulty, pid, f"MESSAGE_ID={ThreadFailed.MESSAGE_ID}")
     assert failed["NETSRVD_THREAD"] == "tcp"
-    assert failed["NETSRVD_TRACEBACK"].endswith(
-        "RuntimeError: planted where connections are admitted"
-    )
+    assert failed["NETSRVD_TRACEBACK"].endswith("RuntimeError: planted before a connection")
     [ended] = faulty.journal("_PID=1", f"UNIT={SERVICE}", "EXIT_CODE=exited", "EXIT_STATUS=70")
     assert ended["INVOCATION_ID"] == failed["_SYSTEMD_INVOCATION_ID"]
     assert shown(faulty, "NRestarts") == "1"

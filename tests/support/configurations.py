@@ -16,6 +16,7 @@ from netsrvd.settings import (
     LogSettings,
     OptionValue,
     Settings,
+    workers=st.just(0),
 )
 
 YEAR = 365 * 86400.0
@@ -114,6 +115,7 @@ NAMES = st.lists(
 
 SETTINGS = st.builds(
     Settings,
+    workers=st.just(0),
     max_connections=st.integers(0, 10**6),
     drain_seconds=st.floats(0, 86400.0),
     idle_exit_seconds=DURATIONS,
