@@ -16,7 +16,6 @@ from netsrvd.settings import (
     LogSettings,
     OptionValue,
     Settings,
-    workers=st.just(0),
 )
 
 YEAR = 365 * 86400.0
