@@ -1,9 +1,9 @@
 """The datagrams of one peer to one of our addresses: what is known of them, and their records."""
 
 from netsrvd.addresses import proxy_fields
+from netsrvd.admission.sources import Source
 from netsrvd.events.connections import ServiceFailed
 from netsrvd.events.flows import FlowBegan, FlowEnded
-from netsrvd.listeners.contracts import Source
 from netsrvd.settings import ListenerSettings
 from netsrvd.tracebacks import described, traceback_of
 

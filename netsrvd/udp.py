@@ -7,6 +7,7 @@ from time import monotonic, time
 from typing import Protocol
 
 from netsrvd.addresses import UNKNOWN, host_and_port, is_among
+from netsrvd.admission.datagrams import DatagramGate
 from netsrvd.counters import Counters
 from netsrvd.duty import OnFailure
 from netsrvd.errnos import BUG_ERRNOS, RECEIVED_ERRNOS
@@ -14,7 +15,7 @@ from netsrvd.event_loop import READ, EventLoop
 from netsrvd.events.flows import FlowsUntold, ReceiveRecovered, ReceiveTrouble
 from netsrvd.flow import Flow
 from netsrvd.linux.mmsg import LAYOUTS, PAYLOAD_BYTES, Batch
-from netsrvd.listeners.contracts import DatagramGate, DatagramService, Handler, Refusal, Report
+from netsrvd.listeners.contracts import DatagramService, Handler, Refusal, Report
 from netsrvd.listeners.drops import Drops
 from netsrvd.listeners.proxies.forwarded import Forwarded
 from netsrvd.listeners.refusals import NOT_CONFIGURED, Addresses, Peer, Refusals

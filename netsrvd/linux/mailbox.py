@@ -39,10 +39,6 @@ class Mailbox:
         self._calls.appendleft((call, arguments))
         self.wake()
 
-    def leave(self, call: Callable[..., None], *arguments: object) -> None:
-        """Have the owner run `call(*arguments)` when something else wakes it."""
-        self._calls.append((call, arguments))
-
     def wake(self) -> None:
         """Make the owner's poll return."""
         if self._token:
@@ -51,11 +47,6 @@ class Mailbox:
             except IndexError:  # another thread was quicker
                 return
             os.eventfd_write(self._eventfd, 1)
-
-    @property
-    def waiting(self) -> int:
-        """The number of calls that waited a moment ago (any thread)."""
-        return len(self._calls)
 
     def deliver(self, most: int = maxsize) -> None:
         """Run the calls that wait now, `most` of them at most, in their order (owner only).

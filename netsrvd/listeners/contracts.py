@@ -1,10 +1,9 @@
 """What the listeners need of the other rooms; `assembly.py` joins them."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from netsrvd.events import Event
-from netsrvd.settings import ListenerSettings
 
 
 class Report(Protocol):
@@ -88,70 +87,3 @@ class DatagramService(Protocol):
 
 Refusal = tuple[str, str]
 """Why somebody may not come in: the reason, one word, and the rule that decided."""
-
-
-class ConnectionGate(Protocol):
-    """Which connections may come in: one gate a listener, owned by the tcp event loop."""
-
-    def update(self, settings: ListenerSettings) -> None:
-        """Judge by new settings from now on."""
-
-    def refusal(self, host: str, now: float) -> Refusal | None:
-        """Return None to let a connection in, else why not."""
-
-    def is_proxy(self, host: str) -> bool:
-        """Return whether this host is a proxy, which names the clients that it connects for."""
-
-    def is_unlogged(self, host: str) -> bool:
-        """Return whether the connections of this host have no records of beginning and end."""
-
-    def enter(self, host: str) -> str:
-        """Count a connection that was let in; return what `leave` is to be told."""
-
-    def leave(self, name: str) -> None:
-        """Count the end of a connection."""
-
-
-class Source(Protocol):
-    """Whom a peer shares its limits with."""
-
-    @property
-    def name(self) -> str:
-        """Return what `leave` is to be told."""
-
-    @property
-    def limited(self) -> bool:
-        """Whether it has any limits."""
-
-    def exceeds(self, size: int, now: float) -> str:
-        """Take a datagram of so many bytes into account; return the limit that it exceeds."""
-
-    def owe(self, size: int) -> None:
-        """Take into account that an answer is so much longer than its question, if it is."""
-
-
-class DatagramGate(Protocol):
-    """Which datagrams are answered: one gate a listener, owned by its datagram thread."""
-
-    def update(self, settings: ListenerSettings, own_ports: Collection[int]) -> None:
-        """Judge by new settings from now on; answers to `own_ports` would be answered by us."""
-
-    def refusal(
-        self, peer: tuple[str, int], asked: str, local: str, proxy: tuple[str, int] | None = None
-    ) -> Refusal | None:
-        """Return None to answer a peer that sent to `asked` and was received on `local`."""
-
-    def is_proxy(self, host: str) -> bool:
-        """Return whether this host is a proxy, which names the clients that it sends for."""
-
-    def is_unlogged(self, host: str) -> bool:
-        """Return whether the flows of this host have no records of beginning and end."""
-
-    def enter(self, host: str) -> Source:
-        """Return the source of a peer whose flow begins."""
-
-    def leave(self, name: str) -> None:
-        """Take note that a flow of this source has ended."""
-
-    def rule(self, reason: str) -> str:
-        """Return the rule behind a reason that a source gave."""

@@ -88,7 +88,6 @@ class Reporter:
         "_log",
         "_ports",
         "_queue",
-        "_spare",
         "_stopping",
         "_told",
         "_unwritten",
@@ -106,7 +105,6 @@ class Reporter:
         self.waits = waits
         self._queue: deque[Event] = deque()
         self._ports: list[Port] = []
-        self._spare: list[Port] = []
         self._told = 0
         self._unwritten = 0
         self._stopping = False
@@ -130,15 +128,9 @@ class Reporter:
 
     def port(self) -> Port:
         """Return a way to the log for one more thread. Called by the main thread only."""
-        if self._spare:
-            return self._spare.pop()
         port = Port(self)
         self._ports.append(port)
         return port
-
-    def give_back(self, port: Port) -> None:
-        """Take the port of a thread that has ended, for the next one (main thread only)."""
-        self._spare.append(port)
 
     def put(self, event: Event) -> bool:
         """Queue an event (any thread); False if it is lost because the queue is full."""

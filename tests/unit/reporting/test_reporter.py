@@ -263,17 +263,6 @@ def test_a_log_that_is_absent_and_comes_back(
     assert reporter.lost == 0
 
 
-def test_ports_are_used_again(make: Make) -> None:
-    """A thread that has ended gives its port back, so reloads without end need no memory."""
-    reporter = make(FakeLog(), starts=False)
-    port = reporter.port()
-    port.lost = 7
-    reporter.give_back(port)
-    assert reporter.port() is port
-    assert reporter.port() is not port
-    assert reporter.lost == 7
-
-
 def test_a_failure_of_the_log_itself_ends_the_daemon() -> None:
     """What is no OSError is a bug, which must not end in silence."""
 
