@@ -91,14 +91,12 @@ def log_speed(bench: Bench, rounds: int) -> None:
 
 
 def processes(bench: Bench, rounds: int) -> None:
-    """Measure several workers, and several instances on one port.
+    """Measure several instances on one port.
 
-    Server and load run where the scheduler puts them. Workers serve TCP only.
+    Server and load run where the scheduler puts them.
     """
     with stage.journal(log_cpu()) as log:
         for number in range(rounds):
             for count in COUNTS:
-                workers = netsrvd(f"{count} workers", f"workers = {count}\n")
-                ask_anew(bench, number, FREE["tcp"], workers, log)
                 ask_anew(bench, number, FREE["tcp"], instances(count), log)
                 ask_anew(bench, number, FREE["udp"], instances(count), log)

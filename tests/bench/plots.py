@@ -116,12 +116,12 @@ def _log(figures: Figures) -> None:
 
 def _processes(figures: Figures) -> None:
     _, axes = plt.subplots(figsize=(6, 3.2))
-    for kind, protocol in (("workers", "tcp"), ("instances", "tcp"), ("instances", "udp")):
+    for protocol in ("tcp", "udp"):
         rates = {
-            count: figures.spread(FREE[protocol].name, f"{count} {kind}", "rate")
+            count: figures.spread(FREE[protocol].name, f"{count} instances", "rate")
             for count in COUNTS
         }
-        _curve(axes, rates, f"{kind}, {protocol.upper()}")
+        _curve(axes, rates, f"instances, {protocol.upper()}")
     axes.set_ylim(bottom=0)
     axes.set_xticks(COUNTS)
     _plain(axes, "What more of them do", "how many", "messages per second")

@@ -200,7 +200,7 @@ def growth_lines() -> Lines:
     for name, title in (
         ("connections", "CPU time of a message against the number of connections"),
         ("log", "Connections per second against the speed of the log"),
-        ("processes", "Throughput against workers and instances"),
+        ("processes", "Throughput against instances"),
     ):
         yield f"![{title}]({PLOTS}/{name}.svg)"
         yield ""
