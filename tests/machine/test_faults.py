@@ -287,9 +287,10 @@ def test_a_start_short_of_threads_says_so(quiet: Machine) -> None:
         quiet.run("systemctl", "daemon-reload")
         assert quiet.run("systemctl", "start", SERVICE, check=False).returncode != 0
         assert shown(quiet, "ExecMainStatus") == "71"
-        pid = shown(quiet, "ExecMainPID")
-        lines = [each["MESSAGE"] for each in quiet.journal(f"_PID={pid}", "_TRANSPORT=stdout")]
-        assert [line for line in lines if "raise TasksMax=" in line]
+        said = quiet.journal("--unit", SERVICE, "_TRANSPORT=stdout")
+        pids = {each["_PID"] for each in said if "raise TasksMax=" in each["MESSAGE"]}
+        assert pids
+        lines = [each["MESSAGE"] for each in said if each["_PID"] in pids]
         assert not [line for line in lines if "Traceback" in line]
     finally:
         quiet.run("rm", DROP_IN)
