@@ -25,8 +25,7 @@ class Duty:
         self.pulse = 0
         self._run = run
         self._on_failure = on_failure
-        # A daemon thread: when the main thread fails, the process must end and not wait for it.
-        self._thread = threading.Thread(target=self._guarded, name=name, daemon=True)
+        self._thread = self._new_thread()
 
     @property
     def started(self) -> bool:
@@ -38,11 +37,19 @@ class Duty:
         """Whether the thread has been started and has ended."""
         return self.started and not self._thread.is_alive()
 
+    def _new_thread(self) -> threading.Thread:
+        # A daemon thread: when the main thread fails, the process must end and not wait for it.
+        return threading.Thread(target=self._guarded, name=self.name, daemon=True)
+
     def start(self) -> None:
-        """Start the thread. Raises ResourceError if the system gives no thread or memory."""
+        """Start the thread. Raises ResourceError if the system gives no thread or memory.
+
+        It may be called again then.
+        """
         try:
             self._thread.start()
         except (RuntimeError, MemoryError) as error:
+            self._thread = self._new_thread()  # one that could not be started never can (3.13)
             raise ResourceError(
                 f"thread {self.name} cannot be started ({error}): "
                 "raise TasksMax=, LimitNPROC= or MemoryMax="

@@ -7,6 +7,7 @@ import threading
 import pytest
 
 from netsrvd.duty import Duty
+from netsrvd.errors import ResourceError
 from tests.support.patience import SECONDS
 from tests.support.reports import Failures
 from tests.support.waiting import wait_end, wait_event
@@ -114,3 +115,22 @@ def test_no_thread_keeps_the_process_alive() -> None:
     duty = Duty("idle", lambda: None, Failures())
     assert duty._thread.daemon
     duty.join()
+
+
+def test_a_start_that_fails_can_be_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python 3.13 starts no thread a second time; the duty has a new one then."""
+    ran = threading.Event()
+    duty = Duty("later", ran.set, Failures())
+    with monkeypatch.context() as short:
+        short.setattr(threading.Thread, "start", _refused)
+        with pytest.raises(ResourceError, match="thread later cannot be started"):
+            duty.start()
+    assert not duty.started
+    duty.start()
+    assert ran.wait(SECONDS)
+    assert duty.join(SECONDS)
+
+
+def _refused(thread: threading.Thread) -> None:
+    thread._started.set()  # type: ignore[attr-defined] # as Python 3.13 does
+    raise RuntimeError("can't start new thread")
