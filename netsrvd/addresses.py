@@ -62,7 +62,7 @@ def shown(host: str, port: int | str) -> str:
 
 
 def via(proxy_address: str, proxy_port: str) -> str:
-    """Return what a record's text says of the proxy that a client came by: nothing without one."""
+    """Return the proxy of a client for a record's text: nothing without one."""
     return f" via {shown(proxy_address, proxy_port)}" if proxy_address else ""
 
 
@@ -81,10 +81,10 @@ def interface_name(index: int) -> str:
 
 @lru_cache(maxsize=1024)
 def source(host: str) -> str:
-    """Return whom a peer shares its limits with: its IPv4 address, or the /64 of an IPv6 one.
+    """Return the source of a peer: its IPv4 address, or the /64 of an IPv6 one.
 
-    Whoever has an IPv6 address has all of its /64 (RFC 6177), and so any number of them. It is
-    asked for each datagram that is refused: 0.5 µs for IPv6, 0.06 for an address of late.
+    A host that has an IPv6 address has all of its /64 (RFC 6177), and so any number of them. It is
+    called for each datagram that is refused: 0.5 µs for IPv6, 0.06 for a recent address.
     """
     if ":" not in host:
         return host

@@ -1,7 +1,7 @@
-"""Builds every part from the settings and hands each what it needs.
+"""Reads the configuration, opens the sockets and builds the log for `server.py`.
 
-The only place that knows all rooms. Read it from top to bottom: the configuration is read with the
-words of the rooms; sockets are adopted and opened; then come the parts that are built around them.
+It knows the names that the other packages define (services, socket options, access entries), with
+which the configuration is checked. Then it adopts and binds sockets, and chooses the log.
 """
 
 import itertools
@@ -58,7 +58,7 @@ def read_configuration(path: Path | None) -> files.Configuration:
 
 
 class Services(NamedTuple):
-    """The service of each listener, by its name, and what tells them who is present."""
+    """The service of each listener, by its name, and the list of connections for `active`."""
 
     by_name: dict[str, Service]
     present: Present
@@ -200,7 +200,7 @@ def close_moved(before: Iterable[Opened], after: Iterable[Opened]) -> None:
 
 
 def problems_of(passed: Iterable[Opened], configuration: files.Configuration) -> list[NotInForce]:
-    """Return what of the configuration the sockets that systemd passed cannot put into force."""
+    """Return the settings that the sockets passed by systemd do not put into force."""
     passed = list(passed)
     found = [
         NotInForce(one.listener.name, one.protocol, one.problem) for one in passed if one.problem
@@ -273,7 +273,7 @@ def close_bound(sockets: Sockets) -> None:
 
 
 def ignored_settings(configuration: files.Configuration) -> list[Event]:
-    """Return what the files say that is of no use any more."""
+    """Return the settings of the files that are no longer used."""
     sources = configuration.sources
     return [
         SettingIgnored(".".join(key), str(sources.fault("it is not used any more; remove it", key)))

@@ -1,4 +1,4 @@
-"""The command line: which words there are, and which command they belong to."""
+"""The command line: its arguments, and the command that they belong to."""
 
 import argparse
 import importlib
@@ -138,7 +138,7 @@ class Output(io.TextIOBase):
 
 
 def _end_at_once(status: int) -> None:
-    """End the process, whatever a module of a handler has left behind.
+    """End the process, also if a module of a handler has left threads behind.
 
     Python would wait for its threads, for the tasks of its executors and for what it has registered
     with atexit: a stop would take until systemd kills the daemon, and a restart would not go on.
@@ -191,7 +191,7 @@ def _open_standard_streams() -> None:
 
 def _hide_from_client() -> None:
     """Have errors go to the log, not to a client: inetd makes its socket all three descriptors."""
-    from netsrvd.sockets import inetd  # noqa: PLC0415 - for those alone who have sockets there
+    from netsrvd.sockets import inetd  # noqa: PLC0415 - only needed with sockets there
 
     if inetd.hide_from_client():
         from netsrvd.reporting.stand_in import StandIn  # noqa: PLC0415

@@ -135,7 +135,7 @@ class Connection:
         """What its limits are counted by."""
         self._acknowledged = -1
 
-    # --- what services see of it --------------------------------------------------------------
+    # --- read by services ---------------------------------------------------------------------
 
     @property
     def listener(self) -> str:
@@ -183,7 +183,7 @@ class Connection:
     def on_ready(self, events: int, now: float) -> None:
         """Answer what the client has sent. The hot path of TCP.
 
-        An echo makes no call but read(2) and write(2); docs/performance.md has the price.
+        An echo makes no call but read(2) and write(2).
         """
         try:
             if self.send_buffer is not None:
@@ -310,7 +310,7 @@ class Connection:
         except OSError as error:
             if error.errno == errno.EBADF:
                 raise
-            return  # MPTCP did not tell before Linux 5.17
+            return  # MPTCP lacks it before Linux 5.17
         before, self._acknowledged = self._acknowledged, self.bytes_sent - unacknowledged
         if 0 <= before < self._acknowledged:
             self.active_at = now

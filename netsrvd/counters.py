@@ -1,4 +1,4 @@
-"""What each thread counts. Its owner writes; anybody may read a figure that is a moment old."""
+"""The counts of each listener. Its owner writes; any thread may read a slightly old figure."""
 
 from typing import Self
 
@@ -17,7 +17,7 @@ class Counters:
     proxy_wrong: int
     """Headers of proxies that were wrong otherwise."""
     proxy_probes: int
-    """Connections of proxies that only looked whether we are there."""
+    """Connections of proxies that closed without data, as health checks do."""
     flows: int
     datagrams_received: int
     datagrams_sent: int

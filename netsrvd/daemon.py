@@ -79,8 +79,8 @@ USUAL_SWITCH_SECONDS = sys.getswitchinterval()
 QUICK_SWITCH_SECONDS = 0.0005
 """Python's switch interval while the main thread works. With the usual 5 ms each of its system
 calls waits 5 ms for every thread of a handler that computes: with 64 of them the imports after the
-start took 20 s, and a visit more than it may. It is short for that time alone, as each thread that
-waits wakes up once an interval: 64 of them computed half as much at 1 ms.
+start took 20 s, in which the watchdog was not fed. It is short for that time alone, as each thread
+that waits wakes up once an interval: 64 of them computed half as much at 1 ms.
 """
 
 PRELOAD_SECONDS = 1.0
@@ -183,7 +183,7 @@ class Daemon:
             self._stopped_early = stop_waits()
 
     def _restore(self, restored: "Restored") -> None:
-        """Go on with the connections of the process before."""
+        """Serve the connections of the process before."""
         from netsrvd import handover  # noqa: PLC0415 - most starts have nothing to restore
         from netsrvd.events.handover import TookOver  # noqa: PLC0415 - so here
 
@@ -218,7 +218,7 @@ class Daemon:
                     return IDLE
 
     def _patience(self) -> float:
-        """Return how long to wait for a signal before the next look around."""
+        """Return how long to wait for a signal before the next tick."""
         watchdog, idle = self._notifier.watchdog_seconds, self._settings.idle_exit_seconds
         first = TICK_SECONDS if self._is_loaded else PRELOAD_SECONDS
         return min(watchdog / 4 or TICK_SECONDS, idle / 4 or TICK_SECONDS, first)
@@ -238,7 +238,7 @@ class Daemon:
         return False
 
     def _tick(self) -> None:
-        """Feed the watchdog if each thread has turned since the last tick; ask them again."""
+        """Feed the watchdog if each thread has answered since the last tick; ask them again."""
         self._server.look_at_interfaces()
         threads = self._server.threads()
         if all(thread.pulse == self._ping for thread in threads):
@@ -409,7 +409,7 @@ class Daemon:
 
 
 def replaced(path: str) -> ConfigError:
-    """Return the error for what the daemon sees no longer as it is on the host."""
+    """Return the error for a path that has been replaced on the host since the start."""
     remedy = "`systemctl restart` of the service puts the new one into force"
     fault = "has been replaced since the daemon started, which sees the old one"
     return ConfigError([f"{path}: it {fault}; {remedy}"])
@@ -433,12 +433,12 @@ def reason_of(error: Exception) -> str:
 
 
 def block_signals() -> None:
-    """Have signals wait for `wait_signal`; threads that are started later inherit that."""
+    """Block the signals, for `wait_signal`; threads that are started later inherit that."""
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
 
 
 def wake_main() -> None:
-    """Make the main thread look around (any thread)."""
+    """Wake the main thread (any thread)."""
     os.kill(os.getpid(), WAKE)
 
 

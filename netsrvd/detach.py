@@ -28,7 +28,7 @@ Serve = Callable[[Callable[[], None]], int]
 
 
 class User(NamedTuple):
-    """Who a daemon becomes that root has started."""
+    """The user that a daemon becomes if root has started it."""
 
     name: str
     uid: int
@@ -43,7 +43,7 @@ class User(NamedTuple):
 
 def user(name: str) -> User:
     """Return the user of this name. Raises UsageError if there is none, or if not root calls."""
-    import pwd  # noqa: PLC0415 - for those alone who name a user
+    import pwd  # noqa: PLC0415 - only needed with --user
 
     if os.geteuid() != 0:
         raise UsageError("--user takes root, which would be given up; leave it out")
@@ -91,9 +91,9 @@ def detached(
 
 
 def _import_daemon() -> None:
-    """Import python-daemon, whose lack is told on the terminal: 24 ms, up to 80 MB if it is old."""
+    """Import python-daemon (24 ms, up to 80 MB if it is old); report a lack of it."""
     try:
-        import daemon  # noqa: F401, PLC0415 - not for those who stay on the terminal
+        import daemon  # noqa: F401, PLC0415 - only needed with --detach
     except Exception as error:
         raise failing_import(error) from error
 

@@ -1,4 +1,4 @@
-"""A thread with a mailbox: the one way in which netsrvd starts, asks, watches and ends threads."""
+"""A thread with a queue of calls. netsrvd starts, watches and ends all its threads this way."""
 
 import threading
 from collections.abc import Callable
@@ -12,9 +12,9 @@ OnFailure = Callable[[str, BaseException], None]
 class Duty:
     """One thread that runs `run` until `run` returns.
 
-    `run` waits on `mailbox` beside its own descriptors and lets it `deliver`. An exception that
-    escapes from `run` is handed to `on_failure(name, exception)`, in this thread, as its last act.
-    The watchdog calls `ping`; a loop that still turns answers by setting `pulse` to that number.
+    `run` waits on `mailbox` beside its own descriptors and calls its `deliver`. An exception that
+    escapes from `run` is passed to `on_failure(name, exception)`, in this thread, before it ends.
+    The watchdog calls `ping`; a loop that still turns answers: it sets `pulse` to that number.
     """
 
     __slots__ = ("_on_failure", "_run", "_thread", "mailbox", "name", "pulse")
@@ -56,11 +56,11 @@ class Duty:
             ) from error
 
     def ping(self, number: int) -> None:
-        """Ask the thread to show that its loop still turns, however much waits for it."""
+        """Ask the thread to set `pulse`, before all calls that wait."""
         self.mailbox.post_first(self._answer, number)
 
     def settle(self, seconds: float) -> bool:
-        """Wait until the thread has done what was posted so far. False if that takes longer."""
+        """Wait until the calls that were posted so far have run. False if that takes longer."""
         done = threading.Event()
         self.mailbox.post(done.set)
         return done.wait(seconds)

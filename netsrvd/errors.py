@@ -1,7 +1,7 @@
 """Errors that end a command; each type says who must act and with which exit status.
 
-The exit statuses are those of sysexits(3). Whatever is raised here is shown to the person at the
-terminal as it stands, so every text names the place and the remedy.
+The exit statuses are those of sysexits(3). The text of each of these errors is shown on the
+terminal as it is, so it names the place and the remedy.
 """
 
 import errno

@@ -26,7 +26,7 @@ CALL_SECONDS = 5.0
 """How long `call_and_wait` waits for a loop that does not answer."""
 
 LOOK_SECONDS = 0.05
-"""How often it looks meanwhile whether the loop has failed."""
+"""How often `call_and_wait` checks meanwhile whether the loop has failed."""
 
 Result = TypeVar("Result")
 
@@ -106,7 +106,7 @@ class EventLoop:
             self._epoll.unregister(descriptor)
 
     def call_at(self, when: float, timer: Timer) -> None:
-        """Have `run_due` called then, unless it is due earlier anyway."""
+        """Call `run_due` at this time, unless it is due earlier anyway."""
         if when < self._deadlines.get(timer, inf):
             self._deadlines[timer] = when
             self._next_at = min(self._next_at, when)

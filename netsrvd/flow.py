@@ -1,4 +1,4 @@
-"""The datagrams of one peer to one of our addresses: what is known of them, and their records."""
+"""A flow: the datagrams of one peer to one local address, their counts and their records."""
 
 from netsrvd.addresses import proxy_fields
 from netsrvd.admission.sources import Source
@@ -9,7 +9,7 @@ from netsrvd.tracebacks import described, traceback_of
 
 
 class Flow:
-    """Owned by the udp event loop. Counts what came and what was not answered."""
+    """Owned by the udp event loop. Counts the datagrams and those without an answer."""
 
     __slots__ = (
         "active_at",
@@ -59,8 +59,8 @@ class Flow:
         self.error = ""
         """The last error of sending to this peer."""
         self.is_link_local = local[0].startswith(("fe80:", "169.254."))
-        """A link-local address does not tell its interface, so answers leave by that of the
-        datagram."""
+        """The interface does not follow from a link-local address, so answers leave by that of
+        the datagram."""
         self.source_unknown = source_unknown
         """The kernel did not keep the address on which it came in: see `Batch.local`."""
         self.needs_source = self.is_link_local or source_unknown

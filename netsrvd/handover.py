@@ -1,11 +1,11 @@
 """Live connections across a restart: select, save, restore.
 
-The process that ends puts the sockets, and one sealed file with all that is known of them, into
-systemd's descriptor store (FDSTORE=1 in sd_notify(3)). The next process finds both among its passed
+The process that ends puts the sockets, and one sealed file with their states, into systemd's
+descriptor store (FDSTORE=1 in sd_notify(3)). The next process finds both among its passed
 descriptors (sd_listen_fds(3)). Neither waits for the other.
 
-Sockets and states meet by SO_COOKIE, a number that no other socket of this boot has. A connection
-that waits for a PROXY header has no state: it has not been accepted yet.
+Sockets and states are matched by SO_COOKIE, a number that no other socket of this boot has. A
+connection that waits for a PROXY header has no state: it has not been accepted yet.
 """
 
 import base64
@@ -35,7 +35,7 @@ from netsrvd.sockets.bind import Opened
 from netsrvd.tracebacks import described
 
 VERSION = 1
-"""Raised if an older process could no longer make sense of the file. A field that is added needs no
+"""Incremented if an older process cannot read the file. A field that is added needs no
 new version: an older process ignores it, a newer one has the value of a new connection instead.
 """
 
@@ -48,8 +48,8 @@ STATE_DESCRIPTORS = 1
 NOT_KEPT = "systemd does not keep them: FileDescriptorStoreMax= is less than the daemon was told"
 
 MAX_UNSENT_BYTES = 32 << 20
-"""What the file carries of that which clients have not taken yet. Thousands of clients that read
-nothing would otherwise have a restart need several times what they hold already."""
+"""Bytes of send buffers in the file. With thousands of clients that read nothing, a restart would
+otherwise need several times the memory that they take already."""
 
 SO_COOKIE = 57
 """<asm-generic/socket.h>; Python has no name for it."""
@@ -129,8 +129,8 @@ FIELDS = (
     Field("client_done", "eof_received", _same, _of_type(bool)),
     Field("is_logged", "is_logged", _same, _of_type(bool)),
 )
-"""All that the next process must know of a connection, besides its listener. Times are those of
-CLOCK_MONOTONIC, which goes on."""
+"""The state of a connection that the next process needs, besides its listener. Times are those of
+CLOCK_MONOTONIC, which is the same in both processes."""
 
 OPTIONAL = {"proxy", "is_logged"}
 """Fields that older versions do not write."""
@@ -249,7 +249,7 @@ def _store_states(data: bytes, notifier: Notifier) -> None:
     """Put a file with the states into the store.
 
     It is the last one: a store that is full, or has no room at all, does not keep it. Systemd does
-    not say so, but closes it; then this raises OSError.
+    not report that, but closes it; then this raises OSError.
     """
     file, other = memfd.sealed(STATE, data), -1
     try:
@@ -282,7 +282,7 @@ def keep(bound: Iterable[tuple[Endpoint, Opened]], notifier: Notifier) -> int:
 
 
 def clear(notifier: Notifier, listeners: Iterable[str] = ()) -> None:
-    """Have the store forget what was saved or restored: only then is it ours alone.
+    """Remove what was saved or restored from the store; then no other process has it.
 
     `listeners` are those with connections that waited for a PROXY header.
     """

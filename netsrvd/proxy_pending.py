@@ -63,7 +63,7 @@ class PendingConnection:
 
 
 class PendingConnections:
-    """Those of one listener. Owned by the event loop.
+    """The pending connections of one listener. Owned by the event loop.
 
     A header is taken off the socket only when the connection is admitted, to the byte. So a
     connection that is handed over before is in the state in which it was accepted. While the log
@@ -245,7 +245,7 @@ class PendingConnections:
             self._probe_ended(one, now)
 
     def _probe_ended(self, one: PendingConnection, now: float) -> None:
-        """Close a connection that has ended without a word."""
+        """Close a connection that has ended without data."""
         self._counters.proxy_probes += 1
         self._end(one, None, now)
 

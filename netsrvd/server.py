@@ -1,4 +1,4 @@
-"""All that runs: the listeners, their two event loops and the log, from start to stop."""
+"""The server: listeners, their two event loops and the log, from start to stop."""
 
 import itertools
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -84,10 +84,10 @@ class Server:
         self._spare = SpareDescriptor()
         self._batches: Batches = {}
         self._handlers: HandlerConnections | None = None
-        """There as soon as a listener has a handler."""
+        """None until a listener has a handler."""
         self._listeners: dict[Key, TCPListener | UDPListener] = {}
         self._retired = Counters()
-        """What listeners have counted that are gone."""
+        """The sums of listeners that were removed."""
         self._sockets: Sockets = {}
         self._deaf: dict[int, str] = {}
         """The descriptors of sockets that have lost their interface, and what was reported."""
@@ -362,7 +362,7 @@ class Server:
         self._ask(self._tcp, stop, None)
 
     def _ask(self, loop: EventLoop, call: Callable[[], Answer], otherwise: Answer) -> Answer:
-        """Have a loop run a call and return what it returns, or `otherwise` if the loop is stuck.
+        """Return the result of a call in a loop, or `otherwise` if the loop is stuck.
 
         A stop goes on all the same: the process ends, and the stuck thread with it.
         """
@@ -453,7 +453,7 @@ class Server:
         self.reporter.duty.join(JOIN_SECONDS)
 
     def failed(self, name: str, error: BaseException) -> None:
-        """Report the failure of a thread (in that thread) and have the process end."""
+        """Report the failure of a thread (in that thread), and wake the main thread to end."""
         text = traceback_of(error)
         self.failures.append(f"thread {name} failed: {described(error)}\n{text}")
         self.reporter.put(ThreadFailed(name, described(error), text))
@@ -513,7 +513,7 @@ class Server:
     # --- listeners ----------------------------------------------------------------------------
 
     def _prepare(self, sockets: Sockets, services: Services) -> dict[str, list[Call]]:
-        """Make all that new sockets need; return the calls that have them served, by protocol.
+        """Make all that new sockets need; return the calls that begin to serve them, by protocol.
 
         If anything fails, close the sockets, and raise the error.
         """

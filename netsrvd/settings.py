@@ -1,7 +1,7 @@
 """The settings as every other part sees them: frozen, complete and already checked.
 
-`config/` makes them once at start and anew at each reload; nobody changes one. Durations are in
-seconds, sizes in bytes; the words of the configuration file ("10min", "1M") are gone by now.
+`config/` makes them once at start and anew at each reload; they are not changed. Durations are in
+seconds, sizes in bytes; the texts of the configuration file ("10min", "1M") have been converted.
 """
 
 from collections.abc import Mapping
@@ -65,9 +65,9 @@ class ListenerSettings(NamedTuple):
     unlogged: tuple[str, ...] = ()
     """Addresses whose connections and flows have no records of their beginning and end."""
     unlimited: tuple[str, ...] = ("loopback",)
-    """Addresses to which no limit of a source applies. Nobody can forge loopback from outside."""
+    """Addresses to which no limit of a source applies. Loopback cannot be forged from outside."""
     proxies: tuple[str, ...] = ()
-    """Whose connections and datagrams begin with a header that names the client."""
+    """Peers whose connections and datagrams begin with a header that names the client."""
     proxy_seconds: float = 5.0
     """How long a proxy has for the header of a connection; 3 at least, says its specification."""
     max_connections: int = 10_000
@@ -109,7 +109,7 @@ class ListenerSettings(NamedTuple):
     quotes: str = ""
     """The absolute path of the file, or the folder of files, that the service `qotd` quotes."""
     active_listeners: tuple[str, ...] = ()
-    """The listeners whose connections the service `active` tells."""
+    """The listeners whose connections the service `active` shows."""
 
     def endpoints(self) -> list[Endpoint]:
         """Return what this listener serves; all addresses are two sockets, one a family."""
@@ -135,7 +135,7 @@ class Settings(NamedTuple):
     """All of the configuration."""
 
     workers: int = 0
-    """Threads that serve TCP connections; 0 for one, or one a CPU where Python has no GIL."""
+    """Not used any more: one thread serves all of TCP. A file that has it draws a warning."""
     max_connections: int = 0
     """Live TCP connections of all listeners; 0 for as many as there are descriptors for."""
     drain_seconds: float = 10.0

@@ -55,7 +55,7 @@ class Shutdown:
     ) -> None:
         """Stop, after a run of `run_seconds`. All threads have ended and all is closed then.
 
-        With `restart_pending` the next process gets the live connections; those that it cannot get
+        With `restart_pending` the live connections are handed over; those that cannot be
         have `drain_seconds` to end. With `restart_possible` all connections have this time, and the
         next process gets those that are left. Unless `keep_sockets`, the sockets that the
         daemon has bound are closed.

@@ -31,7 +31,7 @@ from netsrvd.settings import EVERYWHERE, ListenerSettings
 
 ACCEPTS_PER_TURN = 16
 """Connections that one listening socket gives in one turn of the loop, before established
-connections are served again (docs/performance.md has the measurements)."""
+connections are served again."""
 
 BURST_SECONDS = 0.05
 """A burst of accepts ends after this time, too. It takes as long only if other threads compute:
@@ -72,7 +72,7 @@ class ConnectionLimit:
         return self.used >= self.limit
 
     def block(self, listener: "TCPListener") -> None:
-        """Have a listener look again when there is room."""
+        """Call `look_again` of a listener when there is room."""
         if listener not in self._blocked:
             self._blocked.append(listener)
 
@@ -152,7 +152,7 @@ class TCPListener:
 
     A limit of the listener or of the daemon takes the sockets out of epoll(7), so that further
     connections wait in the kernel's queue. An error of accept(2) that speaks of a mistake of ours
-    (EBADF, EINVAL, ENOTSOCK, EFAULT) ends the loop; every other one is survived.
+    (EBADF, EINVAL, ENOTSOCK, EFAULT) ends the loop; after every other one it goes on.
     """
 
     __slots__ = (
@@ -283,11 +283,11 @@ class TCPListener:
         self.look_again()
 
     def rule_against(self, host: str) -> str:
-        """Return the rule that keeps an address out, or nothing."""
+        """Return the rule that refuses an address, or nothing."""
         return self._gate.rule_against(host)
 
     def pause(self, *, paused: bool) -> None:
-        """Leave what comes in the kernel's queue, or accept it again."""
+        """Leave new connections in the kernel's queue, or accept again."""
         self._is_paused = paused
         self._listen(self.loop.now)
 

@@ -75,7 +75,7 @@ class UDPListener:
     """The UDP sockets of one `[listener.NAME]`. Owned by the event loop.
 
     An error of sending concerns one peer. An error of receiving that speaks of a mistake of ours
-    (EBADF, EINVAL, ENOTSOCK, EFAULT) ends the loop; every other one is survived.
+    (EBADF, EINVAL, ENOTSOCK, EFAULT) ends the loop; after every other one it goes on.
     """
 
     __slots__ = (
@@ -191,7 +191,7 @@ class UDPListener:
         self._plan()
 
     def pause(self, *, paused: bool) -> None:
-        """Leave what comes in the kernel's buffer, or receive it again."""
+        """Leave datagrams in the kernel's buffer, or receive again."""
         self._is_paused = paused
         self._listen(self.loop.now)
 
@@ -292,7 +292,7 @@ class UDPListener:
             self.flows_suppressed = 0
 
     def _use_handler(self, handler: Handler | None) -> None:
-        """Have a handler answer from now on, or the service if there is none."""
+        """Use a handler for answers from now on, or the service if there is none."""
         old = self.handler
         if old is not None and old.handler is handler:
             old.resize(self.settings.handler_threads)
@@ -340,13 +340,13 @@ class UDPSocket:
         """The local addresses that are served; None for every one."""
         self.local = host_and_port(sock.getsockname())
         self.flows: dict[bytes, Flow] = {}
-        """By their envelopes, behind a proxy by the keys of `Forwarded.unwrap`."""
+        """By their message headers, behind a proxy by the keys of `Forwarded.unwrap`."""
         self.batch = batch
         self._listener = listener
         self._drops = Drops(sock, listener.report, (listener.settings.name, *self.local))
         self._forwarded = Forwarded(listener.counters)
         self._refused: dict[bytes, tuple[Refusal, Peer, Peer, Peer | None]] = {}
-        """Peers that are refused: why, who they are, where they sent, the proxy they came by."""
+        """Refused peers by the same keys: refusal, peer, destination, proxy."""
 
     # --- the loop -----------------------------------------------------------------------------
 
@@ -525,7 +525,7 @@ class UDPSocket:
         return flow
 
     def _read(self, envelope: bytes) -> tuple[tuple[str, int], str, str]:
-        """Return the peer, the address that it asked, and the one of ours that received it."""
+        """Return the peer, the destination address, and the local address that received it."""
         batch = self.batch
         return batch.peer(envelope), batch.asked(envelope), batch.local(envelope)
 
@@ -545,7 +545,7 @@ class UDPSocket:
     # --- answers ------------------------------------------------------------------------------
 
     def _set_reply_source(self, index: int, envelope: bytes, flow: Flow) -> None:
-        """Prepare an answer whose way back the routing table or the kernel would not find."""
+        """Set the source of an answer that the routing table or the kernel would not choose."""
         if flow.is_link_local:
             self.batch.pin(index, envelope)
         if flow.source_unknown:
@@ -559,7 +559,7 @@ class UDPSocket:
         unanswered: list[int],
         now: float,
     ) -> list[int]:
-        """Have a handler answer what is to be answered, later; return all indexes."""
+        """Pass the datagrams to the handler, which answers later; return all indexes."""
         without = set(unanswered)
         for index, flow in enumerate(flows):
             if flow is None or index in without:
@@ -573,7 +573,7 @@ class UDPSocket:
     def _run_service(
         self, flows: list[Flow | None], lengths: list[int], unanswered: list[int]
     ) -> list[int]:
-        """Have the service make each answer; return the indexes of those without one.
+        """Call the service for each answer; return the indexes of datagrams without one.
 
         `lengths` becomes those of the answers.
         """

@@ -1,4 +1,4 @@
-"""May this peer come in now? Nothing, or the reason and the rule that keep it out.
+"""Access and limits: whether a peer is admitted, or the reason and the rule that refuse it.
 
-A gate decides and does nothing else: it is told the time and opens no socket.
+A gate only decides: its caller passes the time, and it opens no socket.
 """

@@ -1,7 +1,7 @@
 """Lists of addresses and networks: which entry decides about an address.
 
 The most specific entry of `allow` and `deny` that contains the address decides; with equal entries
-`deny` wins; an address that no entry contains stays out.
+`deny` wins; an address that no entry contains is refused.
 """
 
 import ipaddress
@@ -62,9 +62,9 @@ def _is_network(text: str) -> bool:
 
 
 class Access:
-    """Whom `allow` and `deny` let in. Never changes, so any thread may ask.
+    """The access lists of a listener. Never changes, so any thread may use it.
 
-    `proxies` are allowed, too: who may speak for others may speak for itself.
+    `proxies` are allowed, too: a proxy may also connect for itself.
     """
 
     __slots__ = ("_entries",)
@@ -78,7 +78,7 @@ class Access:
         self._entries = sorted(entries, key=lambda entry: (entry.shift, entry.allows))
 
     def rule_against(self, host: str) -> str:
-        """Return the rule that keeps an address out, or nothing if it may come in."""
+        """Return the rule that refuses an address, or nothing if it is admitted."""
         entry = self.decisive(host)
         return "" if entry and entry.allows else _rule(entry)
 

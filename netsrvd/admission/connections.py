@@ -1,4 +1,4 @@
-"""Which connections may come in: by address, by how many their source has, by their pace."""
+"""Which connections are admitted: by address, and by the number and rate of their source."""
 
 from typing import NamedTuple
 
@@ -7,11 +7,11 @@ from netsrvd.admission.sources import Limits, Source, Sources, share
 from netsrvd.settings import ListenerSettings
 
 KNOWN_KEPT = 1024
-"""Addresses of which is remembered what they are; it costs 200 bytes each and saves 3 µs."""
+"""Addresses whose `Known` is kept; each takes 200 bytes and saves 3 µs."""
 
 
 class Known(NamedTuple):
-    """What the configuration says of one address."""
+    """The result of the configuration for one address."""
 
     rule_against: str
     is_proxy: bool
@@ -33,7 +33,7 @@ class ConnectionGate:
         self.update(settings)
 
     def update(self, settings: ListenerSettings) -> None:
-        """Judge by new settings from now on; who is in is still counted."""
+        """Use new settings from now on; live connections are still counted."""
         self._access = Access(settings.allow, settings.deny, settings.proxies)
         self._proxies = Access(settings.proxies, settings.deny)
         self._unlimited = Access(settings.unlimited)
@@ -45,7 +45,7 @@ class ConnectionGate:
         self._sources.renew(self._limits)
 
     def refusal(self, host: str, now: float) -> tuple[str, str] | None:
-        """Return None to let a connection in, else the reason and the rule that decided."""
+        """Return None to admit a connection, else the reason and the rule that decided."""
         known = self._look(host)
         if known.rule_against:
             return "access", known.rule_against
@@ -71,7 +71,7 @@ class ConnectionGate:
         return source, None
 
     def rule_against(self, host: str) -> str:
-        """Return the rule of `allow`, `deny` or `proxies` that keeps an address out, or nothing."""
+        """Return the rule of `allow`, `deny` or `proxies` that refuses an address, or nothing."""
         return self._look(host).rule_against
 
     def is_proxy(self, host: str) -> bool:

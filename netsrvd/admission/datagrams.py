@@ -1,6 +1,6 @@
 """Which datagrams are answered: one policy for all services, so that none harms a third party.
 
-The sender of a datagram can be forged, and the answer goes to whoever the sender is said to be.
+The sender of a datagram can be forged, and the answer goes to the address that it names.
 """
 
 from collections.abc import Callable, Collection
@@ -16,7 +16,7 @@ IsBroadcast = Callable[[str], bool]
 
 
 class DatagramGate:
-    """The gate of a listener's datagrams. Owned by the listener's datagram thread."""
+    """The gate of a listener's datagrams. Owned by the udp event loop."""
 
     __slots__ = (
         *("_access", "_is_broadcast", "_limits", "_ports", "_proxies", "_rules", "_sources"),
@@ -31,7 +31,7 @@ class DatagramGate:
         self.update(settings, own_ports)
 
     def update(self, settings: ListenerSettings, own_ports: Collection[int]) -> None:
-        """Judge by new settings from now on; who is known is still known."""
+        """Use new settings from now on; known sources are kept."""
         self._access = Access(settings.allow, settings.deny, settings.proxies)
         self._proxies = Access(settings.proxies, settings.deny)
         self._ports = Ports(settings.refused_ports, own_ports)
@@ -61,7 +61,7 @@ class DatagramGate:
         """Return None to answer this peer, else the reason and the rule that decided.
 
         With a `proxy`, which has named the peer, the answer is sent to the proxy: its address and
-        port are judged as well.
+        port are checked as well.
 
         `asked` is the address that it sent to, `local` the one of this host that received it:
         where these differ, it was a broadcast or multicast, which is never answered, or one forged
@@ -76,7 +76,7 @@ class DatagramGate:
         return self._sender_refusal(peer) or (self._sender_refusal(proxy) if proxy else None)
 
     def _sender_refusal(self, sender: tuple[str, int]) -> tuple[str, str] | None:
-        """Return why an address and port must not be answered, whatever the access lists say."""
+        """Return why an address and port must not be answered, before the access lists."""
         host, port = sender
         if kind := kind_of(host):
             return "sender", f"{host} is {kind}"
@@ -95,13 +95,13 @@ class DatagramGate:
         return not self._unlogged.rule_against(host)
 
     def enter(self, host: str) -> Source:
-        """Return the source of a peer whose flow begins; it knows how much it may ask for."""
+        """Return the source of a peer whose flow begins, with its limits."""
         found = self._sources.find(*share(host, self._unlimited, self._limits))
         self._sources.arrive(found)
         return found
 
     def leave(self, name: str) -> None:
-        """Take note that a flow of this source has ended."""
+        """Count the end of a flow of this source."""
         self._sources.leave(name)
 
     def rule(self, reason: str) -> str:

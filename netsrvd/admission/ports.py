@@ -1,6 +1,6 @@
-"""Source ports whose datagrams are not answered, because whoever has them would answer the answer.
+"""Source ports whose datagrams are not answered, because a service there would answer the answer.
 
-Two servers that answer whatever comes keep one forged datagram between them going for ever
+Two servers that answer every datagram send one forged datagram to each other for ever
 (CERT CA-1996-01, CVE-2024-2169).
 """
 
@@ -22,7 +22,7 @@ TABLE = {
     # What talks from there is a service (echo 7, daytime 13, chargen 19, domain 53, ntp 123 …),
     # or pretends to be one.
     "privileged": Row(range(1024), "ports below 1024 are those of services"),
-    # A reflector takes each answer for a new question (RFC 8762, 4.3; the default port of STAMP).
+    # A reflector takes each answer for a new request (RFC 8762, 4.3; the default port of STAMP).
     "stamp": Row(range(862, 863), "a STAMP reflector answers answers"),
     # Which these are is known when the sockets are open.
     OWN: Row(range(0), "this daemon serves it, too"),
@@ -57,7 +57,7 @@ class Ports:
         self._rows: list[tuple[Collection[int], str]] = [_row(entry, own) for entry in entries]
 
     def rule_against(self, port: int) -> str:
-        """Return the rule that keeps a source port out, or nothing."""
+        """Return the rule that refuses a source port, or nothing."""
         for ports, rule in self._rows:
             if port in ports:
                 return f"source port {port}: {rule}"

@@ -1,4 +1,4 @@
-"""Sources: who shares a limit, and what is left to them of it.
+"""Sources: peers that share limits, and what is left of these.
 
 A source is an IPv4 address or the /64 of an IPv6 one (`addresses.source`).
 """
@@ -24,17 +24,17 @@ class Bucket:
         self._rate = rate
         self._burst = self.tokens = burst if rate else inf
         self.filled_at = 0.0
-        """What has flowed in until then is in `tokens`; whoever looks later fills it first."""
+        """`tokens` is right for this time; `fill` first to use it later."""
 
     def fill(self, now: float) -> None:
-        """Let in what has flowed since the last time."""
+        """Add the tokens of the time since the last call."""
         grown = self.tokens + (now - self.filled_at) * self._rate
         self.tokens = min(self._burst, grown)
         self.filled_at = now
 
 
 ENDLESS = Bucket(0, 0)
-"""Never used up, so it matters to nobody who else takes from it."""
+"""Never used up, so all sources without a limit can share it."""
 
 
 class Limits(NamedTuple):
@@ -51,7 +51,7 @@ class Limits(NamedTuple):
 
 
 class Source:
-    """What is known of one source. Owned by the thread of its listener.
+    """One source: its limits and its live connections or flows. Owned by the event loop.
 
     Without limits (None) it may do anything.
     """
@@ -98,7 +98,7 @@ class Source:
         return ""
 
     def owe(self, size: int) -> None:
-        """Take into account that an answer is so much longer than its question, if it is."""
+        """Charge the bytes by which an answer is longer than its datagram, if it is."""
         if size > 0 and self.limited:
             self._budget.tokens -= size
 
@@ -109,7 +109,7 @@ def share(host: str, unlimited: Access, limits: Limits) -> tuple[str, Limits | N
 
 
 class Sources:
-    """Those who are present, and of those who were the most recent. Owned by one thread."""
+    """The sources with connections or flows, and the latest of the others. Owned by one loop."""
 
     __slots__ = ("_present", "_resting")
 
@@ -118,7 +118,7 @@ class Sources:
         self._resting: dict[str, Source] = {}
 
     def find(self, name: str, limits: Limits | None) -> Source:
-        """Return what is known of a source, which is nothing yet if it is a new one."""
+        """Return the source of an address; make it if it is new."""
         found = self._present.get(name)
         if found is None:
             found = self._resting.pop(name, None) or Source(name, limits)
@@ -128,14 +128,14 @@ class Sources:
         return found
 
     def arrive(self, found: Source) -> None:
-        """Keep a source until it has left as often as it has arrived."""
+        """Count a connection or flow of a source, which is kept until its last `leave`."""
         found.present += 1
         if found.present == 1:
             self._resting.pop(found.name, None)
             self._present[found.name] = found
 
     def leave(self, name: str) -> None:
-        """Let go of a source that has arrived."""
+        """Count the end of a connection or flow of a source."""
         found = self._present[name]
         found.present -= 1
         if not found.present:
@@ -143,7 +143,7 @@ class Sources:
             self._rest(found)
 
     def renew(self, limits: Limits) -> None:
-        """Have all of them begin anew, those without limits as well as before."""
+        """Reset all sources to these limits; those without limits stay without."""
         for table in (self._present, self._resting):
             for found in table.values():
                 found.renew(limits if found.limited else None)

@@ -1,4 +1,4 @@
-"""`netsrvd explain`: says what the configuration makes of a client, and which entry decides."""
+"""`netsrvd explain`: says whether a client is admitted, and which entry decides."""
 
 import argparse
 import ipaddress

@@ -124,4 +124,4 @@ _DENIED = {
     True: "process {0} is another user's, and root lacks CAP_SYS_PTRACE; `kill -HUP {0}` reloads "
     "without an answer",
 }
-"""Why the daemon cannot be asked, by whether it is root who asks."""
+"""Why the daemon cannot be reached, by whether the caller is root."""

@@ -101,7 +101,7 @@ def _all_options() -> Listing:
 
 
 def _settings(config: Path | None) -> Settings:
-    from netsrvd import assembly  # noqa: PLC0415 - the list of all options needs no rooms
+    from netsrvd import assembly  # noqa: PLC0415 - the list of all options does not need it
 
     return assembly.read_configuration(config).settings
 

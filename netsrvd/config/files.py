@@ -44,7 +44,7 @@ class Sources:
         self.tree: dict[str, Any] = {}
         """What all files together say."""
         self.origins: dict[KeyPath, Path] = {}
-        """The file that has the last word on each key."""
+        """The file that decides each key."""
         self.texts: dict[Path, str] = {}
         self._lines: dict[Path, Mapping[KeyPath, int]] = {}
 

@@ -1,4 +1,4 @@
-"""The rules of the configuration: which keys there are, and what each may say."""
+"""The rules of the configuration: the keys and their values."""
 
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -43,7 +43,7 @@ class Rule(NamedTuple):
 
 
 class Vocabulary(NamedTuple):
-    """The words that other rooms own: their names and the checks of what is said with them."""
+    """The names that other packages define, and the checks of their values."""
 
     service_reader: Callable[[], Callable[[object], str]]
     """Is asked once for each configuration. What it returns raises ValueError, whose text says what
@@ -236,7 +236,7 @@ def _table(value: object, path: tuple[str, ...], problems: list[Problem]) -> dic
 def _unknown(
     path: tuple[str, ...], what: str, known: Collection[str], before: Collection[Problem]
 ) -> Problem:
-    """Return the problem of a key that nobody knows, with a hint unless there were many before."""
+    """Return the problem of an unknown key, with a hint unless there were many before."""
     if len(before) >= MOST_HINTS:
         return Problem(path, f"unknown {what}")
     import difflib  # noqa: PLC0415 - only for faults

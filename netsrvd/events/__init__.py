@@ -1,9 +1,9 @@
-"""Everything the daemon can say: one class an event, by what it is about.
+"""The events that the daemon reports: one class each, in a module for each subject.
 
 The class docstring is the event's text in the message catalog (`journalctl -x`), so it is written
 for the administrator: what it means, and what to do. The fields become `NETSRVD_…` fields of the
 journal record, in upper case. A MESSAGE_ID is drawn at random (`systemd-id128 new`), never counted
-up, and never used again for something else.
+up, and never used again for another event.
 """
 
 from importlib import import_module
@@ -20,7 +20,7 @@ LEVELS = {"error": ERROR, "warning": WARNING, "notice": NOTICE, "info": INFO, "d
 
 @dataclass_transform(frozen_default=True)
 class Event(tuple[Any, ...]):
-    """What all events have. `text()` is the one line that a person reads first.
+    """The base class of the events. `text()` is the one line that is shown first.
 
     An event is the tuple of its fields, which are the annotations of its class. It looks like a
     frozen dataclass and is made three times as fast, two for each connection; and to make some

@@ -1,4 +1,4 @@
-"""What happens to TCP connections, and to taking new ones."""
+"""Events of TCP connections and of accepting them."""
 
 from netsrvd.addresses import shown, via
 from netsrvd.events import ERROR, NOTICE, WARNING, Event, one_line
@@ -34,12 +34,13 @@ class Accepted(Event):
 class Closed(Event):
     """A connection ended. `reason` says why.
 
-    `client`: the client closed, everything it sent was answered. `reset`: the client broke it off.
+    `client`: the client closed, everything it sent was answered. `reset`: the client reset it.
     `idle`: silent for `idle_timeout`. `write`: the client did not take its answer for
     `write_timeout`. `age`: it lasted for `max_connection_seconds`. `drain`: still open when the
-    daemon stopped. `finished`: the service had said all. `network`: the network failed on the way.
-    `access`: by a reload the client may no longer come in. `error`: the service failed; a traceback
-    was recorded. `lost`: it was handed over at a restart, and the next process did not get it.
+    daemon stopped. `finished`: the service had sent all. `network`: the network failed on the way.
+    `access`: after a reload the client is no longer admitted. `error`: the service failed; a
+    traceback was recorded. `lost`: it was handed over at a restart, and the next process did not
+    get it.
     """
 
     __slots__ = ()
@@ -95,8 +96,8 @@ class AcceptTrouble(Event):
     """The kernel cannot hand over new connections: a limit on descriptors or memory, or a network
     error that was pending on one.
 
-    Waiting clients stay in the kernel's queue while the daemon tries again. Those who have waited
-    for a descriptor (EMFILE, ENFILE) for a second are refused, with the one that is kept for this:
+    Waiting clients stay in the kernel's queue while the daemon tries again. Clients that have
+    waited for a descriptor (EMFILE, ENFILE) for a second are refused, with a spare descriptor:
     raise LimitNOFILE= in the unit or lower `max_connections`.
     """
 
@@ -117,7 +118,7 @@ class AcceptTrouble(Event):
 
 
 class AcceptRecovered(Event):
-    """New connections are taken again."""
+    """New connections are accepted again."""
 
     __slots__ = ()
     MESSAGE_ID = "ef79cf3be7f942379d28c1b6c8724096"
@@ -138,10 +139,10 @@ class AcceptRecovered(Event):
 
 
 class ListenerFull(Event):
-    """As many connections are live as `max_connections` allows: that of the listener, or that of
-    the daemon as a whole.
+    """The number of live connections has reached `max_connections`: that of the listener, or that
+    of the daemon as a whole.
 
-    Further clients wait in the kernel's queue and are served when somebody leaves.
+    Further clients wait in the kernel's queue and are served when a connection ends.
     """
 
     __slots__ = ()
@@ -159,7 +160,7 @@ class ListenerFull(Event):
 
 
 class ListenerRelieved(Event):
-    """The listener takes connections again, and is clearly below `max_connections`."""
+    """The listener accepts connections again, and is clearly below `max_connections`."""
 
     __slots__ = ()
     MESSAGE_ID = "5818fc92c72f408c9981b9b3b681c77f"
@@ -174,7 +175,7 @@ class ListenerRelieved(Event):
 
 
 class ConnectionsLimited(Event):
-    """There are fewer descriptors than the configuration allows connections, so fewer are taken;
+    """There are fewer descriptors than the configuration allows connections, so fewer are accepted;
     further clients wait in the kernel's queue.
 
     Raise LimitNOFILE= in the unit (`ulimit -Hn` elsewhere) or lower `max_connections`.

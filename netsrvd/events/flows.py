@@ -1,4 +1,4 @@
-"""What happens to the datagrams of peers, and to receiving them."""
+"""Events of datagrams and of receiving them."""
 
 from netsrvd.addresses import shown, via
 from netsrvd.events import NOTICE, WARNING, Event
@@ -28,10 +28,10 @@ class FlowBegan(Event):
 
 
 class FlowEnded(Event):
-    """A peer's datagrams summed up. `reason`: `silent` for `flow_timeout`, `full` when it made room
-    for another peer, `stop` or `reload` when the daemon did.
+    """The summary of a peer's datagrams. `reason`: `silent` for `flow_timeout`, `full` when it made
+    room for another peer, `stop` or `reload` when the daemon did.
 
-    Those of them that exceeded a limit of their source were refused, and counted as that.
+    Datagrams that exceeded a limit of their source were refused, and are counted as refused.
     """
 
     __slots__ = ()
@@ -68,8 +68,8 @@ class FlowEnded(Event):
 
 
 class FlowsUntold(Event):
-    """New peers came faster than the log is to take records of flows: as many as this were
-    answered without a record of their own. They are often forged senders; see `allow`.
+    """New peers came faster than flows have records (1000 a second): this number of flows has none
+    of its own. They are answered. They are often forged senders; see `allow`.
     """
 
     __slots__ = ()
@@ -103,7 +103,7 @@ class DatagramsDropped(Event):
 
 
 class DropsEnded(Event):
-    """The kernel has stopped dropping datagrams; here is how many it dropped."""
+    """The kernel has stopped dropping datagrams; the record has the number of those it dropped."""
 
     __slots__ = ()
     MESSAGE_ID = "a2d369bc93784fc1aa8220ceab999ceb"

@@ -1,4 +1,4 @@
-"""What happens to the threads of handlers: the administrator's own services."""
+"""Events of the threads of Python handlers."""
 
 from netsrvd.addresses import shown
 from netsrvd.events import NOTICE, WARNING, Event
@@ -9,8 +9,8 @@ class HandlersBusy(Event):
     accepted and wait for one, within `idle_timeout`.
 
     Raise `handler_threads`, or shorten `idle_timeout` if clients keep connections that they do not
-    use; `max_connections_per_source` bounds what one of them may have. If it has fewer threads than
-    `handler_threads`, no more could be started: raise `TasksMax=` of the unit.
+    use; `max_connections_per_source` bounds the connections of one source. If it has fewer threads
+    than `handler_threads`, no more could be started: raise `TasksMax=` of the unit.
     """
 
     __slots__ = ()
@@ -50,7 +50,7 @@ class HandlerStuck(Event):
     It keeps one of the listener's threads until it returns, or until the daemon ends.
 
     It calls something that blocks without a time-out, computes for long, or goes on after the
-    exception by which it was told; see `deadline` in docs/handlers.md.
+    exception that reported the end; see `deadline` in docs/handlers.md.
     """
 
     __slots__ = ()

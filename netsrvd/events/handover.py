@@ -1,11 +1,11 @@
-"""What happens to live connections when one process follows another."""
+"""Events of live connections at a restart."""
 
 from netsrvd.events import NOTICE, WARNING, Event, one_line
 
 
 class HandedOver(Event):
-    """The daemon is being restarted: so many live connections wait in systemd's descriptor store
-    for the next process, which will write the records of their ends, with the same ids.
+    """The daemon is being restarted: these live connections wait in systemd's descriptor store for
+    the next process, which will write the records of their ends, with the same ids.
     """
 
     __slots__ = ()
@@ -23,9 +23,9 @@ class HandedOver(Event):
 
 
 class TookOver(Event):
-    """The daemon goes on with the live connections of the process before, where that left them.
+    """The daemon serves the live connections of the process before.
 
-    `lost` are those whose sockets did not arrive. `seconds` is how long nobody served them.
+    `lost` are those whose sockets did not arrive. `seconds` is the time in which none was served.
     """
 
     __slots__ = ()
@@ -46,7 +46,7 @@ class TookOver(Event):
 class HandoverUnusable(Event):
     """Something in systemd's descriptor store could not be used, and was closed. An older version
     that follows a newer one closes connections that still wait for the header of their proxy. If
-    others ended by that, this is a bug in netsrvd: please report it.
+    other connections ended by that, this is a bug in netsrvd: please report it.
     """
 
     __slots__ = ()

@@ -1,4 +1,4 @@
-"""What the daemon says of itself: start, ready, reload, stop, failure."""
+"""Events of the daemon: start, ready, reload, stop, failure."""
 
 from netsrvd.events import ERROR, NOTICE, WARNING, Event, one_line
 
@@ -21,8 +21,8 @@ class NotServed(Event):
     """A connection that inetd or the like passed cannot be served, or not to its end; the client
     sees it close.
 
-    The text is what would otherwise stand on the terminal: mend the configuration or the command
-    line that inetd has. `netsrvd check` shows all faults of the configuration.
+    The text is the error that a terminal would show: fix the configuration or the command line
+    that inetd has. `netsrvd check` shows all faults of the configuration.
     """
 
     __slots__ = ()
@@ -66,8 +66,8 @@ class SettingIgnored(Event):
 class Reloaded(Event):
     """The configuration was read again and is in force. Live connections went on.
 
-    What can only change by a restart is named; it keeps its old value until then. What the sockets
-    that systemd passed cannot put into force has a record of its own.
+    What can only change by a restart is named; it keeps its old value until then. Settings
+    that the sockets passed by systemd do not put into force have a record of their own.
     """
 
     __slots__ = ()
@@ -85,7 +85,7 @@ class Reloaded(Event):
 class ReloadFailed(Event):
     """The new configuration cannot be used. The old one stays in force, nothing was changed.
 
-    `netsrvd check` shows all faults of the files at once; mend them and reload again.
+    `netsrvd check` shows all faults of the files at once; fix them and reload again.
     """
 
     __slots__ = ()
@@ -103,7 +103,7 @@ class Stopping(Event):
 
     The wait is bounded by `drain_timeout`; a second signal ends it at once. At a restart the live
     connections are handed over to the next process instead; if handlers have to be waited for,
-    listeners without any go on taking clients until then.
+    listeners without any go on accepting clients until then.
     """
 
     __slots__ = ()
@@ -127,10 +127,10 @@ class Stopping(Event):
 class Stopped(Event):
     """The last record of a run, with all that was counted since its start.
 
-    What netsrvd refused, and what the kernel or the network kept from it, is among that:
     `datagrams_dropped` came faster than they were read, `datagrams_unsent` are answers that the
-    network did not take, `proxy_…` are headers of proxies that were late, too long or wrong, and
-    connections that only looked whether netsrvd is there.
+    network did not take, `proxy_late`, `proxy_long` and `proxy_wrong` are headers of proxies that
+    were late, too long or wrong, and `proxy_probes` connections of proxies that closed without
+    data, as health checks do.
     """
 
     __slots__ = ()
@@ -170,7 +170,7 @@ class Stopped(Event):
 
 
 class NotHandedOver(Event):
-    """The daemon is being restarted, and so many connections cannot be handed over to the next
+    """The daemon is being restarted, and these connections cannot be handed over to the next
     process; they are drained instead.
 
     The store has room for `FileDescriptorStoreMax=` of the unit. The connections of handlers are
@@ -189,8 +189,8 @@ class NotHandedOver(Event):
 
 
 class CodeMissing(Event):
-    """A module that the daemon may need later cannot be imported. What needs it will fail, and says
-    so then; at a restart connections may be drained instead of being handed over.
+    """A module that the daemon may need later cannot be imported. What needs it will fail, with an
+    error; at a restart connections may be drained instead of being handed over.
 
     The files of the package are damaged, or were replaced while the daemon was starting: reinstall
     it and restart the service.
@@ -210,8 +210,8 @@ class CodeMissing(Event):
 class ThreadFailed(Event):
     """One of the daemon's own threads ended by an exception: a bug in netsrvd.
 
-    The whole process ends with a failure status, so that systemd restarts it: a daemon that is
-    half dead would be worse. Please report the traceback.
+    The whole process ends with a failure status, so that systemd restarts it. Please report the
+    traceback.
     """
 
     __slots__ = ()

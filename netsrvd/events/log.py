@@ -1,10 +1,10 @@
-"""What the log says of itself."""
+"""Events of the log."""
 
 from netsrvd.events import WARNING, Event
 
 
 class RecordsLost(Event):
-    """The log took records more slowly than they came; so many are missing just before this one.
+    """The log took records more slowly than they came; this number is missing before this record.
 
     The daemon never waits for its log unless `[log] when_full = "wait"` says so.
     """

@@ -1,29 +1,29 @@
-"""Who was refused, and why."""
+"""Events of refused connections and datagrams."""
 
 from netsrvd.addresses import shown, via
 from netsrvd.events import NOTICE, Event
 
 
 class Refused(Event):
-    """A connection was turned away at once, or a datagram is not answered; `reason` and `rule` say
+    """A connection was refused and closed, or a datagram is not answered; `reason` and `rule` say
     why. Further ones of the same source for the same reason are summed up, see `refusal_window`.
 
-    `access`: `allow` and `deny` do not let the address in; add it to `allow` (one word, `any`,
-    opens the listener to anybody) and reload. `source`: it has `max_connections_per_source`.
-    `rate`, `bytes`: its connections or datagrams come faster than its limits. `budget`: all answers
-    together are as many as `reply_rate` allows. `port`: the source port is one of `refused_ports`.
+    `access`: `allow` and `deny` do not admit the address; add it to `allow` (one word, `any`, opens
+    the listener to anybody) and reload. `source`: it has `max_connections_per_source`. `rate`,
+    `bytes`: its connections or datagrams come faster than its limits. `budget`: all answers
+    together have reached `reply_rate`. `port`: the source port is one of `refused_ports`.
     `configuration`: the files do not name the address or port that it asked for, for which systemd
     still has a socket; `netsrvd apply` changes the socket units. `destination`: it was sent to a
-    multicast or broadcast address. `sender`: it claims to come from such a one. `descriptors`:
-    there was none left for a connection. `busy`: the handler has no thread for a datagram, and many
+    multicast or broadcast address. `sender`: its sender is such an address. `descriptors`: there
+    was none left for a connection. `busy`: the handler has no thread for a datagram, and too many
     wait already; see `handler_threads`.
 
     The peer is one of the `proxies` where what it sent is no header of the PROXY protocol
     (`proxy-header`) or is too long for one (`proxy-long`), or none came within `proxy_timeout`
-    (`proxy-late`): does the proxy send one, or should it not be in `proxies`?
+    (`proxy-late`): switch the protocol on in the proxy, or take it out of `proxies`.
 
-    The source is an IPv4 address or the /64 of an IPv6 one. `others` are all those beyond the
-    first thousand that are told apart at a time.
+    The source is an IPv4 address or the /64 of an IPv6 one. `others` are all sources
+    beyond a thousand that have records of their own at a time.
     """
 
     __slots__ = ()
@@ -50,8 +50,8 @@ class Refused(Event):
 
 
 class RefusedAgain(Event):
-    """How many more connections or datagrams of this source were refused, for the same reason,
-    since the last record about it.
+    """More connections or datagrams of this source were refused, for the same reason, since the
+    last record about it.
     """
 
     __slots__ = ()

@@ -1,4 +1,4 @@
-"""What happens to listening sockets."""
+"""Events of listening sockets."""
 
 from netsrvd.addresses import shown
 from netsrvd.events import WARNING, Event
@@ -23,7 +23,7 @@ class Listening(Event):
 
 
 class ListeningEnded(Event):
-    """A socket was closed because the new configuration has no use for it.
+    """A socket was closed because the new configuration does not have it.
 
     Connections that were accepted through it go on until they end.
     """
@@ -68,8 +68,8 @@ class InterfaceLost(Event):
     """The network interface that a socket is bound to was deleted, so the socket receives nothing.
 
     The daemon looks for the interface every five seconds and at a reload. It binds a socket of its
-    own anew as soon as there is an interface of that name with the address that is to be served. A
-    socket that systemd passed it cannot bind anew: stop its socket unit and the service, and start
+    own anew as soon as there is an interface of that name with the address that is to be served. It
+    cannot do so for a socket that systemd passed: stop its socket unit and the service, and start
     both. If the interface comes and goes, let the daemon bind the sockets itself: run the service
     without socket units.
     """

@@ -22,7 +22,7 @@ REASONS = {
     "access": "the client may no longer come in",
     "finished": "the handler has returned",
 }
-"""Why a connection can be ended under its handler, in the words of the exception."""
+"""Reasons to end the connection of a handler, as texts of the exception."""
 
 
 class HandlerTask:
@@ -55,7 +55,7 @@ class HandlerTask:
         self.cut_at = inf
         """When it will be ended at the latest, because the daemon stops."""
         self.raised: OSError | None = None
-        """What the handler was told by."""
+        """The exception that the handler got."""
 
     def work(self) -> BaseException | None:
         """Run the handler, then send all that is left to the client; return what it raised."""
@@ -74,7 +74,7 @@ class HandlerTask:
             self.connection.sock.shutdown(socket.SHUT_RDWR)
 
     def check(self) -> None:
-        """Raise what tells the handler that its connection has ended."""
+        """Raise an exception if the connection has ended."""
         if not self.reason:
             return
         if self.raised is None:
@@ -86,7 +86,7 @@ class HandlerTask:
         raise self.raised
 
     def broke(self, error: OSError) -> OSError:
-        """Take note of a network error; return what the handler is told by."""
+        """Note a network error; return the exception for the handler."""
         self.check()
         reset = error.errno in RESET_ERRNOS
         self.reason, self.detail = "reset" if reset else "network", "" if reset else named(error)
@@ -95,7 +95,7 @@ class HandlerTask:
         return error
 
     def finish(self, error: BaseException | None) -> None:
-        """Take note that the handler has returned or failed; later calls of it raise."""
+        """Note that the handler has returned or failed; its later calls raise."""
         self.detail = self.detail or (described(error) if error else "")
         ended = "client" if self.connection.eof_received else "finished"
         self.reason = self.reason or ("error" if error else ended)
@@ -134,12 +134,12 @@ class HandlerConnection:
 
     @property
     def local(self) -> tuple[str, int]:
-        """The address and port of ours that it connected to."""
+        """The local address and port that it connected to."""
         return self._task.connection.local
 
     @property
     def listener(self) -> str:
-        """The name of the listener that took the connection."""
+        """The name of the listener that accepted the connection."""
         return self._task.connection.listener
 
     @property
@@ -157,7 +157,7 @@ class HandlerConnection:
         )
 
     def recv(self, max_bytes: int = RECEIVE_BYTES) -> bytes:
-        """Wait for the client and return what it sent, at most so many bytes; b"" at its end."""
+        """Wait for data of the client; return `max_bytes` at most, or b"" at its end."""
         task = self._task
         task.check()
         connection = task.connection
@@ -188,11 +188,11 @@ class HandlerConnection:
         had_room = False
         while connection.send_buffer:
             try:
-                # It does not wait in there, or nobody would see that the client takes something.
+                # It does not block in send(2): the time-out could not see what the client takes.
                 sent = connection.sock.send(connection.send_buffer, socket.MSG_DONTWAIT)
             except BlockingIOError:
                 # A socket that takes nothing although it has room would have this spin: the kernel
-                # lacks memory then. Without POLLOUT the end of the connection is told all the same.
+                # lacks memory then. poll(2) reports the end of the connection without POLLOUT, too.
                 room.register(connection.sock, 0 if had_room else select.POLLOUT)
                 room.poll(1000 * RETRY_SECONDS if had_room else None)
                 had_room = not had_room

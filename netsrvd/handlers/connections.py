@@ -17,7 +17,7 @@ from netsrvd.settings import ListenerSettings
 from netsrvd.tcp import SWEEP_SECONDS, sweep_seconds
 
 STUCK_SECONDS = 5.0
-"""How long a handler may go on after its connection has ended, before the log says so."""
+"""How long a handler may go on after its connection has ended, before a record says so."""
 
 STOP_SECONDS = 2.0
 """How long a stop waits for handlers whose connections it has ended."""
@@ -33,15 +33,15 @@ class ListenerPool:
         self.pool = pool
         self.busy_since = 0.0
         self.service_name = ""
-        """The service that they wait for."""
+        """The service of the connections that wait."""
 
 
 class HandlerConnections:
     """All connections of handlers. Owned by the tcp event loop.
 
     A time-out, a reload or a stop ends a connection by shutdown(2), which makes the blocking calls
-    of its handler return. These connections cannot be handed over to another process: they live in
-    code that runs.
+    of its handler return. They cannot be handed over to another process: their state is in the
+    running code of the handler.
     """
 
     __slots__ = (
@@ -114,7 +114,7 @@ class HandlerConnections:
             of_listener.pool.shutdown()
 
     def drain(self, deadline: float) -> None:
-        """Tell handlers until when they may go on."""
+        """Set the time at which the connections of all handlers end."""
         self._cut_at = deadline
         for task in self._live.values():
             task.cut_at = deadline
@@ -207,7 +207,7 @@ class HandlerConnections:
         connection.owner.connection_closed(connection)
 
     def _abandon(self, task: HandlerTask, now: float) -> None:
-        """Go on without a handler that does not return; its connection has ended long ago."""
+        """Close a connection, except its socket, whose handler has not returned after its end."""
         connection = task.connection
         names = connection.listener, connection.service_name
         seconds = now - task.ended_at

@@ -17,11 +17,11 @@ from netsrvd.listeners.trouble import named
 from netsrvd.tracebacks import described
 
 WAITING_PER_THREAD = 8
-"""Datagrams that may wait for each thread; more would wait for longer than who asked does, and be
-64 KiB each."""
+"""Datagrams that may wait for each thread; more would wait longer than their clients do, and have
+up to 64 KiB each."""
 
 STUCK_SECONDS = 10.0
-"""How long a handler may work on a datagram before the log says so."""
+"""How long a handler may work on a datagram before a record says so."""
 
 FAILURES_PER_SECOND = 10
 """Failures of a second that have records: a client that finds a bug must not fill the log."""
@@ -33,16 +33,16 @@ class Datagram:
 
     payload: bytes
     peer: tuple[str, int]
-    """Who sent it. Nothing proves that: senders of datagrams can be forged."""
+    """The address and port of the sender, which can be forged."""
     local: tuple[str, int]
-    """The address and port of ours that it was sent to."""
+    """The local address and port that it was sent to."""
     listener: str
     """The name of the listener that received it."""
     protocol: ClassVar[str] = "udp"
 
 
 class PendingDatagram:
-    """A datagram on its way through a handler, and how its answer finds back."""
+    """A datagram that a handler answers, with what is needed to send the answer."""
 
     __slots__ = ("begun_at", "datagram", "envelope", "flow", "is_reported", "sock")
 
@@ -108,7 +108,7 @@ class DatagramHandler:
         )
 
     def ask(self, payload: bytes, flow: Flow, envelope: bytes, sock: socket.socket) -> None:
-        """Have a datagram answered. `sock` is where it came in; it may be closed meanwhile."""
+        """Queue a datagram for the handler. `sock` received it, and may be closed meanwhile."""
         datagram = Datagram(payload, flow.peer, flow.local, flow.settings.name)
         pending = PendingDatagram(datagram, flow, envelope, sock)
         flow.unanswered += 1
@@ -118,11 +118,11 @@ class DatagramHandler:
         self.pool.submit(task)
 
     def resize(self, threads: int) -> None:
-        """Have so many threads from now on."""
+        """Change the number of threads."""
         self.pool.resize(threads)
 
     def report_stuck(self, now: float) -> None:
-        """Tell which datagrams a handler has worked on for long."""
+        """Report the datagrams on which a handler has worked for `STUCK_SECONDS`."""
         self.pool.assign()
         for pending in self._open:
             seconds = now - pending.begun_at

@@ -1,1 +1,1 @@
-"""The little that the kernel offers and Python has no name for."""
+"""Kernel interfaces that Python lacks."""

@@ -1,4 +1,4 @@
-"""One datagram by sendmsg(2), in answer to one that came earlier: later than its batch."""
+"""Sends one answer by sendmsg(2), to a datagram whose batch has been overwritten."""
 
 import socket
 import sys
@@ -18,7 +18,7 @@ PACKET_INFO = {
 
 
 def answer(sock: socket.socket, envelope: bytes, payload: bytes, *, pinned: bool) -> None:
-    """Send `payload` to whom an envelope came from, from the address that it was sent to.
+    """Send `payload` to the sender of a datagram, from the address that this was sent to.
 
     `envelope` is one of `Batch.envelopes`. The routing table chooses the interface, unless the
     answer is `pinned` to the one where it came in (link-local addresses). Raises OSError.
@@ -36,7 +36,7 @@ def answer(sock: socket.socket, envelope: bytes, payload: bytes, *, pinned: bool
 
 
 def _name(layout: Layout, envelope: bytes) -> tuple[str, int] | tuple[str, int, int, int]:
-    """Return the address that stands in an envelope's name, as Python has it."""
+    """Return the address in an envelope's name, as Python has it."""
     host = socket.inet_ntop(layout.family, envelope[layout.host])
     port = int.from_bytes(envelope[2:4], "big")
     if layout.family == socket.AF_INET:

@@ -1,4 +1,4 @@
-"""A queue that wakes its reader's poll: how one thread asks another to do something."""
+"""A queue of calls that wakes the thread that runs them (eventfd(2))."""
 
 import os
 import select
@@ -11,9 +11,9 @@ class Mailbox:
     """Calls to be made by the thread that owns the mailbox.
 
     Any thread may `post` or `leave`; only the owner may `deliver`. A deque's append and pop are
-    atomic, so no lock is needed; an eventfd(2) makes the owner's poll return. Who wakes the owner
-    takes the one token first, and the owner puts it back when it has read that wake-up: so there
-    is never more than one on its way, and what was posted without the token is always still seen.
+    atomic, so no lock is needed; an eventfd(2) makes the owner's poll return. A thread that wakes
+    the owner takes the one token first, and the owner puts it back when it has read the wake-up.
+    So at most one wake-up is on its way, and a call that was posted without the token is seen.
 
     Close it when its owner has ended.
     """
@@ -30,12 +30,12 @@ class Mailbox:
         return self._eventfd
 
     def post(self, call: Callable[..., None], *arguments: object) -> None:
-        """Have the owner run `call(*arguments)` soon. Without effect once the mailbox is closed."""
+        """Queue `call(*arguments)` and wake the owner. Without effect once it is closed."""
         self._calls.append((call, arguments))
         self.wake()
 
     def post_first(self, call: Callable[..., None], *arguments: object) -> None:
-        """Have the owner run `call(*arguments)` before all calls that wait."""
+        """Queue `call(*arguments)` before all calls that wait, and wake the owner."""
         self._calls.appendleft((call, arguments))
         self.wake()
 
@@ -71,10 +71,10 @@ class Mailbox:
             self.wake()
 
     def close(self) -> None:
-        """Close the descriptor; calls that are left are forgotten, later ones wake nobody.
+        """Close the descriptor; drop the calls that are left, and all later ones.
 
-        A wake-up that is on its way is waited for: it must not be written to a descriptor that by
-        then belongs to somebody else.
+        A wake-up that is on its way is waited for: it must not be written to a descriptor that has
+        been given to another file by then.
         """
         if self._eventfd < 0:
             return

@@ -1,4 +1,4 @@
-"""Files without a name, which nobody can change any more (memfd_create(2))."""
+"""Sealed files without a name, which cannot be changed (memfd_create(2))."""
 
 import fcntl
 import os

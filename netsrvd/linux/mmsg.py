@@ -18,7 +18,7 @@ from netsrvd.addresses import host_and_port, unmapped
 from netsrvd.linux.memory import untouched_memory
 
 BATCH = 64
-"""Datagrams in one call. More gains nothing measurable and holds the others up longer."""
+"""Datagrams in one call. More gains nothing measurable and makes other sockets wait longer."""
 
 PAYLOAD_BYTES = 65_536
 """Room for one datagram: more than the 65,507 bytes that fit IPv4 and the 65,527 that fit IPv6."""
@@ -125,7 +125,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 _recvmmsg, _sendmmsg = _libc.recvmmsg, _libc.sendmmsg
 
 # Calls through PyDLL keep the interpreter lock. Where few datagrams come at a time, to give it away
-# and to wait for it again costs more than the call (docs/performance.md).
+# and to wait for it again costs more than the call.
 _holding = ctypes.PyDLL(None, use_errno=True)
 _recvmmsg_short, _sendmmsg_short = _holding.recvmmsg, _holding.sendmmsg
 FEW = 8
@@ -134,7 +134,7 @@ FEW = 8
 class Batch:
     """Up to `BATCH` datagrams that came together, and the way to send them back.
 
-    Owned by one datagram thread. The methods that take `index` mean the datagrams of the last
+    Owned by the udp event loop. The methods that take `index` mean the datagrams of the last
     `receive`, which overwrites them all.
     """
 

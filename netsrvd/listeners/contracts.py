@@ -1,4 +1,4 @@
-"""What the listeners need of the other rooms; `assembly.py` joins them."""
+"""Protocols for what `tcp.py`, `udp.py` and `handlers/` need of packages beside or above them."""
 
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -7,7 +7,7 @@ from netsrvd.events import Event
 
 
 class Report(Protocol):
-    """The way to the log. Each thread has one of its own, see `reporting/reporter.py`."""
+    """The way to the log. Each loop has its own, see `reporting/reporter.py`."""
 
     def __call__(self, event: Event) -> None:
         """Hand an event over; never blocks, never raises."""
@@ -26,11 +26,11 @@ class Report(Protocol):
 
 
 class Client(Protocol):
-    """Who asks a service, and where."""
+    """The client of a service."""
 
     @property
     def listener(self) -> str:
-        """Return the name of the listener that it came to."""
+        """Return the name of its listener."""
 
     @property
     def peer(self) -> tuple[str, int]:
@@ -38,7 +38,7 @@ class Client(Protocol):
 
     @property
     def local(self) -> tuple[str, int]:
-        """Return the address and port of ours that it asked."""
+        """Return the local address and port that it connected or sent to."""
 
 
 class StreamService(Protocol):
@@ -46,28 +46,28 @@ class StreamService(Protocol):
 
     @property
     def finished(self) -> bool:
-        """True when all has been said: the connection ends once the client has it."""
+        """True when the service has sent all: the connection ends once the client has it."""
 
     @property
     def heedless(self) -> bool:
         """True if what the client sends is thrown away, also while it takes nothing."""
 
     def greeting(self) -> bytes:
-        """Return what is sent before the client has said anything."""
+        """Return what is sent before the client has sent anything."""
 
     def respond(self, data: bytes) -> bytes:
         """Return the answer to what the client sent."""
 
     def more(self) -> bytes:
-        """Return what is sent next, asked only when the peer has taken everything so far."""
+        """Return what is sent next; called when the peer has taken all that was sent so far."""
 
 
 StreamFactory = Callable[[Client, float], StreamService]
-"""Is given the time, too, in seconds since 1970."""
+"""Called with the client, and with the time in seconds since 1970."""
 
 
 Handler = Callable[[Any], Any]
-"""Code of the administrator's, called with a connection or a datagram in a thread of its own."""
+"""A Python handler, called with a connection or a datagram in a thread of a pool."""
 
 
 class DatagramService(Protocol):
@@ -75,15 +75,15 @@ class DatagramService(Protocol):
 
     @property
     def as_received(self) -> bool:
-        """True if each datagram is its own answer; then it is not asked."""
+        """True if each datagram is its own answer; then `answer` is not called."""
 
     @property
     def reply_floor_bytes(self) -> int:
         """How long an answer to a shorter datagram may be."""
 
     def answer(self, payload: memoryview, client: Client, at: float) -> bytes | None:
-        """Return the answer to one datagram, None for none; may raise whatever it raises."""
+        """Return the answer to one datagram, None for none; may raise any exception."""
 
 
 Refusal = tuple[str, str]
-"""Why somebody may not come in: the reason, one word, and the rule that decided."""
+"""Why a peer is refused: the reason, one word, and the rule that decided."""

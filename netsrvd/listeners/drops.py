@@ -16,9 +16,9 @@ COUNTER_MASK = 0xFFFFFFFF
 
 
 class Drops:
-    """The drops of one UDP socket, told when they begin and when they end.
+    """The drops of one UDP socket, reported when they begin and when they end.
 
-    Owned by the socket's thread. (SO_RXQ_OVFL would tell with each datagram, but its control
+    Owned by the udp event loop. (SO_RXQ_OVFL would report them with each datagram, but its control
     message would have to be taken out again before the batch can be sent back.)
     """
 
@@ -48,7 +48,7 @@ class Drops:
 
     @property
     def lasts(self) -> bool:
-        """Whether their end is still to be told."""
+        """Whether their end is still to be reported."""
         return self._began_at > 0
 
     def _counter(self) -> int:

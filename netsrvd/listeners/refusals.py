@@ -1,4 +1,4 @@
-"""Refusals: told at once for each offender, and then once a window however many there are."""
+"""Refusals: one record at once for each source and reason, then one with a count each window."""
 
 from collections.abc import Callable
 from math import inf
@@ -9,15 +9,15 @@ from netsrvd.events.refusals import Refused, RefusedAgain
 from netsrvd.settings import ListenerSettings
 
 OFFENDERS = 1000
-"""Offenders that are told apart at once. Forged senders are as many as somebody likes to forge;
-beyond this number they are told together, so that they cannot flood the log."""
+"""Sources and reasons that have records of their own at a time. Forged senders can be any number;
+those beyond this one have records together, so that they cannot flood the log."""
 
 OTHERS = "others"
 
 Peer = tuple[str, int]
 
 NOT_CONFIGURED = "configuration", "the files do not name the address that it asked for"
-"""Why what comes by a socket of systemd's is refused that the files contradict."""
+"""The refusal of what comes by a socket of systemd that the files contradict."""
 
 Addresses = frozenset[str] | None
 """The local addresses that a socket serves (`addresses.is_among`); None for every one."""
@@ -31,11 +31,11 @@ class Offender:
     def __init__(self, now: float) -> None:
         self.since = now
         self.times = 0
-        """Refusals that no record has told yet."""
+        """Refusals that no record has counted yet."""
 
 
 class Refusals:
-    """What one listener refuses, by one protocol. Owned by the thread that refuses."""
+    """What one listener refuses, by one protocol. Owned by its event loop."""
 
     __slots__ = ("_offenders", "_protocol", "_report", "_settings", "due_at")
 
@@ -47,10 +47,10 @@ class Refusals:
         self._protocol = protocol
         self._offenders: dict[tuple[str, str], Offender] = {}
         self.due_at = inf
-        """When there is something to settle."""
+        """When `settle` has something to do."""
 
     def update(self, settings: ListenerSettings) -> None:
-        """Tell by new settings from now on."""
+        """Use new settings from now on."""
         self._settings = settings
         self._plan()
 
@@ -62,7 +62,7 @@ class Refusals:
         now: float,
         proxy: Peer | None = None,
     ) -> None:
-        """Take one refusal into account; the first of an offender is reported at once."""
+        """Count one refusal; the first of a source for a reason is reported at once."""
         reason, rule = refusal
         key = source(peer[0]), reason
         offender = self._offenders.get(key)
@@ -79,7 +79,7 @@ class Refusals:
         self._report(Refused(*names, *peer, *local, *key, rule, *proxy_fields(proxy)))
 
     def settle(self, now: float, *, all_of_them: bool = False) -> None:
-        """Sum up the offenders whose window is over, and forget those who have stopped."""
+        """Report the sources whose window is over, and forget those without new refusals."""
         if not (all_of_them or now >= self.due_at):
             return
         window = self._settings.refusal_seconds

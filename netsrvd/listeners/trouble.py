@@ -1,4 +1,4 @@
-"""Trouble that repeats itself: told once when it begins and once when it ends."""
+"""Errors that repeat: reported once when they begin and once when they end."""
 
 import errno
 import os
@@ -8,14 +8,14 @@ from math import inf
 from netsrvd.events import Event
 
 QUIET_SECONDS = 1.0
-"""Without an error for so long, the trouble is over."""
+"""After this time without an error, the errors have ended."""
 
 PAUSE_SECONDS = 0.1
-"""How long to leave a socket alone after an error that waiting may cure."""
+"""How long to leave a socket alone after an error that may pass."""
 
 
 LASTING_SECONDS = 1.0
-"""Trouble of this age is not about to pass."""
+"""Errors that have lasted for this time are not expected to pass."""
 
 
 def named(error: OSError) -> str:
@@ -25,10 +25,9 @@ def named(error: OSError) -> str:
 
 
 class Trouble:
-    """The errors of one system call on the sockets of a listener. Owned by their thread.
+    """The errors of one system call on the sockets of a listener. Owned by its event loop.
 
-    `began` and `ended` are the events that tell: of this listener, at the address that was in
-    trouble last.
+    `began` and `ended` are the events: of this listener, at the address of the last error.
     """
 
     __slots__ = (
@@ -51,11 +50,11 @@ class Trouble:
         self._errors = 0
         self._began_at = self._last_at = self._pause_until = 0.0
         self.due_at = inf
-        """When there is something to settle, or a pause to end."""
+        """When `settle` has something to do, or a pause ends."""
 
     def occurred(self, error: OSError, where: tuple[str, int], now: float, *, pause: bool) -> None:
-        """Take an error at an address into account; with `pause` its socket is to be left alone for
-        a moment.
+        """Count an error at an address; with `pause` its socket is left alone for
+        `PAUSE_SECONDS`.
         """
         self._last_at, self._where = now, where
         self._pause_until = now + PAUSE_SECONDS if pause else 0.0
@@ -71,11 +70,11 @@ class Trouble:
         return now < self._pause_until
 
     def lasts(self, now: float) -> bool:
-        """Return whether it is more than a passing one."""
+        """Return whether the errors have lasted for `LASTING_SECONDS`."""
         return self._errors > 0 and now - self._began_at >= LASTING_SECONDS
 
     def settle(self, now: float) -> None:
-        """Tell the end of the trouble, if it has been quiet for long enough."""
+        """Report the end of the errors, if there was none for `QUIET_SECONDS`."""
         if now < self.due_at:
             return
         quiet_at = self._last_at + QUIET_SECONDS

@@ -1,1 +1,1 @@
-"""The log: one thread that writes what all others report, and the places it can write to."""
+"""The log: one thread that writes the records of all others, and its targets."""

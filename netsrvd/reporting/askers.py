@@ -1,4 +1,4 @@
-"""Tells those who asked for a reload how it went (`netsrvd reload`)."""
+"""The socket by which `netsrvd reload` gets the result of a reload."""
 
 import errno
 import os
@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 MOST_WAITING = 8
-"""Each is a descriptor during a reload, of those that are spare (`sockets/descriptors.py`). Further
-ones cannot connect before these have been answered.
+"""Callers at a time. Each takes a spare descriptor during a reload (`sockets/descriptors.py`).
+Further ones cannot connect before these have been answered.
 """
 
 UCRED = struct.Struct("3i")
@@ -28,15 +28,15 @@ DIRECTORIES = ("/tmp", "/var/tmp", "/dev/shm", "/run")  # noqa: S108 - of mode 0
 
 
 SYSTEM = "/usr"
-"""The directory by which two processes see that they have the same files."""
+"""The directory by which two processes find that they have the same files."""
 
 ZONE = Path("/etc/localtime")
 
 
 class Outside(NamedTuple):
     """What `netsrvd reload` sees of the host. The daemon has a root directory of its own, in which
-    a bind mount shows the directory that was there when the daemon started, whatever has its
-    name now.
+    a bind mount shows the directory that was there when the daemon started, even if another one
+    has its name now.
     """
 
     system: str
@@ -68,7 +68,7 @@ def identity(directory: str) -> str:
 
 
 def told_outside(asker: socket.socket) -> Outside | None:
-    """Return what a process that waits for an answer sees; None if it has not said it."""
+    """Return what a caller has sent of its view of the host; None if it has not sent it."""
     try:
         fields = asker.recv(LONGEST_ANSWER, socket.MSG_DONTWAIT).split(b"\0")
     except OSError:
@@ -94,7 +94,7 @@ class Askers:
     """The socket to which the callers connect, one connection each. Owned by the main thread.
 
     The main thread does not poll it: a caller connects first and sends SIGHUP then, so a reload
-    finds the connections of all callers that it is for.
+    finds the connections of all callers that it answers.
 
     The socket has no name that another user could take, or could fill the queue of: it is bound in
     a directory of mode 0700 and unlinked at once. An O_PATH descriptor of its inode stays open, and
@@ -147,7 +147,7 @@ WARNING = "warning: "
 
 
 def answer(askers: Iterable[socket.socket], problem: str, warnings: Iterable[str] = ()) -> None:
-    """Tell them how it went, an empty problem for well, and close their connections."""
+    """Send the callers the result, an empty problem for success; close their connections."""
     text = problem or "\n".join(WARNING + each for each in warnings)
     message = b"\n" + text.encode(errors="replace")[:LONGEST_ANSWER]
     for asker in askers:

@@ -18,7 +18,7 @@ STREAM_END = b"\0"
 
 
 class DatagramSocket:
-    """Sends datagrams without ever blocking. Owned by the reporter's thread.
+    """Sends datagrams without ever blocking. Owned by the log thread.
 
     With `or_stream` the log daemon may listen on a stream socket instead, as syslog-ng does with
     `unix-stream`; a NUL then ends each record. It is opened at the first `send`, so never before a
@@ -56,7 +56,7 @@ class DatagramSocket:
         return True
 
     def wait(self, seconds: float) -> None:
-        """Wait until the daemon takes more, at most so long; if it is absent, just so long."""
+        """Wait until the daemon takes more, at most `seconds`; if it is absent, just `seconds`."""
         poll = select.poll()  # select(2) ends at descriptor 1023, which clients may have by now
         if self._sock is not None:
             poll.register(self._sock, select.POLLOUT)

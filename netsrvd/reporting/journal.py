@@ -18,7 +18,7 @@ SHORTENED = 256
 
 
 class JournalLog:
-    """The journal. Owned by the reporter's thread."""
+    """The journal. Owned by the log thread."""
 
     name = "journal"
     __slots__ = ("_socket",)

@@ -1,4 +1,4 @@
-"""Tells systemd how the daemon is (sd_notify(3)); silent where nobody listens."""
+"""Sends the daemon's state to systemd (sd_notify(3)); does nothing without NOTIFY_SOCKET."""
 
 import errno
 import os
@@ -15,7 +15,7 @@ PATIENCE_SECONDS = 1.0
 """How long a message may wait for a service manager that is busy."""
 
 SETTLE_SECONDS = 10.0
-"""How long systemd may take for all that it was told, which may be thousands of descriptors."""
+"""How long systemd may take for all messages, which may have thousands of descriptors."""
 
 MOST_DESCRIPTORS = 250
 """In one message; the kernel takes 253 (SCM_MAX_FD in unix(7))."""
@@ -27,7 +27,7 @@ class Notifier:
     """The way to the service manager. Owned by the main thread.
 
     Its socket is open from the start: that of `systemd.daemon.notify` is a new one each time, which
-    cannot be had, so that the watchdog starves, while clients have taken all descriptors.
+    fails, so that the watchdog is not fed, while clients have taken all descriptors.
     """
 
     __slots__ = ("_socket", "_status")
@@ -39,7 +39,7 @@ class Notifier:
         if path:
             self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
             self._socket.settimeout(PATIENCE_SECONDS)
-            with suppress(OSError):  # it was inherited, and who made it is gone
+            with suppress(OSError):  # it was inherited, and its maker has ended
                 self._socket.connect("\0" + path[1:] if path.startswith("@") else path)
 
     @property
@@ -53,7 +53,7 @@ class Notifier:
 
     @property
     def watchdog_seconds(self) -> float:
-        """Return how often systemd wants to hear of us at least; 0 for never."""
+        """Return the interval within which systemd wants WATCHDOG=1; 0 for never."""
         if self._socket is None or os.environ.get("WATCHDOG_PID", str(os.getpid())) != str(
             os.getpid()
         ):
@@ -61,16 +61,16 @@ class Notifier:
         return _number(os.environ.get("WATCHDOG_USEC", "")) / 1e6
 
     def ready(self, status: str) -> None:
-        """Tell that the daemon serves, at first or again after a reload."""
+        """Report that the daemon serves, at first or again after a reload."""
         self._send("READY=1", f"STATUS={status}")
 
     def reloading(self) -> None:
-        """Tell that the configuration is being read again."""
+        """Report that the configuration is being read again."""
         began_at = f"MONOTONIC_USEC={monotonic_ns() // 1000}"
         self._send("RELOADING=1", began_at, "STATUS=Reloading")
 
     def stopping(self, status: str, seconds: float) -> None:
-        """Tell that the daemon is going to end, which may take so long."""
+        """Report that the daemon is going to end, within `seconds`."""
         self._send("STOPPING=1", f"STATUS={status}", f"EXTEND_TIMEOUT_USEC={int(seconds * 1e6)}")
 
     def status(self, status: str) -> None:
@@ -84,21 +84,21 @@ class Notifier:
         self._send("WATCHDOG=1")
 
     def store(self, name: str, descriptors: Sequence[int]) -> None:
-        """Have systemd keep descriptors for the next process, under this name (FDSTORE=1).
+        """Put descriptors into systemd's store for the next process, under this name (FDSTORE=1).
 
-        A connection that ends meanwhile is kept, too: its end must still be told. Raises OSError
-        where systemd does not take the message; how many it keeps it does not say.
+        A connection that ends meanwhile is kept, too: its end must still be recorded. Raises
+        OSError if systemd does not take the message; it does not report how many it keeps.
         """
         fields = ("FDSTORE=1", f"FDNAME={name}", "FDPOLL=0")
         for start in range(0, len(descriptors), MOST_DESCRIPTORS):
             self._deliver(fields, descriptors[start : start + MOST_DESCRIPTORS])
 
     def forget(self, name: str) -> None:
-        """Have systemd close all that it keeps under this name."""
+        """Make systemd close all that it keeps under this name."""
         self._send("FDSTOREREMOVE=1", f"FDNAME={name}")
 
     def settle(self) -> None:
-        """Return when systemd has done all that it was told until now (BARRIER=1).
+        """Wait until systemd has processed all messages so far (BARRIER=1).
 
         Raises OSError if that takes too long.
         """
@@ -126,7 +126,7 @@ class Notifier:
         socket.send_fds(self._socket, ["\n".join(fields).encode()], list(descriptors))
 
     def _send(self, *assignments: str) -> None:
-        """Send assignments, a line each. Nothing depends on their being heard."""
+        """Send assignments, a line each. An error is ignored."""
         if self._socket is not None:
             with suppress(OSError):
                 # systemctl(1) shows a status as it is, on a terminal too.
@@ -135,5 +135,5 @@ class Notifier:
 
 
 def _number(text: str) -> int:
-    """Return what systemd says by a variable, 0 for what it cannot have said."""
+    """Return the number in a variable of systemd, 0 for anything else."""
     return int(text) if text.isdecimal() and len(text) <= UINT64_DIGITS else 0

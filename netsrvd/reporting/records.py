@@ -1,4 +1,4 @@
-"""Turns an event into what a log takes; the only place that text from outside passes through."""
+"""Turns an event into a record; all text from outside is escaped here."""
 
 from functools import cache
 from itertools import compress

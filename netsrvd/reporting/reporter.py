@@ -1,4 +1,4 @@
-"""The one thread that writes the log, so that no other thread ever waits for it."""
+"""The log thread, the only one that waits for the log."""
 
 import select
 from collections import deque
@@ -13,17 +13,17 @@ from netsrvd.events.log import RecordsLost
 from netsrvd.reporting.records import Record, record
 
 REST_SECONDS = 0.005
-"""How long to leave the others alone after writing: what they report meanwhile wakes nobody up.
+"""How long to sleep after writing: events that are queued meanwhile do not wake the log thread.
 Even the smallest queue then has room for 20,000 records a second.
 """
 
 RECORDS_A_TURN = 500
-"""Records written before the mailbox is looked at again. They take 10 ms. The queue may be filled
+"""Records written before the calls of other threads run. They take 10 ms. The queue may be filled
 as fast as it is emptied, and the watchdog waits for an answer.
 """
 
 PATIENCE_SECONDS = 0.25
-"""How long to wait for a slow log before the mailbox is looked at again."""
+"""How long to wait for a slow log before the calls of other threads run."""
 
 LAST_PATIENCE_SECONDS = 2.0
 """How long a stop waits for the log; then each record left is offered once more, for the last time.
@@ -41,7 +41,7 @@ class Log(Protocol):
         """Write one record; False if it was not taken now and must be offered again."""
 
     def wait(self, seconds: float) -> None:
-        """Wait until it may take more, at most so long."""
+        """Wait until it may take more, at most `seconds`."""
 
     def close(self) -> None:
         """Close what is open."""
@@ -123,7 +123,7 @@ class Reporter:
 
     @property
     def congested(self) -> bool:
-        """Whether nobody new should be taken until the log has caught up."""
+        """Whether new clients should wait until the log has caught up."""
         return self.waits and len(self._queue) >= self._limit
 
     def port(self) -> Port:
@@ -176,7 +176,7 @@ class Reporter:
             self._tell_losses()
 
     def _tell_losses(self) -> None:
-        """Tell what was lost, now that the queue has room again."""
+        """Report the lost records, now that the queue has room again."""
         lost = self.lost
         if lost != self._told and self._write(RecordsLost(lost - self._told, lost)):
             self._told = lost

@@ -1,4 +1,4 @@
-"""Stands in for standard error where that is a client's: what is printed there goes to the log."""
+"""Replaces standard error if that is a client's socket: what is printed goes to the log."""
 
 import io
 from contextlib import suppress

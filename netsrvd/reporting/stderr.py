@@ -22,7 +22,7 @@ def is_journal(descriptor: int) -> bool:
 
 
 class StderrLog:
-    """Standard error. Owned by the reporter's thread, which alone waits if nobody reads it."""
+    """Standard error. Owned by the log thread, the only one that waits for its reader."""
 
     name = "stderr"
     __slots__ = ("_descriptor", "_form", "_rest")
@@ -45,7 +45,7 @@ class StderrLog:
         try:
             while self._rest and self._writable(0.0):
                 self._rest = self._rest[os.write(self._descriptor, self._rest[: select.PIPE_BUF]) :]
-        except BlockingIOError:  # somebody else has made it non-blocking
+        except BlockingIOError:  # another process has made it non-blocking
             return False
         except OSError:
             self._rest = b""

@@ -18,7 +18,7 @@ MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", 
 
 
 class SyslogLog:
-    """The syslog daemon. Owned by the reporter's thread."""
+    """The syslog daemon. Owned by the log thread."""
 
     name = "syslog"
     __slots__ = ("_socket",)

@@ -8,12 +8,12 @@ MOST_LINES = 500
 """About 64 KiB with the longest names and addresses: as much as an echo may have waiting."""
 
 FRESH_SECONDS = 0.01
-"""How old a list may be. To look at 10,000 connections takes a millisecond or two; who asks faster
-than this gets the same list again."""
+"""How old a list may be. To look at 10,000 connections takes a millisecond or two; requests within
+this time get the same list."""
 
 
 class Roll:
-    """The list as it was of late. Any thread may ask; it is replaced as a whole."""
+    """The latest list. Any thread may call `words`; the list is replaced as a whole."""
 
     __slots__ = ("_last", "_listeners", "_present")
 
@@ -28,7 +28,7 @@ class Roll:
         if not 0 <= at - made_at < FRESH_SECONDS:
             everybody = self._present.look()
             text = self._list(everybody)
-            if everybody:  # or at a start, when those who are there are yet to be known
+            if everybody:  # or at a start, when the connections are not yet known
                 self._last = at, text
         return text
 
@@ -50,14 +50,14 @@ class Datagrams(base.Answers):
         self._floor_bytes = floor_bytes
 
     def answer(self, payload: memoryview, client: base.Client, at: float) -> bytes:
-        """Return the list as far as it fits: half an address would be another's."""
+        """Return the whole lines that fit: a part of an address would be another address."""
         text = super().answer(payload, client, at) or b""
         room = max(len(payload), self._floor_bytes)
         return text[: text.rfind(b"\n", 0, room) + 1]
 
 
 def prepare(wishes: base.Wishes, present: base.Present) -> base.Service:
-    """Return the service; raises ValueError where it is not said whose connections it may tell."""
+    """Return the service; raises ValueError without `active_listeners`."""
     if not wishes.active_listeners:
         raise ValueError("active_listeners must name the listeners whose connections it may tell")
     roll = Roll(wishes.active_listeners, present)

@@ -1,15 +1,15 @@
-"""What services have in common: each is these classes with a few words changed."""
+"""The base classes of the services."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, NamedTuple, Protocol
 
 
 class Client(Protocol):
-    """Who asks, and where."""
+    """The client of a service."""
 
     @property
     def listener(self) -> str:
-        """Return the name of the listener that it came to."""
+        """Return the name of its listener."""
 
     @property
     def peer(self) -> tuple[str, int]:
@@ -17,11 +17,11 @@ class Client(Protocol):
 
     @property
     def local(self) -> tuple[str, int]:
-        """Return the address and port of ours that it asked."""
+        """Return the local address and port that it connected or sent to."""
 
 
 class Wishes(Protocol):
-    """What a listener's settings say to services; see netsrvd.toml(5)."""
+    """The settings of a listener that services use; see netsrvd.toml(5)."""
 
     @property
     def daytime_format(self) -> str:
@@ -33,15 +33,15 @@ class Wishes(Protocol):
 
     @property
     def active_listeners(self) -> tuple[str, ...]:
-        """Return the names of the listeners whose connections `active` tells."""
+        """Return the names of the listeners whose connections `active` shows."""
 
     @property
     def reply_floor_bytes(self) -> int:
-        """Return how long an answer to a shorter datagram may be, whatever the service says."""
+        """Return how long an answer to a shorter datagram may be, for every service."""
 
 
 class Present:
-    """Who is connected at the moment; whoever runs the connections sets `look`."""
+    """The live connections. The server, which has them, sets `look`."""
 
     __slots__ = ("look",)
 
@@ -50,7 +50,7 @@ class Present:
 
 
 class Stream:
-    """One TCP connection's service: silent and without an end, until a service says otherwise.
+    """One TCP connection's service. By default it sends nothing and does not end.
 
     It never sees a socket, a clock or a thread. It is made with the client, which it must not
     keep, and the time at which it came, in seconds since 1970.
@@ -58,15 +58,15 @@ class Stream:
 
     __slots__ = ()
     finished = False
-    """True when all has been said: the connection ends once the client has it."""
+    """True when the service has sent all: the connection ends once the client has it."""
     heedless: ClassVar[bool] = False
-    """True for a service that does not care what it is sent: that is thrown away meanwhile."""
+    """True for a service that discards its input, also while the client takes nothing."""
 
     def __init__(self, client: Client, at: float) -> None:
         """Begin."""
 
     def greeting(self) -> bytes:
-        """Return what is said before the client has said anything."""
+        """Return what is sent before the client has sent anything."""
         return b""
 
     def respond(self, data: bytes) -> bytes:  # noqa: ARG002 - for those who answer
@@ -74,19 +74,19 @@ class Stream:
         return b""
 
     def more(self) -> bytes:
-        """Return what is said next, asked only when the client has taken everything so far."""
+        """Return what is sent next; called when the client has taken all that was sent so far."""
         return b""
 
 
 class Datagrams:
-    """A listener's UDP service: never an answer, until a service says otherwise."""
+    """A listener's UDP service. By default it answers nothing."""
 
     __slots__ = ()
     as_received: ClassVar[bool] = False
-    """True for a service whose answer is what was asked: `answer` is not called then."""
+    """True for a service whose answer is the datagram itself: `answer` is not called then."""
     reply_floor_bytes = 0
-    """How long an answer may be to a shorter datagram. A sender can be forged, and nobody may have
-    more sent to others than he sends himself, but for so little."""
+    """How long an answer may be to a shorter datagram. A sender can be forged, so an answer must
+    not be longer than its datagram but for these few bytes."""
 
     def answer(self, payload: memoryview, client: Client, at: float) -> bytes | None:  # noqa: ARG002
         """Return the answer to a datagram that came at that time, None for none.
@@ -97,7 +97,7 @@ class Datagrams:
 
 
 Handler = Callable[[Any], Any]
-"""Code of the administrator's: called with a connection or a datagram, in a thread of its own."""
+"""A Python handler: called with a connection or a datagram, in a thread of a pool."""
 
 
 class Service(NamedTuple):
@@ -112,11 +112,11 @@ class Service(NamedTuple):
 
 
 Words = Callable[[Client, float], bytes | None]
-"""Makes what a client that came at a time, in seconds since 1970, is told; None for nothing."""
+"""Makes the bytes for a client, at a time in seconds since 1970; None for nothing."""
 
 
 class Announcement(Stream):
-    """One TCP connection that is told something at once; what it sends is thrown away."""
+    """One TCP connection that is sent one text; its input is discarded."""
 
     __slots__ = ("_text",)
     finished = True
@@ -126,12 +126,12 @@ class Announcement(Stream):
         self._text = text
 
     def greeting(self) -> bytes:
-        """Return all that there is to say."""
+        """Return the text."""
         return self._text
 
 
 class Answers(Datagrams):
-    """UDP: any datagram, the empty one too, is answered with what a TCP client is told."""
+    """UDP: any datagram, the empty one too, is answered with the text of a TCP client."""
 
     __slots__ = ("_words", "reply_floor_bytes")
 
@@ -140,12 +140,12 @@ class Answers(Datagrams):
         self.reply_floor_bytes = reply_floor_bytes
 
     def answer(self, payload: memoryview, client: Client, at: float) -> bytes | None:  # noqa: ARG002
-        """Return what there is to say."""
+        """Return the text."""
         return self._words(client, at)
 
 
 def one_way(words: Words, reply_floor_bytes: int) -> Service:
-    """Return the service that tells whoever comes what `words` makes, and nothing more."""
+    """Return the service that sends each client what `words` makes, and ends."""
 
     def stream(client: Client, at: float) -> Stream:
         return Announcement(words(client, at) or b"")
@@ -156,6 +156,6 @@ def one_way(words: Words, reply_floor_bytes: int) -> Service:
 def shown(host: str, port: int) -> str:
     """Return `host:port`, with the brackets of RFC 3986 around an IPv6 address.
 
-    A zone is left out: it is a name of ours and means nothing elsewhere (RFC 4007, 6).
+    A zone is left out: it is a name of this host and means nothing elsewhere (RFC 4007, 6).
     """
     return f"[{host.partition('%')[0]}]:{port}" if ":" in host else f"{host}:{port}"

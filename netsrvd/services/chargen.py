@@ -18,7 +18,7 @@ PATTERN = "".join(
 LONGEST_DATAGRAM = 512
 
 CHUNK = PATTERN * 4
-"""Said at once, 28 KB: so that a fast client costs few turns, and a slow one little memory."""
+"""Sent at once, 28 KB: so that a fast client costs few turns, and a slow one little memory."""
 
 
 class Stream(base.Stream):

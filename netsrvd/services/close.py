@@ -1,13 +1,13 @@
-"""Closes each connection at once and answers no datagram: what is left is the record of it.
+"""Closes each connection at once and answers no datagram; the record remains.
 
-The tutorial's base server, and a trip-wire on a port where nobody has any business.
+It detects clients on a port that should have none.
 """
 
 from netsrvd.services import base
 
 
 def stream(_client: base.Client, _at: float) -> base.Stream:
-    """Return the service of a connection about which nothing is to be said."""
+    """Return a service that has finished."""
     return base.Announcement(b"")
 
 

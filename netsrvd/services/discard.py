@@ -1,4 +1,4 @@
-"""The Discard Protocol (RFC 863): what comes in is thrown away, and nothing is ever said."""
+"""The Discard Protocol (RFC 863): input is discarded, and nothing is sent."""
 
 from netsrvd.services import base
 

@@ -42,7 +42,7 @@ def entry_points() -> Named:
 
     This looks through all packages that are installed, in milliseconds.
     """
-    from importlib import metadata  # noqa: PLC0415 - 20 ms, for those alone who name such a one
+    from importlib import metadata  # noqa: PLC0415 - 20 ms, only needed for such a name
 
     _look_everywhere()
     try:

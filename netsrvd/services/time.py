@@ -9,12 +9,12 @@ RELEASED = 1_795_392_000
 """When this program was released (2026-11-23, 00:00 UTC), in seconds since 1970.
 
 A clock that reads less is not set: hosts without a battery begin in 1970, or when their systemd was
-built, and know better only once they have found a time server.
+built, until they have found a time server.
 """
 
 
 def words(_client: base.Client, at: float) -> bytes | None:
-    """Return the time in network byte order, which begins anew in 2036; None if nobody knows it."""
+    """Return the time in network byte order, 0 again in 2036; None if the clock is not set."""
     if at < RELEASED:
         return None
     return ((int(at) + FROM_1900_TO_1970) % (1 << 32)).to_bytes(4, "big")

@@ -67,7 +67,7 @@ def passed() -> tuple[list[Passed], list[Stored]]:
         if given.startswith(STORED):
             stored.append((descriptor, given))
             continue
-        # systemd lets no name have control characters, but the environment may be anybody's.
+        # systemd lets no name have control characters, but the caller may have set the environment.
         name = given if given.isprintable() else ascii(given)
         try:
             found.append(Passed(socket.socket(fileno=descriptor), name))
@@ -144,7 +144,7 @@ def turn_away(sockets: list[Passed]) -> None:
     """Take from the queues what waits there, and close everything.
 
     For a start that failed: systemd would otherwise start the service again for the same waiting
-    connection or datagram, until its start limit closes the socket for everybody.
+    connection or datagram, until its start limit closes the socket for all clients.
     """
     for one in sockets:
         with one.sock as sock, suppress(OSError):
@@ -190,7 +190,7 @@ def _prepared(one: Passed, matched: Match) -> Opened:
         # systemd sets it on its UDP sockets, too; while it stands, any user may bind the same
         # port and take the datagrams. Cleared, later binds by others fail.
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
-        # With each datagram there is room for one control message: that which says whom it asked.
+        # Each datagram has room for one control message: the one with its destination address.
         for number in (SO_TIMESTAMP, SO_TIMESTAMPNS):
             sock.setsockopt(socket.SOL_SOCKET, number, 0)
     listener = listener._replace(interface="", options=listener.options if matched.serves else {})

@@ -1,4 +1,4 @@
-"""Makes the sockets that nobody passed: make, set options, bind, listen."""
+"""Opens the sockets that systemd did not pass: make, set options, bind, listen."""
 
 import errno
 import socket
@@ -27,7 +27,7 @@ Original = tuple[str, bytes]
 
 
 class Opened(NamedTuple):
-    """A socket that serves: bound, and listening if it is TCP. Whoever takes it closes it."""
+    """A socket that serves: bound, and listening if it is TCP. The caller closes it."""
 
     sock: socket.socket
     protocol: str
@@ -42,7 +42,7 @@ class Opened(NamedTuple):
     addresses: frozenset[str] | None = None
     """The local addresses that are served, as in `sockets/matching.py`; None for every one."""
     problem: str = ""
-    """What of the files this socket cannot put into force."""
+    """The settings of the files that this socket does not put into force."""
     originals: tuple[Original, ...] = ()
     """The values to put back when the daemon gives it up."""
 

@@ -15,7 +15,7 @@ KEPT_PER_SOCKET = 2
 """The socket, and the one that a reload opens beside it."""
 
 KEPT_PER_HANDLER = 2
-"""The mailbox of its thread, and a socket that is kept until the handler returns."""
+"""The eventfd of its thread, and a socket that is kept until the handler returns."""
 
 
 class Room(NamedTuple):

@@ -1,4 +1,4 @@
-"""Takes the one connection that somebody else has accepted: standard input, as inetd passes it."""
+"""Takes the one connection that inetd has accepted: standard input."""
 
 import os
 import socket
@@ -36,7 +36,7 @@ def take() -> socket.socket | None:
 
 
 def hide_from_client() -> bool:
-    """Have nothing written to a client: standard output and error that are one's become /dev/null.
+    """Replace standard output and standard error by /dev/null where they are the client's socket.
 
     Return whether standard error was one.
     """

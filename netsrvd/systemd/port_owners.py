@@ -1,4 +1,4 @@
-"""Finds who else on this host has a port, in /proc/net (proc(5))."""
+"""Finds other programs of this host that have a port, in /proc/net (proc(5))."""
 
 import os
 import socket
@@ -86,7 +86,7 @@ class Own(NamedTuple):
 def foreign(
     wanted: Iterable[Facts], present: Iterable[Owned], own: Own
 ) -> list[tuple[Facts, Owned]]:
-    """Return the sockets whose address others have as well, or a part of it, with theirs.
+    """Return our sockets whose address, or a part of it, other programs have, with theirs.
 
     systemd sets SO_REUSEADDR on UDP sockets: until the daemon has taken one, any user can bind the
     same port beside it and receive its datagrams. Those on one interface are left out, as proc(5)

@@ -1,1 +1,1 @@
-"""Clients that a proxy connects for: whose the connections and datagrams are (PROXY protocol)."""
+"""The PROXY protocol: the clients of connections and datagrams that a proxy forwards."""

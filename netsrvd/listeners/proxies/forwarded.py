@@ -1,4 +1,4 @@
-"""Datagrams that a proxy forwards: whose they are, and what is left of them without the header."""
+"""Datagrams that a proxy forwards: finds their client and removes the header."""
 
 from collections.abc import Callable, Sequence
 
@@ -12,7 +12,7 @@ SENDERS_KEPT = 4096
 
 
 class Forwarded:
-    """What is known of one socket's proxies. Owned by the listener's datagram thread."""
+    """The proxies of one socket. Owned by the udp event loop."""
 
     __slots__ = ("_counters", "_proxies", "clients", "errors")
 
@@ -20,12 +20,12 @@ class Forwarded:
         self._counters = counters
         self._proxies: dict[bytes, bool] = {}
         self.clients: dict[bytes, Peer] = {}
-        """Whom the headers of the last batch named, by the keys that `unwrap` gave."""
+        """The clients that the headers of the last batch named, by the keys that `unwrap` gave."""
         self.errors: dict[bytes, HeaderError] = {}
-        """What was wrong with those that were none, likewise."""
+        """The errors of invalid headers, by the same keys."""
 
     def forget(self) -> None:
-        """Ask anew who is a proxy."""
+        """Look up again which senders are proxies."""
         self._proxies.clear()
 
     def unwrap(
@@ -33,8 +33,8 @@ class Forwarded:
     ) -> list[bytes]:
         """Take the headers off the datagrams of proxies; return a key for each datagram.
 
-        Equal keys mean the same client by the same way. A key begins with the envelope, and is
-        nothing else for whoever comes by himself.
+        Equal keys mean the same client by the same way. A key begins with the message header
+        (`Batch.envelopes`); without a proxy it is only that.
         """
         self.clients.clear()
         self.errors.clear()
@@ -50,7 +50,7 @@ class Forwarded:
         return keys
 
     def _named(self, batch: Batch, index: int, envelope: bytes) -> bytes:
-        """Take the header off one datagram; return what its key has behind the envelope."""
+        """Take the header off one datagram; return the part of its key that names the client."""
         try:
             header = read_datagram(bytes(batch.payload(index)[:LONGEST]))
         except HeaderError as error:

@@ -1,7 +1,7 @@
 """Reads the header by which a proxy names the client that it connects for: the PROXY protocol.
 
 Its specification is proxy-protocol.txt of HAProxy; the sections named here are of that text. A
-header is never guessed at: whoever is to send one must, and whatever else comes is wrong (2).
+header is never guessed at: a host in `proxies` must send one, and anything else is wrong (2).
 """
 
 import re
@@ -42,9 +42,9 @@ CHECKSUM_BYTES = 4
 
 
 class HeaderError(ValueError):
-    """What a proxy sent is no header. `reason` is a word of `Refused`; `str()` says what is wrong.
+    """The proxy sent no valid header. `reason` is one of `Refused`; `str()` says what is wrong.
 
-    The proxy or the configuration must be mended: there is nothing to be done for the connection.
+    The proxy or the configuration must be fixed; the connection cannot be served.
     """
 
     def __init__(self, reason: str, text: str) -> None:
@@ -53,9 +53,9 @@ class HeaderError(ValueError):
 
 
 class Header(NamedTuple):
-    """A whole header: how many bytes it has, and whom it names.
+    """A whole header: how many bytes it has, and which client it names.
 
-    It names nobody (None) if the proxy speaks for itself, or knows no address of the client: then
+    It names none (None) if the proxy speaks for itself, or knows no address of the client: then
     the peer of the connection is the one that counts.
     """
 
