@@ -13,7 +13,7 @@ IPV4_MAPPED = "::ffff:"
 def host_and_port(address: tuple[str, int] | tuple[str, int, int, int]) -> tuple[str, int]:
     """Return the host and port of a Python socket address.
 
-    An IPv4-mapped host becomes IPv4 (see `unmapped`), a link-local one is told its interface.
+    An IPv4-mapped host becomes IPv4 (see `unmapped`), a link-local one gets its interface.
     """
     host, port = address[0], address[1]
     if ":" not in host:

@@ -141,7 +141,7 @@ def open_sockets(
 def _take_stored(stored: Iterable[Stored], wanted: changes.Endpoints, *, share: bool) -> Sockets:
     """Return the sockets of the descriptor store that go on; close the others, there as well.
 
-    Systemd has a descriptor of each until it was told to forget it, which keeps its port taken.
+    Systemd has a descriptor of each until FDSTOREREMOVE=1, which keeps its port taken.
     """
     from netsrvd.sockets import kept  # noqa: PLC0415 - most starts have none
 

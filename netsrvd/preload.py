@@ -72,7 +72,7 @@ def preload() -> list[tuple[str, str]]:
 
 
 def _make_a_traceback() -> None:
-    """Have the traceback module import what it needs for lines of code and their marks."""
+    """Make the traceback module import what it needs for lines of code and their marks."""
     nothing = 0
     try:
         1 / nothing

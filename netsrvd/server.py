@@ -327,7 +327,7 @@ class Server:
     def stop_listening(self, drain_seconds: float) -> None:
         """Accept no connection and no datagram any more; `wake` when the last connection has ended.
 
-        Handlers are told how long they have for that. Connections that wait for a PROXY header are
+        Connections of handlers get their deadline. Connections that wait for a PROXY header are
         closed, unless `detach_pending` was called before.
         """
         self._put_options_back(self._listeners)

@@ -46,7 +46,7 @@ class Endpoint(NamedTuple):
 
 
 class ListenerSettings(NamedTuple):
-    """One `[listener.NAME]` table: what to serve, where, to whom, and within which limits."""
+    """One `[listener.NAME]` table: the service, its addresses, access lists and limits."""
 
     name: str
     service: str = "echo"
@@ -95,13 +95,13 @@ class ListenerSettings(NamedTuple):
     max_flows: int = 4096
     """UDP peers remembered at once for each socket; the oldest leaves when one more comes."""
     idle_seconds: float = 600.0
-    """A TCP connection that is silent for so long is ended; 0 for never."""
+    """A TCP connection that is silent for this time is ended; 0 for never."""
     write_seconds: float = 30.0
-    """A TCP peer that takes nothing for so long while data waits for it is ended; 0 for never."""
+    """A TCP peer that takes nothing for this time while data waits for it is ended; 0 for never."""
     max_connection_seconds: float = 0.0
-    """A TCP connection is ended after so long, whatever it does; 0 for never."""
+    """A TCP connection is ended after this time, also if it is busy; 0 for never."""
     flow_seconds: float = 30.0
-    """A UDP peer that is silent for so long is summed up in the log and forgotten."""
+    """A UDP peer that is silent for this time is summed up in the log and forgotten."""
     refusal_seconds: float = 60.0
     """A source that is refused has one record at first and one for each such time that follows."""
     daytime_format: str = "iso"
@@ -128,7 +128,7 @@ class LogSettings(NamedTuple):
     queue_records: int = 10_000
     """Records that may wait for a slow log before they are lost and counted."""
     when_full: str = "drop"
-    """`drop` loses records and counts them; `wait` stops taking connections until there is room."""
+    """`drop` loses records and counts them; `wait` accepts no connections until there is room."""
 
 
 class Settings(NamedTuple):
@@ -141,7 +141,7 @@ class Settings(NamedTuple):
     drain_seconds: float = 10.0
     """How long a stop waits for live connections to end by themselves."""
     idle_exit_seconds: float = 0.0
-    """A daemon whose sockets are all systemd's ends when it was idle for so long; 0 for never."""
+    """A daemon whose sockets are all systemd's ends when it was idle for this time; 0 for never."""
     log: LogSettings = LogSettings()
     listeners: tuple[ListenerSettings, ...] = (ListenerSettings("echo"),)
 

@@ -17,7 +17,7 @@ LOOK_SECONDS = 0.05
 """How often to look whether a drain is over; its usual end wakes it."""
 
 STATUS_SECONDS = 1.0
-"""How often to tell systemd how a drain proceeds."""
+"""How often to send systemd the state of a drain."""
 
 STALLED_SECONDS = 30.0
 """A drain is over when no byte has moved for this long."""
@@ -200,7 +200,7 @@ class Shutdown:
             self._notifier.status(status)
 
     def _report_stopping(self, status: str, drain_seconds: float) -> None:
-        """Tell systemd the state of the stop, and how long it may take."""
+        """Send systemd the state of the stop, and how long it may take."""
         seconds = min(drain_seconds, STALLED_SECONDS) + LONGEST_END_SECONDS
         self._notifier.stopping(status, seconds)
 

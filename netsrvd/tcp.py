@@ -454,7 +454,7 @@ class TCPListener:
             connection.start(self._make_service, is_echo=self._echoes)
 
     def _watch(self, connection: Connection) -> bool:
-        """Have the loop serve a connection; close it if epoll(7) does not take it."""
+        """Serve a connection in the loop; close it if epoll(7) does not take it."""
         descriptor = connection.descriptor
         self.connections[descriptor] = connection
         try:

@@ -59,7 +59,7 @@ class DatagramHandler(Protocol):
         """Return why one more is refused then."""
 
     def ask(self, payload: bytes, flow: Flow, envelope: bytes, sock: socket.socket) -> None:
-        """Have a datagram answered."""
+        """Queue a datagram for the handler."""
 
     def report_stuck(self, now: float) -> None:
         """Report datagrams that a handler has worked on for long."""

@@ -102,7 +102,7 @@ def _connect(sock: socket.socket, pid: int) -> None:
 
 
 def _ask(sock: socket.socket, pid: int, process: int, seen: askers.Outside) -> str:
-    """Tell the daemon what is `seen` here, send it SIGHUP, and return its answer.
+    """Send the daemon what is `seen` here, then SIGHUP, and return its answer.
 
     `process` is a pidfd. An empty answer means that the daemon ended before it answered.
     """

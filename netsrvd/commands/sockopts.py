@@ -145,7 +145,7 @@ def trials(listener: ListenerSettings) -> Iterator[Trial]:
 
 
 def _by_itself(sock: "socket", endpoint: Endpoint, listener: ListenerSettings) -> Iterator[Trial]:
-    """Yield the options that the daemon sets without being told."""
+    """Yield the options that the daemon sets by itself."""
     fault = NOT_AS_ASKED
     try:
         bind.set_options(sock, endpoint.protocol, listener._replace(options={}))

@@ -51,11 +51,11 @@ class Event(tuple[Any, ...]):
         return tuple.__new__(cls, values)
 
     def __eq__(self, other: object) -> bool:
-        """Tell whether it is the same kind of event with the same fields."""
+        """Return whether it is the same kind of event with the same fields."""
         return type(self) is type(other) and super().__eq__(other)
 
     def __ne__(self, other: object) -> bool:
-        """Tell whether it is not."""
+        """Return whether it is not."""
         return not self == other
 
     def __hash__(self) -> int:

@@ -24,7 +24,7 @@ Addresses = frozenset[str] | None
 
 
 class Offender:
-    """One source that is refused for one reason."""
+    """A source that is refused for one reason."""
 
     __slots__ = ("since", "times")
 

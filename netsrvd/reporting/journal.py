@@ -36,7 +36,7 @@ class JournalLog:
             return self._socket.send(encoded(record, longest=SHORTENED))
 
     def wait(self, seconds: float) -> None:
-        """Wait until it may take more, at most so long."""
+        """Wait until it may take more, at most `seconds`."""
         self._socket.wait(seconds)
 
     def close(self) -> None:

@@ -53,7 +53,7 @@ class StderrLog:
         return not self._rest
 
     def wait(self, seconds: float) -> None:
-        """Wait until it may take more, at most so long."""
+        """Wait until it may take more, at most `seconds`."""
         self._writable(seconds)
 
     def close(self) -> None:

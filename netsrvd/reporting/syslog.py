@@ -37,7 +37,7 @@ class SyslogLog:
             return self._socket.send(shortened(datagram, LONGEST_LINE // 8))
 
     def wait(self, seconds: float) -> None:
-        """Wait until it may take more, at most so long."""
+        """Wait until it may take more, at most `seconds`."""
         self._socket.wait(seconds)
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""The Active Users Protocol (RFC 866): who is connected to this daemon, a connection a line."""
+"""The Active Users Protocol (RFC 866): the connections of this daemon, a line each."""
 
 from collections.abc import Sequence
 

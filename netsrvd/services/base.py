@@ -69,7 +69,7 @@ class Stream:
         """Return what is sent before the client has sent anything."""
         return b""
 
-    def respond(self, data: bytes) -> bytes:  # noqa: ARG002 - for those who answer
+    def respond(self, data: bytes) -> bytes:  # noqa: ARG002 - used by services that answer
         """Return the answer to what the client sent."""
         return b""
 

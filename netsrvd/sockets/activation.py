@@ -114,7 +114,7 @@ def facts(sock: socket.socket, name: str) -> Facts:
 def _is_ipv6_only(sock: socket.socket) -> bool:
     try:
         return bool(sock.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY))
-    except OSError:  # MPTCP did not tell in older kernels
+    except OSError:  # MPTCP lacks it in older kernels
         return False
 
 

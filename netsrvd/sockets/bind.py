@@ -187,7 +187,7 @@ def answer_from_routed_addresses(sock: socket.socket, listener: ListenerSettings
 
 
 def listen(sock: socket.socket, backlog: int) -> None:
-    """Step four: have the kernel complete connections and keep up to `backlog` for accept."""
+    """Step four: make the kernel accept connections, and keep up to `backlog` of them waiting."""
     sock.listen(backlog)
 
 

@@ -59,7 +59,7 @@ def parse(name: str, value: object) -> OptionValue:
 
 
 def applies(option: Option, protocol: str, family: int) -> bool:
-    """Tell whether sockets of this protocol ("tcp", "udp") and address family have the option."""
+    """Return whether sockets of this protocol ("tcp", "udp") and address family have the option."""
     return protocol in option.level.protocols and family in option.level.families
 
 

@@ -30,13 +30,13 @@ class Comparison(NamedTuple):
 
     @property
     def lines(self) -> list[str]:
-        """What is to be told as a warning."""
+        """The lines that are warnings."""
         differing = [f"not in force, run `netsrvd apply`: {each}" for each in self.differences]
         return [*differing, *self.warnings]
 
     @property
     def notes(self) -> list[str]:
-        """What listens, or why nothing was compared."""
+        """The units that listen, or why nothing was compared."""
         if self.problem:
             return [f"not compared with the socket units: {self.problem}"]
         if self.differences:

@@ -177,7 +177,7 @@ def _restart(target: Target, sockets: Sequence[str], since: float) -> None:
 
 
 def _release_sockets(service: str) -> None:
-    """Tell the daemon not to keep the sockets that it has bound: systemd is to bind them.
+    """Make the daemon close the sockets that it has bound at its stop: systemd is to bind them.
 
     Returns when the daemon has taken the signal, as the signals of the restart have lower numbers
     and would be taken before it.

@@ -23,7 +23,7 @@ def hints(ports: Collection[Port]) -> list[str]:
 
 
 def ufw_hints(ports: Collection[Port]) -> list[str]:
-    """Return the lines of ufw; none where it is not active, or lets in what no rule forbids."""
+    """Return the lines of ufw; none where it is not active, or accepts by default."""
     if not re.search(r"(?m)^ENABLED=yes", _read(UFW / "ufw.conf")):
         return []
     if not re.search(r'(?m)^DEFAULT_INPUT_POLICY="?(DROP|REJECT)', _read(UFW_DEFAULTS)):
