@@ -338,9 +338,9 @@ class TCPListener:
 
     def serve_accepted(self, sock: AnySocket) -> None:
         """Serve a connection that another program has accepted, or refuse it."""
-        self._held += 1
-        self._total.used += 1
-        peer, now = host_and_port(sock.getpeername()), self.loop.now
+        peer, now = self._count_peer(sock), self.loop.now
+        if peer is None:
+            return
         if self._pending and self._gate.is_proxy(peer[0]):
             self._pending.add(sock, peer, now)
         else:
@@ -348,18 +348,30 @@ class TCPListener:
 
     def restore_pending(self, sock: AnySocket, now: float) -> None:
         """Wait for the PROXY header of a connection that another process accepted."""
-        self._held += 1
-        self._total.used += 1
-        try:
-            peer = host_and_port(sock.getpeername())
-        except OSError:  # it was reset meanwhile
-            self._release()
-            sock.close()
+        peer = self._count_peer(sock)
+        if peer is None:
             return
+        self._stored.add(sock.fileno())
         if self._pending and self._gate.is_proxy(peer[0]):
             self._pending.add(sock, peer, now)
         else:
             self._reject(sock, peer, NOT_A_PROXY, now, None)
+
+    def _count_peer(self, sock: AnySocket) -> Peer | None:
+        """Count a connection that was accepted elsewhere, and return its peer.
+
+        Close it and return None if it was reset meanwhile.
+        """
+        try:
+            peer = host_and_port(sock.getpeername())
+        except OSError:  # ENOTCONN
+            peer = None
+        self._held += 1
+        self._total.used += 1
+        if peer is None:
+            self._release()
+            sock.close()
+        return peer
 
     def close_all(self, reason: str) -> int:
         """Close the connections that the loop serves; return how many they were."""
@@ -476,6 +488,7 @@ class TCPListener:
         proxy: Peer | None,
     ) -> None:
         """Close a connection that was counted and not served; report why if there is a reason."""
+        self._stored.discard(sock.fileno())
         self._release()
         if refusal is None:
             sock.close()
@@ -594,7 +607,8 @@ class TCPListener:
     def _retry(self) -> None:
         retries, self._retries, self._retry_at = self._retries, [], inf
         for connection in retries:
-            if self.connections.get(connection.descriptor) is connection:
+            is_served = self.connections.get(connection.descriptor) is connection
+            if is_served and connection.send_buffer is not None:  # or EPOLLOUT comes for ever
                 connection.watch_for_room(WRITE)
 
     def _any_waits(self) -> bool:

@@ -1,6 +1,7 @@
 """A connection that another program has accepted, as inetd does: tests/process has the command."""
 
 import socket
+import struct
 from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import Any
@@ -15,6 +16,9 @@ from tests.support.peers import connect, echoed
 from tests.support.proxied import CLIENT, LOCAL, v1
 from tests.support.running_server import Reported, RunningServer
 
+RESET = struct.pack("ii", 1, 0)
+"""struct linger: a close sends a reset."""
+
 
 class Visit:
     """A server without sockets, and one connection."""
@@ -24,11 +28,14 @@ class Visit:
         self.running: RunningServer
         self._stack = stack
 
-    def come(self, **settings: Any) -> socket.socket:
+    def come(self, *, resets: bool = False, **settings: Any) -> socket.socket:
         """Have a connection served by the settings of a listener; return its client."""
         with socket.create_server(("127.0.0.1", 0)) as listening:
             client = self._stack.enter_context(connect(listening.getsockname()))
             sock, _ = listening.accept()
+        if resets:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+            client.close()
         self.running = RunningServer(ListenerSettings("lab", **settings), has_sockets=False)
         self.running.start()
         self.running.server.serve_accepted(self.running.settings.listeners[0], sock)
@@ -120,4 +127,11 @@ def test_a_stop_ends_the_wait_for_a_header(visit: Visit) -> None:
     visit.running.server.stop_listening(30.0)
     visit.is_over()
     assert client.recv(1) == b""
+    assert visit.reported.kinds == []
+
+
+def test_a_client_that_is_gone_by_then_has_no_record(visit: Visit) -> None:
+    """It has reset the connection, which nobody has begun to serve; nothing is left of it."""
+    visit.come(resets=True)
+    visit.is_over()
     assert visit.reported.kinds == []

@@ -4,7 +4,7 @@ import os
 import socket
 from contextlib import ExitStack
 from math import inf
-from time import monotonic
+from time import monotonic, process_time, sleep
 from typing import Any
 
 import pytest
@@ -18,6 +18,7 @@ from netsrvd.handover import ConnectionState
 from netsrvd.services.echo import Stream
 from tests.support.patience import eventually
 from tests.support.peers import connect, echoed, nothing_more
+from tests.support.proxied import v1
 from tests.support.serving import Served, Serving
 
 
@@ -29,6 +30,13 @@ def waits(serving: Serving, client: socket.socket) -> bool:
     found = nothing_more(client)
     client.settimeout(10)
     return found
+
+
+def sleeps() -> bool:
+    """Return whether the loops do nothing for a while."""
+    before = process_time()
+    sleep(0.3)
+    return process_time() - before < 0.15
 
 
 def test_listeners_share_the_limit_of_the_daemon(serving: Serving) -> None:
@@ -280,8 +288,8 @@ def test_an_address_that_is_not_served_is_reset(serving: Serving) -> None:
     port = served.local[1]
     with connect(("127.0.0.2", port)) as client:
         assert echoed(client)
-    with connect(("127.0.0.1", port)) as client, pytest.raises(ConnectionResetError):
-        client.recv(1)
+    with pytest.raises(ConnectionResetError), connect(("127.0.0.1", port)) as client:
+        client.recv(1)  # unless the reset was quicker than connect(2)
     assert serving.only(Refused).reason == "configuration"
 
 
@@ -309,3 +317,31 @@ def test_a_connection_that_ends_before_it_is_tried_again_ends_nothing_else(
     serving.settle()
     with connect(served.local) as client:
         assert echoed(client)
+
+
+def test_a_connection_that_has_sent_all_is_not_tried_again(serving: Serving) -> None:
+    """As after a handover that failed: it is watched for input, and the loop sleeps."""
+    served = serving.tcp()
+    with connect(served.local) as client:
+        assert echoed(client)
+        [connection] = served.listener.connections.values()
+        served.call("retry_later", connection)
+        eventually(lambda: not served.listener._retries)
+        assert sleeps()
+        assert echoed(client)
+
+
+def test_a_connection_that_waited_for_its_header_leaves_nothing_to_watch(serving: Serving) -> None:
+    """It came from the process before, and systemd has its descriptor for longer than we do."""
+    served = serving.tcp(proxies=("127.0.0.1",), allow=("192.0.2.0/24",))
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        client = connect(other.getsockname())
+        sock, _ = other.accept()
+    with sock.dup():
+        served.call("restore_pending", sock, monotonic())
+        with client:
+            client.sendall(v1() + b"x")
+            assert client.recv(1) == b"x"
+        serving.only(Closed)
+        assert sleeps()
+    assert not served.listener._stored
