@@ -145,10 +145,13 @@ class EventLoop:
         """Run `call(*arguments)` in the loop's thread."""
         self._duty.mailbox.post(call, *arguments)
 
-    def call_and_wait(self, call: Callable[..., Result], *arguments: object) -> Result:
+    def call_and_wait(
+        self, call: Callable[..., Result], *arguments: object, seconds: float | None = None
+    ) -> Result:
         """Run `call(*arguments)` in the loop's thread, and wait; return or raise what it does.
 
-        Raises TimeoutError if the loop does not come to it.
+        Raises TimeoutError if the loop does not come to it in `seconds`, by default
+        `CALL_SECONDS`. The call runs all the same as soon as the loop comes to it.
         """
         if not self._duty.started or self._duty.ended:
             return call(*arguments)
@@ -163,7 +166,7 @@ class EventLoop:
             done.set()
 
         self.call_soon_threadsafe(run)
-        give_up_at = monotonic() + CALL_SECONDS
+        give_up_at = monotonic() + (CALL_SECONDS if seconds is None else seconds)
         while not done.wait(LOOK_SECONDS):
             if self._duty.ended and not done.is_set():  # it failed before
                 return call(*arguments)

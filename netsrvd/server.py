@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
+from math import inf
 from time import monotonic, sleep
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
@@ -186,7 +187,8 @@ class Server:
         for event in restored.notes:
             self.report(event)
         self._start_loops({"tcp"})
-        self._tcp.call_and_wait(self._restore, restored)
+        # However long it takes: systemd, who waits for READY=1, has a limit of its own.
+        self._tcp.call_and_wait(self._restore, restored, seconds=inf)
 
     def _restore(self, restored: "Restored") -> None:
         for sock, state in restored.connections:
@@ -242,7 +244,7 @@ class Server:
         max_connections: int,
         settings: Settings,
     ) -> None:
-        """Change what runs to the new settings. Return when they are in force.
+        """Change what runs to the new settings. Return when they are in force, or will be at once.
 
         `sockets` are those that were bound for it, `passed` the sockets of systemd as the new
         settings have them. All that can fail comes first. Raises ResourceError, OSError or
@@ -259,20 +261,27 @@ class Server:
         self._add(sockets)
         self._services = services
         self.reporter.level = LEVELS[settings.log.level]
-        change = _Change(settings, opening, passed, closing, own_udp_ports(self._every_socket()))
+        own_ports = own_udp_ports(self._every_socket())
+        change = _Change(settings, services, opening, passed, closing, own_ports)
         self._limit.limit = max_connections
-        self._tcp.call_and_wait(self._switch, "tcp", change)
-        self._udp.call_and_wait(self._switch, "udp", change)
+        switches = {
+            "tcp": self._ask(self._tcp, partial(self._switch, "tcp", change), False),
+            "udp": self._ask(self._udp, partial(self._switch, "udp", change), False),
+        }
         for event in ended:
             self.report(event)
-        self._retire()
+        if all(switches.values()):
+            self._retire()
 
-    def _switch(self, protocol: str, change: "_Change") -> None:
-        """Put new settings into force in one loop (in its thread)."""
+    def _switch(self, protocol: str, change: "_Change") -> bool:
+        """Put new settings into force in one loop (in its thread); return True.
+
+        A loop that is late may run this when the main thread goes on already.
+        """
         by_name = {listener.name: listener for listener in change.settings.listeners}
-        for (name, of), listener in self._listeners.items():
+        for (name, of), listener in list(self._listeners.items()):
             if of == protocol and name in by_name:  # the others refuse, by their old settings
-                self._update(listener, by_name[name], change.own_ports)
+                self._update(listener, by_name[name], change)
         for call in change.opening[protocol]:
             call()
         for one in change.passed:
@@ -281,16 +290,17 @@ class Server:
         for one in change.closing:
             if one.protocol == protocol:
                 self._listeners[one.listener.name, protocol].close(one.sock)
+        return True
 
     def _update(
         self,
         listener: TCPListener | UDPListener,
         settings: ListenerSettings,
-        own_ports: Collection[int],
+        change: "_Change",
     ) -> None:
-        service = self._services.by_name[settings.name]
+        service = change.services.by_name[settings.name]
         if isinstance(listener, UDPListener):
-            listener.update(settings, service.datagrams, own_ports, service.handler)
+            listener.update(settings, service.datagrams, change.own_ports, service.handler)
             return
         listener.update(
             settings, service.stream, is_echo=_is_echo(service), take=self._take(service)
@@ -303,12 +313,12 @@ class Server:
         for key, listener in list(self._listeners.items()):
             if listener.has_sockets:
                 continue
-            self._loop_of(listener).call_and_wait(listener.stop)
+            self._ask(self._loop_of(listener), listener.stop, None)
             if isinstance(listener, UDPListener) or not listener.live:
                 del self._listeners[key]
                 self._retired += listener.counters
                 if self._handlers and isinstance(listener, TCPListener):
-                    self._tcp.call_and_wait(self._handlers.end_pool, key[0])
+                    self._ask(self._tcp, partial(self._handlers.end_pool, key[0]), None)
 
     # --- pause and stop -----------------------------------------------------------------------
 
@@ -322,7 +332,7 @@ class Server:
 
     def _pause(self, *, paused: bool) -> None:
         for listener in self._listeners.values():
-            self._loop_of(listener).call_and_wait(partial(listener.pause, paused=paused))
+            self._ask(self._loop_of(listener), partial(listener.pause, paused=paused), None)
 
     def stop_listening(self, drain_seconds: float) -> None:
         """Accept no connection and no datagram any more; `wake` when the last connection has ended.
@@ -362,9 +372,10 @@ class Server:
         self._ask(self._tcp, stop, None)
 
     def _ask(self, loop: EventLoop, call: Callable[[], Answer], otherwise: Answer) -> Answer:
-        """Return the result of a call in a loop, or `otherwise` if the loop is stuck.
+        """Have a loop run a call and return what it returns, or `otherwise` if the loop is late.
 
-        A stop goes on all the same: the process ends, and the stuck thread with it.
+        It runs the call as soon as it can: what has begun goes on, as it cannot be taken back. If
+        the loop is stuck for good the watchdog or a stop ends the process, and that thread with it.
         """
         try:
             return loop.call_and_wait(call)
@@ -424,7 +435,7 @@ class Server:
                 assert isinstance(connection.owner, TCPListener)
                 connection.owner.reattach([connection])
 
-        self._tcp.call_and_wait(reattach)
+        self._ask(self._tcp, reattach, None)
 
     def close_connections(self) -> int:
         """Close all connections and end the loops; return how many connections there were."""
@@ -506,7 +517,7 @@ class Server:
                 call()
             listener.close(opened.sock)
 
-        self._loop_of(listener).call_and_wait(change)
+        self._ask(self._loop_of(listener), change, None)
         self._sockets[endpoint] = [new if one is opened else one for one in self._sockets[endpoint]]
         return new
 
@@ -628,6 +639,7 @@ class _Change(NamedTuple):
     """What a reload changes in the loops."""
 
     settings: Settings
+    services: Services
     opening: Mapping[str, list[Call]]
     passed: Sequence[Opened]
     closing: Sequence[Opened]

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from netsrvd import event_loop
 from netsrvd.events.sockets import ListeningEnded
 from netsrvd.udp import UDPListener
 from tests.support.patience import eventually
@@ -154,3 +155,36 @@ def test_a_higher_limit_lets_in_what_waits(reported: Reported) -> None:
         made.reload(*made.settings.listeners)
         assert second.recv(1) == b"x"
     made.end()
+
+
+@pytest.mark.parametrize("loop", ["_tcp", "_udp"])
+def test_a_loop_that_is_late_gets_the_new_settings_later(
+    running: RunningServer,
+    ports: tuple[int, int],
+    monkeypatch: pytest.MonkeyPatch,
+    loop: str,
+) -> None:
+    """The reload does not fail, as it cannot be taken back; the next one goes on from there."""
+    monkeypatch.setattr(event_loop, "CALL_SECONDS", 0.1)
+    gate = threading.Event()
+    one, two = (
+        on_loopback(name, port=port, protocols=("tcp", "udp"))
+        for name, port in zip(("one", "two"), ports, strict=True)
+    )
+    getattr(running.server, loop).call_soon_threadsafe(gate.wait, 10.0)
+    try:
+        running.reload(two)
+    finally:
+        gate.set()
+    with connect(("127.0.0.1", ports[1])) as client, datagrams() as asker:
+        assert echoed(client)
+        asker.sendto(b"x", ("127.0.0.1", ports[1]))
+        assert asker.recv(1) == b"x"
+    running.reload(one)
+    with pytest.raises(ConnectionRefusedError):
+        connect(("127.0.0.1", ports[1]))
+    with connect(("127.0.0.1", ports[0])) as client:
+        assert echoed(client)
+    running.serves(0)
+    running.reload(one)
+    assert {name for name, _ in running.server._listeners} == {"one"}
