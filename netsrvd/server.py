@@ -49,6 +49,9 @@ Key = tuple[str, str]
 
 Call = Callable[[], None]
 
+Pending = list[tuple[str, AnySocket]]
+"""Connections that wait for a PROXY header, each with its listener's name."""
+
 Answer = TypeVar("Answer")
 Listener = TypeVar("Listener", TCPListener, UDPListener)
 
@@ -334,26 +337,23 @@ class Server:
         for listener in self._listeners.values():
             self._ask(self._loop_of(listener), partial(listener.pause, paused=paused), None)
 
-    def stop_listening(self, drain_seconds: float) -> None:
+    def stop_listening(self, drain_seconds: float, pending: Pending | None = None) -> None:
         """Accept no connection and no datagram any more; `wake` when the last connection has ended.
 
-        Connections of handlers get their deadline. Connections that wait for a PROXY header are
-        closed, unless `detach_pending` was called before.
+        Connections of handlers get their deadline. Connections that wait for a PROXY header are put
+        into `pending`, whose owner closes them; without that they are closed.
         """
         self._put_options_back(self._listeners)
         self._stop_udp(self._of(UDPListener))
         deadline = monotonic() + drain_seconds
 
         def stop() -> None:
-            for listener in self._of(TCPListener):
-                listener.stop()
-            if self._handlers:
-                self._handlers.drain(deadline)
+            self._stop_tcp(self._of(TCPListener), deadline, pending)
             self._limit.on_empty = self._wake
 
         self._ask(self._tcp, stop, None)
 
-    def stop_handlers(self, drain_seconds: float) -> None:
+    def stop_handlers(self, drain_seconds: float, pending: Pending) -> None:
         """Do so for listeners with a Python handler alone; all others go on."""
         handled = {name for name, each in self._services.by_name.items() if each.handler}
         keys = [key for key in self._listeners if key[0] in handled]
@@ -361,15 +361,23 @@ class Server:
         listeners = [self._listeners[key] for key in keys]
         self._stop_udp([each for each in listeners if isinstance(each, UDPListener)])
         deadline = monotonic() + drain_seconds
+        tcp = [each for each in listeners if isinstance(each, TCPListener)]
+        self._ask(self._tcp, partial(self._stop_tcp, tcp, deadline, pending), None)
 
-        def stop() -> None:
-            for listener in listeners:
-                if isinstance(listener, TCPListener):
-                    listener.stop()
-            if self._handlers:
-                self._handlers.drain(deadline)
+    def _stop_tcp(
+        self, listeners: Collection[TCPListener], deadline: float, pending: Pending | None
+    ) -> None:
+        """Close listening sockets, and take out what waits for a header (in the loop's thread).
 
-        self._ask(self._tcp, stop, None)
+        Both in one turn, or what comes in between would be closed.
+        """
+        for listener in listeners:
+            if pending is not None:
+                name = listener.settings.name
+                pending += [(name, sock) for sock in listener.detach_pending()]
+            listener.stop()
+        if self._handlers:
+            self._handlers.drain(deadline)
 
     def _ask(self, loop: EventLoop, call: Callable[[], Answer], otherwise: Answer) -> Answer:
         """Have a loop run a call and return what it returns, or `otherwise` if the loop is late.
@@ -393,21 +401,6 @@ class Server:
             sleep(LOOK_SECONDS)
         for listener in listeners:
             self._ask(self._udp, listener.stop, None)
-
-    def detach_pending(self) -> list[tuple[str, AnySocket]]:
-        """Return the connections that wait for a PROXY header, each with its listener's name.
-
-        The caller owns the sockets.
-        """
-
-        def detach() -> list[tuple[str, AnySocket]]:
-            return [
-                (listener.settings.name, sock)
-                for listener in self._of(TCPListener)
-                for sock in listener.detach_pending()
-            ]
-
-        return self._ask(self._tcp, detach, [])
 
     def transferable(self) -> list[Connection]:
         """Return the connections that another process could go on with."""

@@ -4,10 +4,10 @@ import signal
 from collections.abc import Callable
 from time import monotonic
 
-from netsrvd.connection import AnySocket, Connection
+from netsrvd.connection import Connection
 from netsrvd.events.life import NotHandedOver, Stopped, Stopping
 from netsrvd.reporting.notify import Notifier
-from netsrvd.server import Server
+from netsrvd.server import Pending, Server
 from netsrvd.tracebacks import described, place_of
 
 LONGEST_END_SECONDS = 20.0
@@ -89,7 +89,7 @@ class Shutdown:
     def _hand_over(self, *, drain_all: bool) -> int:
         """Give live connections to the next process; return how many. Whatever fails is a drain."""
         server = self._server
-        pending: list[tuple[str, AnySocket]] = []
+        pending: Pending = []
         detached: list[Connection] = []
         try:
             return self._save(pending, detached, drain_all=drain_all)
@@ -106,7 +106,7 @@ class Shutdown:
 
     def _save(
         self,
-        pending: list[tuple[str, AnySocket]],
+        pending: Pending,
         detached: list[Connection],
         *,
         drain_all: bool,
@@ -124,7 +124,7 @@ class Shutdown:
         kept = handover.keep(bound, self._notifier)
         room = max(0, self._notifier.store_room - kept - handover.STATE_DESCRIPTORS)
         if drain_all:
-            self._stop_listening(pending)
+            server.stop_listening(self._seconds_left, pending)
             self._drain(lambda: server.is_empty)
         else:
             self._drain_untransferable(room, pending)
@@ -142,11 +142,7 @@ class Shutdown:
             server.report(HandedOver(len(saved), monotonic() - began_at))
         return len(saved)
 
-    def _stop_listening(self, pending: list[tuple[str, AnySocket]]) -> None:
-        pending += self._server.detach_pending()
-        self._server.stop_listening(self._seconds_left)
-
-    def _drain_untransferable(self, room: int, pending: list[tuple[str, AnySocket]]) -> None:
+    def _drain_untransferable(self, room: int, pending: Pending) -> None:
         """Accept no more, and wait for the connections that cannot be handed over.
 
         All others are served meanwhile. While only handlers are waited for, other listeners accept.
@@ -162,11 +158,11 @@ class Shutdown:
         def store_is_full() -> bool:
             return len(server.transferable()) >= room
 
-        server.stop_handlers(self._seconds_left)
+        server.stop_handlers(self._seconds_left, pending)
         if count := server.handled:
             server.report(NotHandedOver(count, OF_HANDLERS))
             self._drain(lambda: not server.handled or store_is_full())
-        self._stop_listening(pending)
+        server.stop_listening(self._seconds_left, pending)
         if count := untransferable():
             server.report(NotHandedOver(count, UNTRANSFERABLE))
         self._drain(lambda: not (server.handled or untransferable()))

@@ -17,6 +17,7 @@ from netsrvd.events.connections import Accepted, Closed
 from netsrvd.events.refusals import Refused
 from netsrvd.handover import Restored
 from netsrvd.reporting.records import Record
+from netsrvd.server import Pending
 from netsrvd.services import chargen
 from netsrvd.settings import ListenerSettings, Settings
 from netsrvd.sockets.activation import Passed
@@ -85,8 +86,8 @@ class Daemon:
     def halt(self, most: int = 10_000) -> int:
         """Hand so many connections over and end; return how many were cut off."""
         ending = self.life.server
-        pending = ending.detach_pending()
-        ending.stop_listening(0.0)
+        pending: Pending = []
+        ending.stop_listening(0.0, pending)
         saved, left = handover.select(ending.detach(), most)
         ending.reattach(left)
         handover.save(saved, pending, self.store)

@@ -457,6 +457,40 @@ def test_a_handover_of_waiting_connections_alone_has_no_record(stage: Stage) -> 
     assert not is_closed(client)
 
 
+def test_what_waits_for_its_header_at_a_handler_goes_along(stage: Stage) -> None:
+    """It is no handler's yet: the next process lets it in."""
+    stage.serve(UPPER._replace(proxies=("127.0.0.1",)))
+    client = stage.client("upper", data=b"")
+    client.sendall(b"PROXY ")
+    eventually(lambda: not stage.running.server.is_empty)
+    stage.notifier.store_room = 10
+    stage.restart()
+    assert stage.stored(f"{PENDING}upper") == 1
+    assert not is_closed(client)
+
+
+def test_what_comes_while_datagrams_are_answered_goes_along(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The listening sockets are open until then, and a header may not have come yet."""
+    stage.serve(on_loopback("echo", proxies=("127.0.0.1",)))
+    stop_udp, clients = Server._stop_udp, []
+
+    def meanwhile(*arguments: Any) -> None:
+        stop_udp(*arguments)
+        clients.append(stage.client(data=b""))
+        eventually(lambda: not stage.running.server.is_empty)
+
+    monkeypatch.setattr(Server, "_stop_udp", meanwhile)
+    stage.notifier.store_room = 10
+    with monkeypatch.context() as patch:
+        patch.setattr(Server, "stop_handlers", lambda *_: None)
+        stage.restart()
+    [client] = clients
+    assert stage.stored(f"{PENDING}echo") == 1
+    assert not is_closed(client)
+
+
 def test_a_stop_that_may_be_a_restart_drains_first(stage: Stage) -> None:
     """All have their time; what is left then goes to a next process, if there is one."""
     stage.serve()
