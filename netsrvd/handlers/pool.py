@@ -2,7 +2,7 @@
 
 import select
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -92,8 +92,7 @@ class ThreadPool:
         """Change the number of threads; those that are too many end after their tasks."""
         self.size = size
         self.assign()
-        while self._idle and len(self._idle) + self.busy > size:
-            _end(self._idle.pop())
+        self._end_idle(len(self._idle) + self.busy - size)
 
     def shutdown(self) -> None:
         """End all threads, busy ones after their tasks; forget the tasks that wait."""
@@ -101,8 +100,11 @@ class ThreadPool:
         self.waiting.clear()
         for thread in self._busy:
             thread.stop()
-        while self._idle:
-            _end(self._idle.pop())
+        self._end_idle(len(self._idle))
+
+    def _end_idle(self, count: int) -> None:
+        """End so many of the threads that are free, or as many as there are; none below 1."""
+        _end([self._idle.pop() for _ in range(min(count, len(self._idle)))])
 
     def assign(self) -> None:
         """Give tasks that wait to threads that are free or can be started."""
@@ -136,11 +138,18 @@ class ThreadPool:
         if self.busy + len(self._idle) < self.size:
             self._idle.append(thread)
         else:
-            _end(thread)
+            _end([thread])
         self.assign()
         report_done()
 
 
-def _end(thread: PoolThread) -> None:
-    thread.stop()
-    thread.duty.join(JOIN_SECONDS)
+def _end(threads: Sequence[PoolThread]) -> None:
+    """End threads that have nothing to do.
+
+    All are asked before the first is waited for: the owner is an event loop, and each of them may
+    have to wait for the interpreter lock.
+    """
+    for thread in threads:
+        thread.stop()
+    for thread in threads:
+        thread.duty.join(JOIN_SECONDS)

@@ -5,7 +5,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from netsrvd.handlers.pool import Task, ThreadPool
+from netsrvd.duty import Duty
+from netsrvd.handlers.pool import PoolThread, Task, ThreadPool
 from netsrvd.linux.mailbox import Mailbox
 from tests.support.patience import wait_readable
 from tests.support.reports import Failures
@@ -156,3 +157,29 @@ def test_a_pool_that_is_shut_down_forgets_what_waits(owner: Owner) -> None:
     for gate in gates:
         gate.set()
     assert len(owner.results_of(2)) == 2
+
+
+@pytest.mark.parametrize("smaller", [ThreadPool.shutdown, lambda pool: pool.resize(0)])
+def test_all_threads_are_asked_to_end_before_one_is_waited_for(
+    owner: Owner, monkeypatch: pytest.MonkeyPatch, smaller: Callable[[ThreadPool], None]
+) -> None:
+    """The owner is an event loop, and each thread may have to wait for the interpreter lock."""
+    gates = [owner.held(), owner.held()]
+    for gate in gates:
+        gate.set()
+    owner.results_of(2)
+    steps: list[str] = []
+    stop, join = PoolThread.stop, Duty.join
+
+    def noted_stop(thread: PoolThread) -> None:
+        steps.append("stop")
+        stop(thread)
+
+    def noted_join(duty: Duty, seconds: float | None = None) -> bool:
+        steps.append("join")
+        return join(duty, seconds)
+
+    monkeypatch.setattr(PoolThread, "stop", noted_stop)
+    monkeypatch.setattr(Duty, "join", noted_join)
+    smaller(owner.pool)
+    assert steps == ["stop", "stop", "join", "join"]
