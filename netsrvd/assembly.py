@@ -21,7 +21,12 @@ from netsrvd.events import LEVELS, Event
 from netsrvd.events.connections import ConnectionsLimited
 from netsrvd.events.life import SettingIgnored
 from netsrvd.events.log import LogFallback
-from netsrvd.events.sockets import FamilyMissing, Listening, NotInForce, OptionAdjusted
+from netsrvd.events.sockets import (
+    FamilyMissing,
+    Listening,
+    NotInForce,
+    OptionAdjusted,
+)
 from netsrvd.reporting import journal, stderr, syslog
 from netsrvd.reporting.datagram_socket import fault_of
 from netsrvd.reporting.notify import Notifier

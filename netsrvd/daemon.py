@@ -261,6 +261,16 @@ class Daemon:
         self._is_loaded = True
         for problem in problems:
             self._server.report(CodeMissing(*problem))
+        if not problems:
+            self._look_at_ports()
+
+    def _look_at_ports(self) -> None:
+        """Report other programs that have bound a port of ours, before or after a reload."""
+        from netsrvd.systemd import port_owners  # noqa: PLC0415 - not before clients are served
+
+        with suppress(OSError):  # there is no /proc
+            for note in port_owners.shared(self._server.sockets):
+                self._server.report(note)
 
     def _reload(self) -> None:
         """Read the configuration again and put it into force, all or nothing."""
@@ -308,6 +318,8 @@ class Daemon:
             server.report(note)
         server.report(Reloaded(", ".join(plan.changed), ", ".join(plan.needs_restart)))
         server.look_at_interfaces()
+        if self._is_loaded:
+            self._look_at_ports()
 
     def _check_directory(self, outside: Outside) -> None:
         """Raise ConfigError if the directory of the configuration is not the one outside.

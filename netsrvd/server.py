@@ -113,6 +113,11 @@ class Server:
         return {end: opened[0] for end, opened in self._sockets.items() if end.port}
 
     @property
+    def sockets(self) -> list[Opened]:
+        """All sockets on which clients come."""
+        return list(self._every_socket())
+
+    @property
     def bound_sockets(self) -> list[tuple[Endpoint, Opened]]:
         """The sockets that the daemon has bound itself, or the process before it."""
         found = self._sockets.items()

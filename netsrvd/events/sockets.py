@@ -1,7 +1,7 @@
 """Events of listening sockets."""
 
 from netsrvd.addresses import shown
-from netsrvd.events import WARNING, Event
+from netsrvd.events import ERROR, WARNING, Event
 
 
 class Listening(Event):
@@ -108,6 +108,31 @@ class NotInForce(Event):
 
     def text(self) -> str:
         return f"{self.listener}: {self.problem}; run `netsrvd apply`"
+
+
+class PortShared(Event):
+    """Another program had bound a UDP port before the daemon took its socket: systemd opens sockets
+    so that any user can do that (SO_REUSEADDR). It may receive datagrams of the daemon's clients.
+
+    No other program can bind the port since the daemon has the socket: this one cannot come back.
+    """
+
+    __slots__ = ()
+    MESSAGE_ID = "6283462bc78a4fe0a836ae77441f6024"
+    PRIORITY = ERROR
+    SUBJECT = "Another program has the same UDP port"
+    listener: str
+    local_address: str
+    local_port: int
+    other_address: str
+
+    def text(self) -> str:
+        local = shown(self.local_address, self.local_port)
+        other = shown(self.other_address, self.local_port)
+        return (
+            f"{self.listener}: another program has bound udp {other} beside {local} and may "
+            f"receive datagrams; `ss -anup` shows it: end it"
+        )
 
 
 class FamilyMissing(Event):

@@ -10,7 +10,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from netsrvd.addresses import unmapped
+from netsrvd.events.sockets import PortShared
 from netsrvd.settings import EVERYWHERE
+from netsrvd.sockets import activation
+from netsrvd.sockets.bind import Opened
 from netsrvd.sockets.matching import Facts
 
 NETWORK = Path("/proc/self/net")
@@ -100,6 +103,27 @@ def foreign(
         if (one.protocol, one.port) == (facts.protocol, facts.port)
         and not facts.interface
         and _overlap(facts, unmapped(one.host))
+    ]
+
+
+def shared(opened: Iterable[Opened]) -> list[PortShared]:
+    """Return what is to be reported about other programs that have the UDP port of a passed socket.
+
+    `opened` are all sockets of this daemon. Instances share their ports, and are not looked at.
+    """
+    every = list(opened)
+    own = Own({os.fstat(one.sock.fileno()).st_ino for one in every}, (), ())
+    wanted = [
+        (one.listener.name, activation.facts(one.sock, one.name))
+        for one in every
+        if one.origin != "bound" and one.protocol == "udp"
+        if not one.sock.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT)
+    ]
+    present = sockets() if wanted else []
+    return [
+        PortShared(name, facts.host, facts.port, other.host)
+        for name, facts in wanted
+        for _, other in foreign([facts], present, own)
     ]
 
 

@@ -3,6 +3,7 @@
 import pytest
 
 from netsrvd.events.life import Reloaded
+from netsrvd.events.sockets import PortShared
 from tests.support.installed import (
     NOBODY,
     SERVICE,
@@ -15,7 +16,7 @@ from tests.support.installed import (
 )
 from tests.support.machine import Machine
 from tests.support.patience import eventually
-from tests.support.strangers import FILL_QUEUES, TAKE_UDP_PORT
+from tests.support.strangers import FILL_QUEUES, HOLD_UDP_PORT, TAKE_UDP_PORT
 
 INSTANCE = "netsrvd@lab.service"
 
@@ -60,12 +61,21 @@ def test_an_ordinary_user_reloads_a_daemon_of_its_own(quiet: Machine) -> None:
 
 
 def test_the_udp_port_is_anybodys_before_the_first_start(quiet: Machine) -> None:
-    """Systemd's socket lets another user bind the same port, the daemon's first start ends that for
-    good: also while it does not run later.
+    """Systemd's socket lets another user bind the same port. The daemon reports that, and its first
+    start ends it for good: also while it does not run later.
     """
     quiet.run("systemctl", "restart", "netsrvd.socket")
     assert as_nobody(quiet, TAKE_UDP_PORT, "127.0.0.1", "51423") == "bound"
+    unit = ["--unit=stranger", "--uid=nobody", "--property=Type=exec"]
+    hold = ["python3", "-c", HOLD_UDP_PORT, "127.0.0.1", "51423"]
+    quiet.run("systemd-run", *unit, *hold)
+    eventually(lambda: quiet.journal("--unit", "stranger.service", "MESSAGE=bound"), "its socket")
     quiet.run("systemctl", "start", SERVICE)
+    pid = main_pid(quiet)
+    kind = f"MESSAGE_ID={PortShared.MESSAGE_ID}"
+    [told] = eventually(lambda: run_records(quiet, pid, kind), "its record")
+    assert told["NETSRVD_OTHER_ADDRESS"] == "127.0.0.1"
+    quiet.run("systemctl", "stop", "stranger.service")
     quiet.run("systemctl", "stop", SERVICE)
     assert as_nobody(quiet, TAKE_UDP_PORT, "127.0.0.1", "51423") == "EADDRINUSE"
 

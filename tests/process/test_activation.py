@@ -245,3 +245,25 @@ def _activated(start: Start, port: int, option: str) -> Run:
     run.allow("Listening on ", "Communication attempt on fd ", "Execing ")
     run.wait_line("Listening on ", 2)
     return run
+
+
+@pytest.mark.usefixtures("alone")
+def test_another_program_with_the_same_udp_port_is_told(
+    start: Start, port: int, stack: ExitStack
+) -> None:
+    """As systemd's sockets let any user have it: soon after the start, and after each reload."""
+    [ours] = opened(stack, port, "udp4")
+    ours.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    run = start(echo(port), **passing([ours], "echo"))
+    run.wait_notice("WATCHDOG", 2)
+    assert run.lines_with("another program has bound") == []
+    run.end()
+    ours.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    theirs = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+    theirs.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    theirs.bind(("127.0.0.1", port))
+    run = start(echo(port), **passing([ours], "echo"))
+    line = f"<3>echo: another program has bound udp 127.0.0.1:{port} beside 127.0.0.1:{port} "
+    run.wait_line(line)
+    run.reload(echo(port))
+    run.wait_line(line, 2)

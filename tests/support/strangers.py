@@ -37,6 +37,16 @@ def as_nobody(script: str, *arguments: object) -> str:
     return done.stdout.strip()
 
 
+HOLD_UDP_PORT = """\
+import socket, sys, time
+sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+sock.bind((sys.argv[1], int(sys.argv[2])))
+print("bound", flush=True)
+time.sleep(60)
+"""
+
+
 TAKE_UDP_PORT = """
     import errno, socket, sys
     host, port = sys.argv[1], int(sys.argv[2])
