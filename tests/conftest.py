@@ -1,12 +1,17 @@
 """What holds for the suite as a whole: where CI is set, nothing passes by not being run."""
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
 
 TIERS = ("house", "unit", "wire", "process", "machine")
 ROOT = Path(__file__).parent
+
+# A shell starts what runs in its background with Ctrl-C ignored, and the programs under test would
+# inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
