@@ -33,7 +33,7 @@ class Execution:
     def __init__(self, plan: Plan, host: Host) -> None:
         self._plan = plan
         self._host = host
-        self._before: dict[Path, str | None] = {}
+        self._before: dict[Path, bytes | None] = {}
         self._begun: list[Steps] = []
         self._since = time.time()
 
@@ -66,8 +66,8 @@ class Execution:
 
     def _write(self, path: Path, text: str) -> None:
         """Write a file, or remove it if there is no text."""
-        self._before.setdefault(path, path.read_text() if path.exists() else None)
-        _put(path, text or None)
+        self._before.setdefault(path, path.read_bytes() if path.exists() else None)
+        _put(path, text.encode() or None)
 
     def _enable(self) -> None:
         for steps in self._plan.steps:
@@ -85,12 +85,14 @@ class Execution:
             self._write(FOLDER / name, "")
         systemctl.command("daemon-reload")
         for steps in self._plan.steps:
-            with suppress(SystemdError):  # there is nothing to be reset if it had not failed
-                systemctl.command("reset-failed", *steps.stop)
+            if steps.stop:  # without a name it resets all units of the host
+                with suppress(SystemdError):  # there is nothing to be reset if it had not failed
+                    systemctl.command("reset-failed", *steps.stop)
 
     def _failure(self, error: BaseException) -> str:
         reason = "interrupted" if isinstance(error, KeyboardInterrupt) else str(error)
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
         try:
             self._take_back()
         except (SystemdError, OSError) as second:
@@ -98,14 +100,19 @@ class Execution:
         return f"{reason}\n{RESTORED}"
 
     def _take_back(self) -> None:
-        for path, text in self._before.items():
-            _put(path, text)
         for steps in self._plan.steps:
-            before = {unit.name: unit for unit in steps.target.units}
+            enabled = _enabled(steps)
             for unit in (*steps.enable, *steps.disable):
-                was_enabled = unit in before and before[unit].is_enabled
-                with suppress(SystemdError):  # a unit that is no more is not enabled either
-                    _enable(unit, "enable" if was_enabled else "disable")
+                if unit not in enabled:
+                    with suppress(SystemdError):  # it may have no file yet
+                        _enable(unit, "disable")  # which finds the links only of what has a file
+        for path, content in self._before.items():
+            _put(path, content)
+        for steps in self._plan.steps:
+            own = {steps.target.own(name) for name in self._plan.write}
+            for unit in _enabled(steps):
+                with suppress(SystemdError):
+                    _enable(unit, "reenable" if unit in own else "enable")
         systemctl.command("daemon-reload")
         problems = []
         for steps in self._begun:
@@ -117,11 +124,26 @@ class Execution:
             raise SystemdError("; ".join(problems))
 
 
+def _enabled(steps: Steps) -> list[str]:
+    """Return the units that are enabled or disabled on the way and were enabled before."""
+    before = {unit.name: unit for unit in steps.target.units}
+    return [
+        unit
+        for unit in (*steps.enable, *steps.disable)
+        if unit in before and before[unit].is_enabled
+    ]
+
+
 def _reversed(steps: Steps) -> Steps:
-    """Return the steps back: what was active is started, all else is stopped."""
+    """Return the steps back: what was active is started, all else is stopped.
+
+    A service that ran is to run again, also if its restart on the way has failed.
+    """
     active = tuple(unit.name for unit in steps.target.units if unit.is_active)
     touched = {*steps.stop, *steps.start}
+    wanted = steps.target.is_wanted or steps.target.is_running
     return steps._replace(
+        target=steps.target._replace(is_wanted=wanted),
         stop=tuple(unit for unit in steps.start if unit not in active or unit in steps.stop),
         start=tuple(unit for unit in active if unit in touched),
         sockets=active,
@@ -202,7 +224,7 @@ def is_pending(pid: int, number: int) -> bool:
 @contextmanager
 def _sockets_for_now(target: Target, sockets: Sequence[str]) -> Iterator[None]:
     path = RUNTIME / f"{target.service}.d" / FOR_THIS_RESTART
-    _put(path, drop_in(target.service, sockets))
+    _put(path, drop_in(target.service, sockets).encode())
     try:
         systemctl.command("daemon-reload")
         yield
@@ -239,9 +261,9 @@ def _enable(unit: str, verb: str) -> None:
     systemctl.command(verb, "--no-reload", "--quiet", unit)
 
 
-def _put(path: Path, text: str | None) -> None:
-    """Give a file its text, None to remove it and a folder of drop-ins that is empty then."""
-    if text is None:
+def _put(path: Path, content: bytes | None) -> None:
+    """Give a file its content, None to remove it and a folder of drop-ins that is empty then."""
+    if content is None:
         path.unlink(missing_ok=True)
         if path.parent.suffix == ".d":
             with suppress(OSError):
@@ -249,6 +271,10 @@ def _put(path: Path, text: str | None) -> None:
         return
     path.parent.mkdir(exist_ok=True)
     new = path.with_name(f".{path.name}.new")
-    new.write_text(text)
-    new.chmod(0o644)
-    new.replace(path)
+    try:
+        new.write_bytes(content)
+        new.chmod(0o644)
+        new.replace(path)
+    except OSError:
+        new.unlink(missing_ok=True)
+        raise
