@@ -44,7 +44,8 @@ def read(which: str = CURRENT) -> Saved | None:
 
 def files(main: Path) -> Files:
     """Return the files of the configuration whose first one is `main`."""
-    paths = [main, *sorted((main.parent / DROP_INS).glob("*.toml"))]
+    drop_ins = sorted((main.parent / DROP_INS).glob("*.toml"))
+    paths = [main, *(path for path in drop_ins if not path.name.startswith("."))]
     found = {}
     for path in paths:
         with contextlib.suppress(FileNotFoundError):
@@ -80,21 +81,38 @@ def save(main: Path, facts: Saved) -> None:
 
 
 def put_back(saved: Saved, main: Path) -> None:
-    """Make the configuration files those that were saved; those of now are kept in `UNDONE`."""
+    """Make the configuration files those that were saved; those of now are kept in `UNDONE`.
+
+    All contents are on the disk before the first file is replaced: a full one changes nothing.
+    """
     now, then = files(main), files(saved.folder / saved.main)
-    modes = {name: (saved.folder / name).stat().st_mode for name in then}
+    facts = {name: (saved.folder / name).stat() for name in then}
     _copy(main, STATE / UNDONE, "")
+    new: dict[Path, Path] = {}
+    try:
+        for name, content in then.items():
+            if now.get(name) != content:
+                target = main.parent / name
+                new[target] = target.with_name(f".{target.name}.new")
+                _write_new(new[target], content, facts[name])
+    except BaseException:
+        for path in new.values():
+            path.unlink(missing_ok=True)
+        raise
+    for target, path in new.items():
+        path.replace(target)
     for name in now.keys() - then.keys():
         (main.parent / name).unlink()
-    for name, content in then.items():
-        if now.get(name) != content:
-            target = main.parent / name
-            target.parent.mkdir(exist_ok=True)
-            new = target.with_name(f".{target.name}.new")
-            new.touch(mode=0o600)
-            new.write_bytes(content)
-            new.chmod(modes[name] & 0o777)
-            new.replace(target)
+
+
+def _write_new(path: Path, content: bytes, facts: os.stat_result) -> None:
+    """Write a file with the owner, the group and the mode of another one."""
+    path.parent.mkdir(exist_ok=True)
+    path.unlink(missing_ok=True)
+    path.touch(mode=0o600)
+    path.write_bytes(content)
+    os.chown(path, facts.st_uid, facts.st_gid)
+    path.chmod(facts.st_mode & 0o777)
 
 
 def put_back_undone(main: Path) -> None:
@@ -108,7 +126,9 @@ def _copy(main: Path, folder: Path, facts: str) -> None:
     folder.mkdir(mode=0o700)
     (folder / DROP_INS).mkdir()
     for name in files(main):
+        status = (main.parent / name).stat()
         shutil.copy2(main.parent / name, folder / name)
+        os.chown(folder / name, status.st_uid, status.st_gid)
     if facts:
         _write(folder / FACTS, facts)
 

@@ -1,5 +1,6 @@
 """What is kept for a rollback."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -61,3 +62,52 @@ def test_files_are_put_back_as_they_were(main: Path) -> None:
     assert main.stat().st_mode & 0o777 == 0o640
     saved.put_back_undone(main)
     assert saved.files(main) == edited
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files to others")
+def test_owners_are_put_back(main: Path) -> None:
+    """A file that the service's group may read stays so, also after a failure."""
+    os.chown(main, 1, 1234)
+    main.chmod(0o640)
+    saved.save(main, facts("first"))
+    main.write_text("workers = 2\n")
+    first = saved.read()
+    assert first
+    for step in (lambda: saved.put_back(first, main), lambda: saved.put_back_undone(main)):
+        step()
+        status = main.stat()
+        assert (status.st_uid, status.st_gid, status.st_mode & 0o777) == (1, 1234, 0o640)
+
+
+def test_a_full_disk_changes_no_file(main: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither those that come before the one that fails, nor is anything left."""
+    saved.save(main, facts("first"))
+    main.write_text("workers = 2\n")
+    (main.parent / "conf.d/a.toml").write_text("# other\n")
+    (main.parent / "conf.d/b.toml").write_text("# b\n")
+    edited, first = saved.files(main), saved.read()
+    write = Path.write_bytes
+
+    def full(path: Path, content: bytes) -> int:
+        if path.name == ".a.toml.new":
+            raise OSError(28, "No space left on device")
+        return write(path, content)
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    assert first
+    with pytest.raises(OSError, match="No space left"):
+        saved.put_back(first, main)
+    assert saved.files(main) == edited
+    assert not list(main.parent.rglob(".*"))
+
+
+def test_hidden_files_are_none_of_the_configuration(main: Path) -> None:
+    """The daemon does not read them: those of an editor stay where they are."""
+    saved.save(main, facts("first"))
+    main.write_text("workers = 2\n")
+    hidden = main.parent / "conf.d/.a.toml"
+    hidden.write_text("# half-edited")
+    first = saved.read()
+    assert first
+    saved.put_back(first, main)
+    assert hidden.read_text() == "# half-edited"
