@@ -72,7 +72,9 @@ def _alone(arguments: argparse.Namespace) -> Iterator[None]:
     if arguments.dry_run:
         yield
         return
-    with LOCK.open("w") as file:
+    # Who may open the file may lock it: root alone.
+    with os.fdopen(os.open(LOCK, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600), "w") as file:
+        LOCK.chmod(0o600)
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
