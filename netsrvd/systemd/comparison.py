@@ -12,7 +12,7 @@ from netsrvd.sockets.matching import Facts
 from netsrvd.systemd import port_owners, systemctl
 from netsrvd.systemd.host import look
 from netsrvd.systemd.plan import Host, Plan, plan
-from netsrvd.systemd.unit_files import escaped, interface
+from netsrvd.systemd.unit_files import escaped, interface, is_bindable
 
 INTERFACES = Path("/sys/class/net")
 
@@ -96,7 +96,7 @@ def _interfaces(settings: Settings, host: Host) -> Iterator[str]:
     for listener in settings.listeners:
         for name in {interface(end) for end in listener.endpoints()} - {"", "lo"}:
             device = f"sys-subsystem-net-devices-{escaped(name)}.device"
-            if "%" in name:
+            if not is_bindable(name):
                 yield f"listener {listener.name}: systemd takes no interface of the name {name}"
             elif not (INTERFACES / name).exists():
                 yield (

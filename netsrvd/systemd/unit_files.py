@@ -55,6 +55,10 @@ NOT_UNDONE = ("TCP_WINDOW_CLAMP",)
 """Options that the daemon sets and cannot take back: only a new socket is without them."""
 
 
+_TEXT = re.compile("[!-~]+")
+_NUMBER = re.compile(r"[+]?(0[xX][0-9a-fA-F]+|0[bB][01]+|0[oO][0-7]+|[0-9]+)")
+
+
 class UnitFile(NamedTuple):
     """One socket unit to be written."""
 
@@ -90,6 +94,17 @@ def interface(endpoint: Endpoint) -> str:
     A link-local address is bound to that of its scope (RFC 4007).
     """
     return endpoint.interface or endpoint.host.partition("%")[2]
+
+
+def is_bindable(name: str) -> bool:
+    """Return whether BindToDevice= takes an interface of this name.
+
+    It ignores others, so that the socket would be open on every interface: what it takes for a
+    number, what is not ASCII, and two words of its own. `%` and a final backslash mean something
+    else to it.
+    """
+    is_odd = name in ("all", "default") or "%" in name or name.endswith("\\")
+    return not is_odd and bool(_TEXT.fullmatch(name)) and not _NUMBER.fullmatch(name)
 
 
 def drop_in(service: str, units: Sequence[str]) -> str:

@@ -3,7 +3,7 @@
 import pytest
 
 from netsrvd.settings import ListenerSettings
-from netsrvd.systemd.unit_files import MARK, escaped, unit_files
+from netsrvd.systemd.unit_files import MARK, escaped, is_bindable, unit_files
 
 
 def texts(listener: ListenerSettings, *, has_devices: bool = True) -> dict[str, str]:
@@ -57,3 +57,15 @@ def test_buffers_are_there_from_the_beginning() -> None:
 def test_names_are_escaped() -> None:
     """As by systemd-escape(1), which `tests/house/test_units.py` asks."""
     assert escaped("br-lan_0.1:2") == "br\\x2dlan_0.1:2"
+
+
+@pytest.mark.parametrize("name", ["eth0", "br-lan", "wg0.1", "a\\b", "0x", "7a"])
+def test_names_that_systemd_takes(name: str) -> None:
+    """As systemd-analyze verify does."""
+    assert is_bindable(name)
+
+
+@pytest.mark.parametrize("name", ["12", "0x1", "all", "default", "é0", "a%b", "eth\\", ""])
+def test_names_that_systemd_would_ignore(name: str) -> None:
+    """The socket would be open on every interface."""
+    assert not is_bindable(name)
