@@ -69,11 +69,15 @@ def judge(config: Path | None, configuration: Configuration) -> tuple[list[Fault
         return [], [f"not tried as {UNIT} would read it: there is no such unit"], False
     if unit.get("RootImage"):
         return [], [f"not tried as {UNIT} would read it: it has a RootImage="], False
+    try:
+        places = places_of(unit)
+    except ValueError:  # systemctl quotes no quotation mark in a path
+        return [], [f"not tried as {UNIT} would read it: a path that it mounts has a quote"], False
     identity = identity_of(unit)
     notes = (
         [] if identity else [f"permissions are not tried: the user of {UNIT} is root or unknown"]
     )
-    faults = list(_faults(View(places_of(unit), identity), configuration))
+    faults = list(_faults(View(places, identity), configuration))
     return faults, notes, True
 
 

@@ -1,12 +1,14 @@
 """Compares the configuration with what this host has, for `netsrvd check` and `netsrvd apply`."""
 
+import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 from netsrvd.addresses import shown
-from netsrvd.config.files import Configuration
+from netsrvd.config.files import DEFAULT_FILE, Configuration
 from netsrvd.errors import SystemdError
+from netsrvd.escapes import escaped as escaped_text
 from netsrvd.settings import Settings
 from netsrvd.sockets.matching import Facts
 from netsrvd.systemd import port_owners, systemctl
@@ -45,9 +47,14 @@ class Comparison(NamedTuple):
 
 
 def compare(configuration: Configuration) -> Comparison:
-    """Return how the socket units of this host compare with a configuration."""
+    """Return how the socket units of this host compare with the configuration of the default file.
+
+    Not if an ExecStart= of the administrator names another one.
+    """
     try:
         host = look()
+        if host.config and Path(os.path.realpath(host.config)) != DEFAULT_FILE:
+            return Comparison(problem=f"the service reads {escaped_text(str(host.config))}")
         planned = plan(configuration.settings, configuration.named, host)
     except SystemdError as error:
         return Comparison(problem=str(error))

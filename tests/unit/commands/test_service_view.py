@@ -246,3 +246,12 @@ def test_a_systemctl_that_hangs_is_a_reason(
     monkeypatch.setattr(subprocess, "run", run)
     with pytest.raises(OSError, match="has not answered for 10 s"):
         systemctl.show(["a.service"], ["Id"])
+
+
+def test_a_quote_in_a_path_is_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its properties cannot be taken apart: that is a note, not a traceback."""
+    unit = SHIPPED | {"BindReadOnlyPaths": "/srv/o'clock:/etc/netsrvd:rbind"}
+    monkeypatch.setattr(systemctl, "show", lambda *_: [unit])
+    faults, [note], looked = service_view.judge(None, files.load(None, WORDS))
+    assert (faults, looked) == ([], False)
+    assert "has a quote" in note
