@@ -105,6 +105,8 @@ def _roll_back(arguments: argparse.Namespace) -> int:
     main = look().config or DEFAULT_FILE
     if now and saved.files(now.folder / now.main) == saved.files(main):
         now = before
+    if not now and saved.is_hidden():
+        raise UsageError("only root may read the earlier states, also with --dry-run")
     if not now:
         raise UsageError("there is no earlier state: `netsrvd apply` has saved none")
     host = look(now.units)

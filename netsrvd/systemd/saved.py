@@ -42,6 +42,12 @@ def read(which: str = CURRENT) -> Saved | None:
         return None
 
 
+def is_hidden() -> bool:
+    """Return whether there is a state that this user may not read."""
+    folder = STATE / CURRENT
+    return folder.is_dir() and not os.access(folder, os.R_OK | os.X_OK)
+
+
 def files(main: Path) -> Files:
     """Return the files of the configuration whose first one is `main`."""
     drop_ins = sorted((main.parent / DROP_INS).glob("*.toml"))
@@ -83,7 +89,7 @@ def save(main: Path, facts: Saved) -> None:
 def put_back(saved: Saved, main: Path) -> None:
     """Make the configuration files those that were saved; those of now are kept in `UNDONE`.
 
-    All contents are on the disk before the first file is replaced: a full one changes nothing.
+    All contents are written before the first file is replaced: a full disk changes nothing.
     """
     now, then = files(main), files(saved.folder / saved.main)
     facts = {name: (saved.folder / name).stat() for name in then}

@@ -111,3 +111,12 @@ def test_hidden_files_are_none_of_the_configuration(main: Path) -> None:
     assert first
     saved.put_back(first, main)
     assert hidden.read_text() == "# half-edited"
+
+
+def test_a_state_of_root_is_hidden_from_others(main: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which is not the same as none."""
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    assert not saved.is_hidden()
+    saved.save(main, facts("first"))
+    assert saved.is_hidden()
+    monkeypatch.undo()
