@@ -31,6 +31,10 @@ LOCK = Path("/run/netsrvd-apply.lock")
 NOTHING, RELOAD, RESTART, SOCKETS = "nothing", "reload", "restart", "start sockets"
 
 
+class NotKeptError(SystemdError):
+    """All is in force, but is not kept as a state to return to."""
+
+
 class Work(NamedTuple):
     """What one call of the command found, and is to do."""
 
@@ -121,6 +125,8 @@ def _roll_back(arguments: argparse.Namespace) -> int:
     saved.put_back(now, main)
     try:
         status = _apply(arguments, host)
+    except NotKeptError:  # the files are those in force
+        raise
     except BaseException:
         saved.put_back_undone(main)
         raise
@@ -255,6 +261,13 @@ def _do(work: Work) -> None:
             _reload(service)
         elif action == RESTART and not done:
             systemctl.command("restart", service)
+    try:
+        _keep(work)
+    except (SystemdError, OSError) as error:
+        raise NotKeptError(f"in force, but not kept for a later --rollback: {error}") from error
+
+
+def _keep(work: Work) -> None:
     stamps = {each.service: each.stamp for each in look().targets}
     moment = time.strftime("%Y-%m-%dT%H:%M:%S%z")
     facts = saved.Saved(Path(), work.main.name, work.plan.kept, stamps, moment)

@@ -5,8 +5,13 @@ from pathlib import Path
 
 import pytest
 
+from netsrvd.assembly import WORDS
 from netsrvd.commands import apply
-from netsrvd.errors import UsageError
+from netsrvd.config import files
+from netsrvd.errors import SystemdError, UsageError
+from netsrvd.systemd import saved
+from netsrvd.systemd.plan import Host, Plan, Target
+from netsrvd.systemd.saved import Saved
 
 ALONE = argparse.Namespace(dry_run=False)
 
@@ -20,3 +25,30 @@ def test_nobody_else_can_hold_its_lock(tmp_path: Path, monkeypatch: pytest.Monke
         assert lock.stat().st_mode & 0o777 == 0o600
         with pytest.raises(UsageError, match="another"), apply._alone(ALONE):
             pass
+
+
+def test_what_is_in_force_is_not_undone_as_it_cannot_be_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A full disk after a rollback: the files stay those that the service has read."""
+    kept = Saved(tmp_path, "netsrvd.toml", (), {}, "then")
+    host = Host((Target("netsrvd.service"),), {})
+    made = Plan((), (), {}, (), "", has_new_drop_in=False, serving=(), kept=(), sockets=())
+    configuration = files.load(None, WORDS)
+    work = apply.Work(configuration, tmp_path / "netsrvd.toml", host, made, (), {}, (), ())
+    calls: list[str] = []
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(apply, "look", lambda *_: host)
+    monkeypatch.setattr(apply, "_work", lambda _: work)
+    monkeypatch.setattr(apply.comparison, "raise_if_not_possible", lambda *_: None)
+    monkeypatch.setattr(saved, "read", lambda *_: kept)
+    monkeypatch.setattr(saved, "files", lambda path: {str(path): b""})
+    monkeypatch.setattr(saved, "put_back", lambda *_: calls.append("put back"))
+    monkeypatch.setattr(saved, "put_back_undone", lambda *_: calls.append("undone"))
+    monkeypatch.setattr(saved, "save", full)
+    with pytest.raises(SystemdError, match=r"in force, but not kept .*: .*No space left"):
+        apply._roll_back(argparse.Namespace(dry_run=False, json=False))
+    assert calls == ["put back"]
