@@ -167,7 +167,7 @@ class Daemon:
         for note in self._start.notes:
             report(note)
         server.start(paused=True)
-        for _, kept in server.bound_sockets:  # by the process before: from now on it is ours alone
+        for kept in server.bound.values():  # by the process before: from now on it is ours alone
             if kept.name:
                 self._notifier.forget(kept.name)
         if self._start.restored:  # not before all threads run: until then systemd keeps them

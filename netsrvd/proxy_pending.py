@@ -10,7 +10,7 @@ from math import inf
 from netsrvd.connection import AnySocket
 from netsrvd.counters import Counters
 from netsrvd.event_loop import READ, EventLoop
-from netsrvd.listeners.contracts import Refusal, Report
+from netsrvd.listeners.contracts import CONGESTED_SECONDS, Refusal, Report
 from netsrvd.listeners.proxies.header import LATE, LONG, LONGEST, WRONG, HeaderError, read_stream
 from netsrvd.listeners.refusals import Peer
 from netsrvd.listeners.trouble import named
@@ -23,9 +23,6 @@ and have no record; a client of a service that speaks first waits for this long.
 
 TIMEOUTS_PER_TURN = 16
 """Connections whose wait is ended in one turn."""
-
-CONGESTED_SECONDS = 0.02
-"""How often to look whether the log has room again, with `when_full = "wait"`."""
 
 NOT_A_PROXY = "access", "proxies no longer has it"
 
@@ -153,7 +150,7 @@ class PendingConnections:
 
     def on_ready(self, one: PendingConnection, events: int, now: float) -> None:
         """Read the header of a connection, unless the log has no room for its record."""
-        if self._waits_for_log():
+        if self._report.congested:
             one.events |= events
             self._held[one.sock.fileno()] = one
             self._loop.call_at(now + CONGESTED_SECONDS, self)
@@ -194,12 +191,12 @@ class PendingConnections:
     def run_due(self, now: float) -> float:
         """End the waits that are over, `TIMEOUTS_PER_TURN` of each sort at most."""
         for one in list(islice(self._held.values(), TIMEOUTS_PER_TURN)):
-            if self._waits_for_log():
+            if self._report.congested:
                 break
             del self._held[one.sock.fileno()]
             events, one.events = one.events, 0
             self._read_header(one, events, now)
-        if self._waits_for_log():
+        if self._report.congested:
             return now + CONGESTED_SECONDS
         if self._held:
             return now
@@ -267,9 +264,6 @@ class PendingConnections:
         self._own.pop(descriptor, None)
         self._held.pop(descriptor, None)
         self._loop.remove(descriptor)
-
-    def _waits_for_log(self) -> bool:
-        return self._report.may_wait and self._report.congested
 
     def _plan(self) -> None:
         self._loop.call_at(self._due_at(), self)

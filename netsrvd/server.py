@@ -109,19 +109,13 @@ class Server:
 
     @property
     def bound(self) -> dict[Endpoint, Opened]:
-        """What the daemon has bound itself."""
+        """The sockets that the daemon, or the process before it, has bound: one an endpoint."""
         return {end: opened[0] for end, opened in self._sockets.items() if end.port}
 
     @property
     def sockets(self) -> list[Opened]:
         """All sockets on which clients come."""
-        return list(self._every_socket())
-
-    @property
-    def bound_sockets(self) -> list[tuple[Endpoint, Opened]]:
-        """The sockets that the daemon has bound itself, or the process before it."""
-        found = self._sockets.items()
-        return [(end, one) for end, opened in found if end.port for one in opened]
+        return list(itertools.chain.from_iterable(self._sockets.values()))
 
     @property
     def is_activated(self) -> bool:
@@ -269,7 +263,7 @@ class Server:
         self._add(sockets)
         self._services = services
         self.reporter.level = LEVELS[settings.log.level]
-        own_ports = own_udp_ports(self._every_socket())
+        own_ports = own_udp_ports(self.sockets)
         change = _Change(settings, services, opening, passed, closing, own_ports)
         self._limit.limit = max_connections
         switches = {
@@ -321,7 +315,7 @@ class Server:
         for key, listener in list(self._listeners.items()):
             if listener.has_sockets:
                 continue
-            self._ask(self._loop_of(listener), listener.stop, None)
+            self._ask(listener.loop, listener.stop, None)
             if isinstance(listener, UDPListener) or not listener.live:
                 del self._listeners[key]
                 self._retired += listener.counters
@@ -340,7 +334,7 @@ class Server:
 
     def _pause(self, *, paused: bool) -> None:
         for listener in self._listeners.values():
-            self._ask(self._loop_of(listener), partial(listener.pause, paused=paused), None)
+            self._ask(listener.loop, partial(listener.pause, paused=paused), None)
 
     def stop_listening(self, drain_seconds: float, pending: Pending | None = None) -> None:
         """Accept no connection and no datagram any more; `wake` when the last connection has ended.
@@ -412,8 +406,7 @@ class Server:
         return [
             connection
             for listener in self._of(TCPListener)
-            for connection in list(listener.connections.values())
-            if not connection.close_at
+            for connection in listener.transferable()
         ]
 
     def detach(self) -> list[Connection]:
@@ -431,7 +424,7 @@ class Server:
         def reattach() -> None:
             for connection in found:
                 assert isinstance(connection.owner, TCPListener)
-                connection.owner.reattach([connection])
+                connection.owner.reattach(connection)
 
         self._ask(self._tcp, reattach, None)
 
@@ -515,7 +508,7 @@ class Server:
                 call()
             listener.close(opened.sock)
 
-        self._ask(self._loop_of(listener), change, None)
+        self._ask(listener.loop, change, None)
         self._sockets[endpoint] = [new if one is opened else one for one in self._sockets[endpoint]]
         return new
 
@@ -561,7 +554,7 @@ class Server:
         service = services.of(one.listener)
         if one.protocol == "tcp":
             return self._new_tcp(one.listener, service)
-        own_ports = own_udp_ports(itertools.chain(self._every_socket(), opening))
+        own_ports = own_udp_ports(itertools.chain(self.sockets, opening))
         return UDPListener(
             self._udp,
             one.listener,
@@ -605,14 +598,8 @@ class Server:
 
     # --- sockets ------------------------------------------------------------------------------
 
-    def _loop_of(self, listener: TCPListener | UDPListener) -> EventLoop:
-        return self._tcp if isinstance(listener, TCPListener) else self._udp
-
     def _of(self, kind: type[Listener]) -> list[Listener]:
         return [each for each in list(self._listeners.values()) if isinstance(each, kind)]
-
-    def _every_socket(self) -> Iterable[Opened]:
-        return itertools.chain.from_iterable(self._sockets.values())
 
     def _add(self, sockets: Sockets) -> None:
         for endpoint, opened in sockets.items():

@@ -120,7 +120,7 @@ class Shutdown:
         from netsrvd.events.handover import HandedOver  # noqa: PLC0415 - so here
 
         server = self._server
-        bound = server.bound_sockets if self._keep_sockets and not drain_all else []
+        bound = server.bound.items() if self._keep_sockets and not drain_all else ()
         kept = handover.keep(bound, self._notifier)
         room = max(0, self._notifier.store_room - kept - handover.STATE_DESCRIPTORS)
         if drain_all:

@@ -3,16 +3,21 @@
 import os
 import select
 import socket
-import struct
 from _socket import socket as CSocket  # noqa: N812 - without the enums of socket.socket
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from math import inf
 from time import monotonic
 from typing import Protocol
 
 from netsrvd.addresses import host_and_port, is_among
 from netsrvd.admission.connections import ConnectionGate
-from netsrvd.connection import RETRY_SECONDS, AnySocket, Connection, Owner
+from netsrvd.connection import (
+    RESET_AT_CLOSE,
+    RETRY_SECONDS,
+    AnySocket,
+    Connection,
+    Owner,
+)
 from netsrvd.counters import Counters
 from netsrvd.errnos import BUG_ERRNOS, CONNECTION_ERRNOS, DESCRIPTOR_ERRNOS
 from netsrvd.event_loop import READ, WRITE, EventLoop
@@ -23,10 +28,10 @@ from netsrvd.events.connections import (
     ListenerFull,
     ListenerRelieved,
 )
-from netsrvd.listeners.contracts import Refusal, Report, StreamFactory
+from netsrvd.listeners.contracts import CONGESTED_SECONDS, Refusal, Report, StreamFactory
 from netsrvd.listeners.refusals import NOT_CONFIGURED, Addresses, Peer, Refusals
 from netsrvd.listeners.trouble import Trouble
-from netsrvd.proxy_pending import CONGESTED_SECONDS, NOT_A_PROXY, PendingConnections
+from netsrvd.proxy_pending import NOT_A_PROXY, PendingConnections
 from netsrvd.settings import EVERYWHERE, ListenerSettings
 
 ACCEPTS_PER_TURN = 16
@@ -46,9 +51,6 @@ SWEEP_SECONDS = 1.0
 SHORTEST_SWEEP_SECONDS = 0.01
 
 NO_DESCRIPTOR = "descriptors", "none is left; raise LimitNOFILE= or lower max_connections"
-
-RESET = struct.pack("ii", 1, 0)
-"""struct linger: a close sends a reset (SO_LINGER in socket(7))."""
 
 IPV4_FIELDS = 2
 """Fields of the address of an IPv4 socket; one of IPv6 has four."""
@@ -234,11 +236,6 @@ class TCPListener:
         return self._held
 
     @property
-    def pending(self) -> int:
-        """How many of them wait for a PROXY header (any thread)."""
-        return self._pending.count if self._pending else 0
-
-    @property
     def has_sockets(self) -> bool:
         """Whether it has a listening socket."""
         return bool(self._sockets)
@@ -306,20 +303,23 @@ class TCPListener:
             self._release()
         return found
 
+    def transferable(self) -> list[Connection]:
+        """Return the connections that another process could go on with (any thread)."""
+        return [each for each in list(self.connections.values()) if not each.close_at]
+
     def detach(self) -> list[Connection]:
         """Return the connections that can be handed over, and serve them no more."""
-        found = [each for each in self.connections.values() if not each.close_at]
+        found = self.transferable()
         for connection in found:
             self.loop.remove(connection.descriptor)
             del self.connections[connection.descriptor]
         return found
 
-    def reattach(self, connections: Collection[Connection]) -> None:
-        """Serve connections again that `detach` returned."""
-        for connection in connections:
-            self._stored.add(connection.descriptor)
-            if self._watch(connection):
-                connection.go_on()
+    def reattach(self, connection: Connection) -> None:
+        """Serve a connection again that `detach` returned."""
+        self._stored.add(connection.descriptor)
+        if self._watch(connection):
+            connection.go_on()
 
     def restore(self, sock: AnySocket, state: SavedConnection, make_service: StreamFactory) -> None:
         """Serve a connection that another process began, whether there is room or not."""
@@ -403,7 +403,7 @@ class TCPListener:
             sock = CSocket(family, socket.SOCK_STREAM, 0, descriptor)
             peer = address if len(address) == IPV4_FIELDS else host_and_port(address)
             if listening.addresses is not None and not _serves(listening, sock):
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_AT_CLOSE)
                 self._reject(sock, peer, NOT_CONFIGURED, now, None)
             elif self._pending and self._gate.is_proxy(peer[0]):
                 self._pending.add(sock, peer, now)

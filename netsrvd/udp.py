@@ -15,7 +15,13 @@ from netsrvd.event_loop import READ, EventLoop
 from netsrvd.events.flows import FlowsUntold, ReceiveRecovered, ReceiveTrouble
 from netsrvd.flow import Flow
 from netsrvd.linux.mmsg import LAYOUTS, PAYLOAD_BYTES, Batch
-from netsrvd.listeners.contracts import DatagramService, Handler, Refusal, Report
+from netsrvd.listeners.contracts import (
+    CONGESTED_SECONDS,
+    DatagramService,
+    Handler,
+    Refusal,
+    Report,
+)
 from netsrvd.listeners.drops import Drops
 from netsrvd.listeners.proxies.forwarded import Forwarded
 from netsrvd.listeners.refusals import NOT_CONFIGURED, Addresses, Peer, Refusals
@@ -31,9 +37,6 @@ REFUSED_PEERS_KEPT = 4096
 
 SWEEP_SECONDS = 5.0
 """How often to look for flows that have ended and for datagrams that the kernel dropped."""
-
-CONGESTED_SECONDS = 0.02
-"""How often to look whether the log has room again, with `when_full = "wait"`."""
 
 Batches = dict[int, Batch]
 """The buffers of an event loop by address family, which all its sockets share."""

@@ -10,7 +10,7 @@ from sys import maxsize
 class Mailbox:
     """Calls to be made by the thread that owns the mailbox.
 
-    Any thread may `post` or `leave`; only the owner may `deliver`. A deque's append and pop are
+    Any thread may `post`; only the owner may `deliver`. A deque's append and pop are
     atomic, so no lock is needed; an eventfd(2) makes the owner's poll return. A thread that wakes
     the owner takes the one token first, and the owner puts it back when it has read the wake-up.
     So at most one wake-up is on its way, and a call that was posted without the token is seen.

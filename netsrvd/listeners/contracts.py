@@ -5,6 +5,9 @@ from typing import Any, Protocol
 
 from netsrvd.events import Event
 
+CONGESTED_SECONDS = 0.02
+"""How often to look whether the log has room again, with `when_full = "wait"`."""
+
 
 class Report(Protocol):
     """The way to the log. Each loop has its own, see `reporting/reporter.py`."""

@@ -16,6 +16,7 @@ from tests.support.logs import FakeLog
 from tests.support.patience import eventually
 from tests.support.planned import configuration, planned
 from tests.support.run import free_port
+from tests.support.server import stop
 
 Kind = TypeVar("Kind", bound=Event)
 
@@ -110,7 +111,7 @@ class RunningServer:
 
     def address(self, name: str, protocol: str = "tcp") -> tuple[str, int]:
         """Return where a listener listens."""
-        found = self.server.bound_sockets
+        found = self.server.bound.items()
         [one] = [one for end, one in found if (end.listener, end.protocol) == (name, protocol)]
         return one.address()
 
@@ -131,9 +132,7 @@ class RunningServer:
         """Stop everything, unless that was done. May be called twice."""
         if not self._has_ended:
             self._has_ended = True
-            self.server.stop_listening(0.0)
-            self.server.close_connections()
-            self.server.stop_log()
+            stop(self.server)
         assert not self.server.failures
 
     def has_ended(self) -> None:
