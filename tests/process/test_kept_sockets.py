@@ -10,7 +10,7 @@ import pytest
 from netsrvd.sockets.activation import STORED_SOCKET
 from netsrvd.systemd.execution import is_pending
 from tests.process.conftest import Start
-from tests.support.clients import HELLO, serves, talking
+from tests.support.clients import HELLO, is_served, serves, talking
 from tests.support.patience import eventually
 from tests.support.peers import connect, datagrams, echoed, read_exactly
 from tests.support.run import Run, echo, free_port
@@ -148,17 +148,10 @@ def test_a_store_that_is_too_small_takes_sockets_first(unit: Unit, port: int) ->
         assert len(run.store) == 6
         run.wait_line("1 connections are not handed over: ")
         successor = unit.succeed(run, configuration)
-        served = [sock for sock in (one, other) if _is_served(sock)]
+        served = [sock for sock in (one, other) if is_served(sock)]
         assert len(served) == 1
     successor.wait_line("closed: client")
     successor.rest()
-
-
-def _is_served(sock: socket.socket) -> bool:
-    try:
-        return echoed(sock)
-    except (OSError, AssertionError):
-        return False
 
 
 @pytest.mark.parametrize("room", [0, 3])

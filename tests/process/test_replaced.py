@@ -14,7 +14,7 @@ from tests.process.conftest import Start
 from tests.support.activation import opened
 from tests.support.clients import ended, leaves_in_order, serves, talking
 from tests.support.peers import connect, echoed
-from tests.support.run import NO_SHORTCUT, Run, echo
+from tests.support.run import Run, echo, failing_echo
 from tests.support.unit import Unit, follow
 
 IS_COPY = """
@@ -22,15 +22,7 @@ import os
 assert cli.__file__.startswith(os.environ["COPY"])
 """
 
-FAULTY = f"""{IS_COPY}
-{NO_SHORTCUT}
-from netsrvd.services.echo import Stream
-def respond(self, data, respond=Stream.respond):
-    if data == b"fail":
-        raise RuntimeError("planted in a service")
-    return respond(self, data)
-Stream.respond = respond
-"""
+FAULTY = IS_COPY + failing_echo('data == b"fail"', 'RuntimeError("planted in a service")')
 
 
 def of(copy: Path) -> dict[str, str]:

@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -15,7 +14,7 @@ import pytest
 from netsrvd.linux import memfd
 from tests.process.conftest import Start
 from tests.support.activation import opened
-from tests.support.clients import HELLO, answer, ended, leaves_in_order, serves, talking
+from tests.support.clients import HELLO, answer, ended, is_served, leaves_in_order, serves, talking
 from tests.support.gate import Gate
 from tests.support.peers import connect, echoed, read_exactly
 from tests.support.proxied import v1
@@ -141,18 +140,11 @@ def test_a_store_that_is_too_small_is_used_as_far_as_it_goes(unit: Unit, port: i
     with ExitStack() as stack:
         clients = [stack.enter_context(talking(port)) for _ in range(4)]
         successor = unit.restart(run)
-        assert sorted(map(_is_served, clients)) == [False, False, True, True]
+        assert sorted(map(is_served, clients)) == [False, False, True, True]
     run.wait_line("2 connections are not handed over: ")
     assert "2 handed over, 2 cut off" in run.lines[-1]
     successor.wait_line("closed: client", 2)
     successor.rest()
-
-
-def _is_served(sock: socket.socket) -> bool:
-    try:
-        return echoed(sock)
-    except (OSError, AssertionError):
-        return False
 
 
 def test_all_are_served_while_some_are_drained(unit: Unit, port: int) -> None:
@@ -343,7 +335,7 @@ def test_a_service_that_is_gone_ends_its_connections_alone(unit: Unit) -> None:
         data = memfd.content(run.store[names(run).index(STATE)][0])
         with_state(run, data.replace(b'"service": "echo"', b'"service": "gone"', 1))
         successor = unit.succeed(run)
-        served = [sock for sock in (one, other) if _is_served(sock)]
+        served = [sock for sock in (one, other) if is_served(sock)]
         assert len(served) == 1
     successor.wait_line("service gone failed for ")
     successor.wait_line("closed: error (ValueError('there is no service gone")
@@ -568,7 +560,7 @@ def test_a_second_stop_hands_over_what_can_be(unit: Unit, port: int) -> None:
         run.wait_end()
         assert "1 handed over, 1 cut off" in run.lines[-1]
         successor = unit.succeed(run, configuration)
-        assert sorted(map(_is_served, (one, other))) == [False, True]
+        assert sorted(map(is_served, (one, other))) == [False, True]
     successor.wait_line("closed: client")
     successor.rest()
 

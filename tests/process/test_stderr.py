@@ -13,19 +13,12 @@ import pytest
 
 from tests.process.conftest import Start
 from tests.support.clients import ended, serves, talking
-from tests.support.run import NO_SHORTCUT, PATIENCE, STAMPED
+from tests.support.run import PATIENCE, STAMPED, failing_echo
 
 EVIL = b"\x1b[2J\x1b]0;title\x07\r\n<0>forged: record\n\x85\xff"
 """What would clear a terminal, name its window and forge a record, if it got there."""
 
-SAYS_WHAT_IT_GOT = f"""{NO_SHORTCUT}
-from netsrvd.services.echo import Stream
-def respond(self, data, respond=Stream.respond):
-    if data != b"hello":
-        raise ValueError(data.decode("latin-1"))
-    return respond(self, data)
-Stream.respond = respond
-"""
+SAYS_WHAT_IT_GOT = failing_echo('data != b"hello"', 'ValueError(data.decode("latin-1"))')
 
 
 class Terminal:

@@ -11,19 +11,12 @@ from tests.process.conftest import Start
 from tests.support.activation import opened
 from tests.support.clients import answer, ended, leaves_in_order, serves, talking
 from tests.support.peers import connect, echoed
-from tests.support.run import NO_SHORTCUT, Run, echo
+from tests.support.run import Run, echo, failing_echo
 from tests.support.unit import Unit
 
 QUIET = {"unlogged": ["127.0.0.0/8"]}
 
-FAILING = f"""{NO_SHORTCUT}
-from netsrvd.services.echo import Stream
-def respond(self, data, respond=Stream.respond):
-    if data != b"hello":
-        raise ArithmeticError("planted")
-    return respond(self, data)
-Stream.respond = respond
-"""
+FAILING = failing_echo('data != b"hello"', 'ArithmeticError("planted")')
 
 
 def told(run: Run, words: str = "127.0.0.1") -> list[str]:

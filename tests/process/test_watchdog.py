@@ -8,7 +8,7 @@ import pytest
 from tests.process.conftest import Start
 from tests.support.clients import HELLO, answer, ended, serves, talking
 from tests.support.peers import connect, datagrams, echoed
-from tests.support.run import LOOPBACK, NO_SHORTCUT, Run, echo, free_port
+from tests.support.run import LOOPBACK, NO_SHORTCUT, Run, echo, failing_echo, free_port
 
 WATCHED = {"WATCHDOG_USEC": "200000"}
 TICK = 0.05
@@ -117,16 +117,7 @@ def test_a_thread_that_fails_ends_the_process(start: Start, where: str, thread: 
 
 def test_a_service_that_fails_ends_one_connection(start: Start) -> None:
     """The other connection and the datagrams are served on; the record has the traceback."""
-    run = start(
-        planted=f"""{NO_SHORTCUT}
-from netsrvd.services.echo import Stream
-def respond(self, data, respond=Stream.respond):
-    if data == b"fail":
-        raise ArithmeticError("planted")
-    return respond(self, data)
-Stream.respond = respond
-"""
-    )
+    run = start(planted=failing_echo('data == b"fail"', 'ArithmeticError("planted")'))
     with talking(run.port) as one, talking(run.port) as other:
         one.sendall(b"fail")
         assert ended(one)

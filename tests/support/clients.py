@@ -18,6 +18,14 @@ def talking(port: int, host: str = "127.0.0.1") -> Iterator[socket.socket]:
         yield sock
 
 
+def is_served(sock: socket.socket) -> bool:
+    """Return whether a connection is answered, and was not ended."""
+    try:
+        return echoed(sock)
+    except (OSError, AssertionError):
+        return False
+
+
 def ended(sock: socket.socket) -> bool:
     """Return True when the server has closed, in order or not, without sending anything more."""
     try:

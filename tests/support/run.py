@@ -42,6 +42,19 @@ STAMPED = re.compile(r"(<[3-7]>)(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}[+-]\d\d:\
 NO_SHORTCUT = "from netsrvd import server\nserver._is_echo = lambda _: False"
 """What has echo answered by its service in a run, which the loop does not call otherwise."""
 
+
+def failing_echo(condition: str, error: str) -> str:
+    """Return what has echo raise an error in a run, both Python; the condition is on `data`."""
+    return f"""{NO_SHORTCUT}
+from netsrvd.services.echo import Stream
+def respond(self, data, respond=Stream.respond):
+    if {condition}:
+        raise {error}
+    return respond(self, data)
+Stream.respond = respond
+"""
+
+
 LOOPBACK = ["127.0.0.1", "::1"]
 
 ENVIRONMENT = {

@@ -1,5 +1,6 @@
 """What all unit tests share."""
 
+import socket
 import threading
 from collections.abc import Iterator
 
@@ -19,3 +20,12 @@ def _no_thread_stays() -> Iterator[None]:
     before = {*threading.enumerate()}
     yield
     assert not {*threading.enumerate()} - before
+
+
+@pytest.fixture
+def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
+    """A socket that does not block, and its peer."""
+    near, far = socket.socketpair()
+    near.setblocking(False)
+    with near, far:
+        yield near, far

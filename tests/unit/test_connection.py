@@ -28,14 +28,6 @@ def owner() -> Iterator[Owner]:
 
 
 @pytest.fixture
-def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
-    near, far = socket.socketpair()
-    near.setblocking(False)
-    with near, far:
-        yield near, far
-
-
-@pytest.fixture
 def connection(owner: Owner, pair: tuple[socket.socket, socket.socket]) -> Connection:
     """Return a connection that was accepted at 100 seconds."""
     return owner.connection(pair[0])

@@ -67,14 +67,6 @@ def running() -> Iterator[Running]:
     assert not made.failures.found
 
 
-@pytest.fixture
-def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
-    near, far = socket.socketpair()
-    near.setblocking(False)
-    with near, far:
-        yield near, far
-
-
 # --- timers -----------------------------------------------------------------------------------
 
 

@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from netsrvd import assembly
 from netsrvd.listeners import trouble
+from tests.support.logs import FakeLog
 from tests.support.namespaces import Namespace, link, namespace
 from tests.support.patience import SECONDS, eventually
 from tests.support.peers import connect
@@ -50,6 +52,14 @@ def stack() -> Iterator[ExitStack]:
     """What closes, at the end of the test, whatever was entered."""
     with ExitStack() as entered:
         yield entered
+
+
+@pytest.fixture
+def log(monkeypatch: pytest.MonkeyPatch) -> FakeLog:
+    """What servers of the test write to instead of standard error."""
+    made = FakeLog()
+    monkeypatch.setitem(assembly.LOGS, "stderr", lambda: made)
+    return made
 
 
 @pytest.fixture

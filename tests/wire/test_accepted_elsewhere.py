@@ -1,7 +1,6 @@
 """A connection that another program has accepted, as inetd does: tests/process has the command."""
 
 import socket
-import struct
 from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import Any
@@ -12,11 +11,10 @@ from netsrvd.events.connections import Accepted, Closed
 from netsrvd.events.refusals import Refused
 from netsrvd.settings import ListenerSettings
 from tests.support.patience import eventually
-from tests.support.peers import connect, echoed
+from tests.support.peers import connect, echoed, reset
 from tests.support.proxied import CLIENT, LOCAL, v1
 from tests.support.running_server import Reported, RunningServer
 
-RESET = struct.pack("ii", 1, 0)
 """struct linger: a close sends a reset."""
 
 
@@ -34,8 +32,7 @@ class Visit:
             client = self._stack.enter_context(connect(listening.getsockname()))
             sock, _ = listening.accept()
         if resets:
-            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
-            client.close()
+            reset(client)
         self.running = RunningServer(ListenerSettings("lab", **settings), has_sockets=False)
         self.running.start()
         self.running.server.serve_accepted(self.running.settings.listeners[0], sock)

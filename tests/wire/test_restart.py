@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from netsrvd import assembly, handover
+from netsrvd import handover
 from netsrvd.events.connections import Accepted, Closed
 from netsrvd.events.refusals import Refused
 from netsrvd.handover import Restored
@@ -132,9 +132,7 @@ class Daemon:
 
 
 @pytest.fixture
-def daemon(monkeypatch: pytest.MonkeyPatch) -> Iterator[Daemon]:
-    log = FakeLog()
-    monkeypatch.setitem(assembly.LOGS, "stderr", lambda: log)
+def daemon(log: FakeLog) -> Iterator[Daemon]:
     made = Daemon(log)
     yield made
     made.end()

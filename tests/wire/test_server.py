@@ -42,13 +42,6 @@ def on_loopback(name: str, port: int, **more: object) -> ListenerSettings:
 
 
 @pytest.fixture
-def log(monkeypatch: pytest.MonkeyPatch) -> FakeLog:
-    made = FakeLog()
-    monkeypatch.setitem(assembly.LOGS, "stderr", lambda: made)
-    return made
-
-
-@pytest.fixture
 def ports() -> tuple[int, int]:
     """Two ports that are free on TCP and UDP."""
     first = free_port()

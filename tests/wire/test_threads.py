@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from netsrvd import assembly
 from netsrvd.events.life import ThreadFailed
 from netsrvd.linux import mailbox
 from netsrvd.linux.mailbox import Mailbox
@@ -30,13 +29,6 @@ class PlantedError(Exception):
 
 def explode(*_: object) -> None:
     raise PlantedError
-
-
-@pytest.fixture
-def log(monkeypatch: pytest.MonkeyPatch) -> FakeLog:
-    made = FakeLog()
-    monkeypatch.setitem(assembly.LOGS, "stderr", lambda: made)
-    return made
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from netsrvd import assembly
 from netsrvd.events.connections import ServiceFailed
 from netsrvd.events.flows import FlowEnded
 from netsrvd.events.handlers import HandlerStuck
@@ -208,13 +207,6 @@ def slow(monkeypatch: pytest.MonkeyPatch) -> Slow:
     """A handler that the configuration names `python:tests.support.handlers:slow`."""
     made = Slow()
     monkeypatch.setattr(handlers, "slow", made, raising=False)
-    return made
-
-
-@pytest.fixture
-def log(monkeypatch: pytest.MonkeyPatch) -> FakeLog:
-    made = FakeLog()
-    monkeypatch.setitem(assembly.LOGS, "stderr", lambda: made)
     return made
 
 
