@@ -103,7 +103,7 @@ class ThreadPool:
         self._end_idle(len(self._idle))
 
     def _end_idle(self, count: int) -> None:
-        """End so many of the threads that are free, or as many as there are; none below 1."""
+        """End `count` idle threads, or all if there are fewer; a count below 1 ends none."""
         _end([self._idle.pop() for _ in range(min(count, len(self._idle)))])
 
     def assign(self) -> None:

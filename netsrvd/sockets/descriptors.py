@@ -33,8 +33,8 @@ def raise_limit() -> None:
 
 
 def room(settings: Settings, sockets: int, handlers: int) -> Room:
-    """Return how many connections may be live at once beside so many sockets and threads of
-    handlers.
+    """Return how many connections may be live at once, given the numbers of `sockets` and of
+    `handlers`' threads.
 
     Each takes a descriptor, and the limit on those (RLIMIT_NOFILE) is never reached. Raises
     SocketError where not even one is left.

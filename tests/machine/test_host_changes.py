@@ -59,7 +59,7 @@ def test_a_reload_notices_a_replaced_directory(running: Machine, how: str) -> No
 
 @pytest.mark.parametrize("how", ["mv /srv/quotes /srv/old", "rm -r /srv/quotes"])
 def test_a_reload_notices_replaced_quotes(running: Machine, how: str) -> None:
-    """So it is with every directory that a drop-in shows to the service, whoever sends SIGHUP."""
+    """The same holds for every directory that a drop-in mounts, and for SIGHUP from any process."""
     drop_in = f"/run/systemd/system/{SERVICE}.d"
     make = "mkdir /srv/quotes; echo %s >/srv/quotes/one"
     running.run("sh", "-ec", f"rm -rf /srv/old; {make % 'first'}; mkdir -p {drop_in}")

@@ -201,7 +201,7 @@ def test_without_systemd_that_is_said(
 
 
 def test_another_file_is_not_for_the_service(loaded: Path) -> None:
-    """What `-c` names is judged as whoever calls reads it, unless it is the service's own."""
+    """What `-c` names is judged as the caller reads it, unless it is the service's own."""
     other = loaded.with_name("other.toml")
     for file in (other, loaded):
         file.touch()
