@@ -5,7 +5,7 @@
 PYTHON ?= /usr/bin/python3
 VENV := .venv
 RUN := $(VENV)/bin
-TIERS := house unit wire process machine
+TIERS := repo unit integration functional system
 BENCH := build/bench/venv
 FUZZ := build/fuzz/venv
 FUZZ_SECONDS ?= 60
@@ -18,7 +18,7 @@ run: $(VENV)/runs ## serve echo on port 51423 in the foreground, until Ctrl-C
 test: $(VENV)/ready deb ## run every test
 	$(RUN)/pytest
 
-$(TIERS): %: $(VENV)/ready ## run one tier; `machine` wants `make deb` first
+$(TIERS): %: $(VENV)/ready ## run one tier; `system` wants `make deb` first
 	$(RUN)/pytest tests/$*
 
 bench: $(VENV)/ready $(BENCH)/ready ## compare with what is installed, into docs/performance.md

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-TIERS = ("house", "unit", "wire", "process", "machine")
+TIERS = ("repo", "unit", "integration", "functional", "system")
 ROOT = Path(__file__).parent
 
 # A shell starts what runs in its background with Ctrl-C ignored, and the programs under test would

@@ -1,6 +1,6 @@
 """Writes the socket units that serve the listeners: pure, from settings to texts.
 
-The units of the package are made from the same template (`tests/house/test_units.py`).
+The units of the package are made from the same template (`tests/repo/test_units.py`).
 """
 
 import re

@@ -34,7 +34,7 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> list[SimpleNamespace]:
 
     for command in COMMANDS.values():
         monkeypatch.setattr(command, "run", note)
-    # Other tests have imported handlers, after which `run` ends the process: tests/process has it.
+    # Other tests imported handlers; `run` ends the process then: see tests/functional.
     monkeypatch.setattr(cli, "_end_at_once", lambda _: None)
     return found
 

@@ -1,4 +1,4 @@
-"""netsrvd.daemon: what it does with signals; tests/process has the running program"""
+"""netsrvd.daemon: what it does with signals; tests/functional has the running program"""
 
 import errno
 import os

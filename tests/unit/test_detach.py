@@ -1,4 +1,4 @@
-"""netsrvd.detach: the PID file; tests/process leaves the terminal"""
+"""netsrvd.detach: the PID file; tests/functional leaves the terminal"""
 
 import os
 from pathlib import Path

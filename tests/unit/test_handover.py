@@ -1,4 +1,4 @@
-"""netsrvd.handover, from a process to itself; tests/wire and tests/process have two"""
+"""netsrvd.handover, from a process to itself; tests/integration and tests/functional have two"""
 
 import errno
 import json

@@ -1,4 +1,4 @@
-"""netsrvd.proxy_pending: what depends on time and on errors; tests/wire has the rest"""
+"""netsrvd.proxy_pending: what depends on time and on errors; tests/integration has the rest"""
 
 import os
 import select

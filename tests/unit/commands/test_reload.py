@@ -1,4 +1,4 @@
-"""netsrvd.commands.reload, on a daemon that is a thread; tests/process has real ones"""
+"""netsrvd.commands.reload, on a daemon that is a thread; tests/functional has real ones"""
 
 import argparse
 import os

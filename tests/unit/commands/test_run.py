@@ -1,4 +1,4 @@
-"""netsrvd.commands.run: in which order things are prepared; tests/process runs them"""
+"""netsrvd.commands.run: in which order things are prepared; tests/functional runs them"""
 
 import argparse
 from collections.abc import Callable

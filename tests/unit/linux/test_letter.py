@@ -1,4 +1,4 @@
-"""netsrvd.linux.letter: what it hands to sendmsg(2); tests/wire sends it"""
+"""netsrvd.linux.letter: what it hands to sendmsg(2); tests/integration sends it"""
 
 import socket
 import struct

@@ -1,4 +1,4 @@
-"""netsrvd.sockets.activation, on sockets that are none; tests/wire and tests/process have others"""
+"""netsrvd.sockets.activation, on sockets of its own making."""
 
 import errno
 import os

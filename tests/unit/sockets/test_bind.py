@@ -1,4 +1,4 @@
-"""netsrvd.sockets.bind, on sockets that are never bound; tests/wire binds them"""
+"""netsrvd.sockets.bind, on sockets that are never bound; tests/integration binds them"""
 
 import errno
 import socket

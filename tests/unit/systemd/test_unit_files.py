@@ -55,7 +55,7 @@ def test_buffers_are_there_from_the_beginning() -> None:
 
 
 def test_names_are_escaped() -> None:
-    """As by systemd-escape(1), which `tests/house/test_units.py` asks."""
+    """As by systemd-escape(1), which `tests/repo/test_units.py` asks."""
     assert escaped("br-lan_0.1:2") == "br\\x2dlan_0.1:2"
 
 

@@ -1,0 +1,64 @@
+"""What a start imports: whoever comes first waits for it."""
+
+import subprocess
+import sys
+
+from tests.functional.conftest import Start
+from tests.support.clients import serves
+
+PLANTED = """
+from netsrvd import daemon
+from netsrvd.shutdown import Shutdown
+daemon.PRELOAD_SECONDS = daemon.TICK_SECONDS
+def end(self, *more, end=Shutdown.run, **named):
+    print("IMPORTED", *sys.modules, file=sys.stderr)
+    return end(self, *more, **named)
+Shutdown.run = end
+"""
+
+PUBLIC = {
+    *("argparse", "collections", "contextlib", "copyreg", "ctypes", "datetime", "enum", "errno"),
+    *("fcntl", "fnmatch", "functools", "gettext", "glob", "importlib", "ipaddress", "itertools"),
+    *("keyword", "locale", "mmap", "netsrvd", "ntpath", "operator", "pathlib", "re", "reprlib"),
+    *("resource", "select", "selectors", "signal", "socket", "string", "struct", "threading"),
+    *("tomllib", "types", "typing", "urllib", "warnings", "weakref"),
+}
+"""Of Python's own modules, those that a daemon which serves TCP and UDP echo has imported."""
+
+OURS = {
+    *("__main__", "addresses", "admission", "assembly", "cli", "commands", "config", "counters"),
+    *("connection", "daemon", "detach", "duty", "errnos", "errors", "escapes", "event_loop"),
+    *("events", "flow", "linux", "listeners", "proxy_pending", "reporting", "server", "services"),
+    *("settings", "shutdown", "sockets", "tcp", "tracebacks", "udp", "units"),
+}
+"""Rooms and words; no hand-over, and of services and events only what is used."""
+
+NOT_OURS = {
+    *("netsrvd.services.chargen", "netsrvd.services.discard", "netsrvd.events.handover"),
+    *("netsrvd.handover", "netsrvd.linux.memfd", "netsrvd.linux.letter"),
+    *("netsrvd.handlers", "netsrvd.services.handler", "netsrvd.events.handlers"),
+    *("netsrvd.commands.inetd", "netsrvd.sockets.inetd", "netsrvd.reporting.stand_in"),
+    *("netsrvd.commands.check", "netsrvd.commands.sockopts"),
+}
+
+
+def bare() -> set[str]:
+    """Return what Python imports by itself, with the paths of this installation."""
+    program = "import sys; print(*sys.modules)"
+    found = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
+    return {name.partition(".")[0] for name in found.stdout.decode().split()}
+
+
+def test_nothing_is_imported_before_it_is_needed(start: Start) -> None:
+    """A daemon that has served both protocols knows these modules and no others."""
+    run = start(planted=PLANTED)
+    assert serves(run.port)
+    run.allow("IMPORTED ")
+    run.end()
+    [line] = run.lines_with("IMPORTED ")
+    imported = {*line.split()[1:]} - {*sys.builtin_module_names}
+    everything = {name.partition(".")[0] for name in imported if not name.startswith("_")}
+    assert everything - bare() - PUBLIC == set()
+    own = {name.split(".")[1] for name in imported if name.startswith("netsrvd.")}
+    assert own == OURS
+    assert not imported & NOT_OURS
