@@ -194,9 +194,9 @@ def _hide_from_client() -> None:
     from netsrvd.sockets import inetd  # noqa: PLC0415 - only needed with sockets there
 
     if inetd.hide_from_client():
-        from netsrvd.reporting.stand_in import StandIn  # noqa: PLC0415
+        from netsrvd.log.stderr_to_log import StderrToLog  # noqa: PLC0415
 
-        sys.stderr = StandIn()
+        sys.stderr = StderrToLog()
 
 
 def parser() -> argparse.ArgumentParser:

@@ -11,14 +11,14 @@ from os import read, write
 from time import time, time_ns
 from typing import Protocol
 
+from netsrvd.access.sources import Source
 from netsrvd.addresses import proxy_fields
-from netsrvd.admission.sources import Source
+from netsrvd.contracts import Report, StreamFactory, StreamService
 from netsrvd.counters import Counters
 from netsrvd.errnos import RESET_ERRNOS
 from netsrvd.event_loop import READ, WRITE, EventLoop
 from netsrvd.events import INFO
 from netsrvd.events.connections import Accepted, Closed, ServiceFailed
-from netsrvd.listeners.contracts import Report, StreamFactory, StreamService
 from netsrvd.settings import ListenerSettings
 from netsrvd.tracebacks import described, traceback_of
 
@@ -252,11 +252,11 @@ class Connection:
 
     def watch_for_room(self, events: int) -> None:
         """Watch for these events, and for input if the service discards it."""
-        reads = self.service.heedless and not self.eof_received
+        reads = self.service.discards_input and not self.eof_received
         self.owner.loop.modify(self.descriptor, events | (READ if reads else 0))
 
     def _on_ready_while_sending(self, events: int, now: float) -> None:
-        if events & READ and self.service.heedless and not self.eof_received:
+        if events & READ and self.service.discards_input and not self.eof_received:
             data = read(self.descriptor, RECEIVE_BYTES)
             self.bytes_received += len(data)
             if not data:
@@ -303,7 +303,7 @@ class Connection:
         The kernel reports room only when a third of its buffer is free, and that may be megabytes:
         a client can read all the time while nothing can be sent.
         """
-        from netsrvd.linux.outgoing import unacknowledged_bytes  # noqa: PLC0415 - few are so slow
+        from netsrvd.linux.send_queue import unacknowledged_bytes  # noqa: PLC0415 - few are so slow
 
         try:
             unacknowledged = unacknowledged_bytes(self.descriptor)
@@ -396,7 +396,7 @@ class Finished:
 
     __slots__ = ()
     finished = True
-    heedless = True
+    discards_input = True
 
     def greeting(self) -> bytes:
         """Return nothing."""

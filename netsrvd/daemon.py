@@ -14,22 +14,6 @@ from time import monotonic
 from typing import TYPE_CHECKING, NamedTuple
 
 import netsrvd
-from netsrvd.assembly import (
-    Services,
-    Sockets,
-    bind_again,
-    bind_all,
-    close_bound,
-    close_moved,
-    count_places,
-    ignored_settings,
-    keys_of,
-    prepare_services,
-    problems_of,
-    read_configuration,
-    rematched,
-    served,
-)
 from netsrvd.config import changes
 from netsrvd.config.files import DEFAULT_FILE, Configuration
 from netsrvd.errors import (
@@ -41,7 +25,7 @@ from netsrvd.errors import (
     shortage,
 )
 from netsrvd.events import Event
-from netsrvd.events.life import (
+from netsrvd.events.lifecycle import (
     CodeMissing,
     NotHandedOver,
     Ready,
@@ -51,12 +35,28 @@ from netsrvd.events.life import (
 )
 from netsrvd.events.sockets import NotInForce
 from netsrvd.linux import mounts
-from netsrvd.reporting.askers import SYSTEM, Askers, Outside, answer, identity, told_outside
-from netsrvd.reporting.notify import Notifier
+from netsrvd.reload_socket import SYSTEM, Outside, ReloadSocket, answer, identity, told_outside
 from netsrvd.server import Server
 from netsrvd.shutdown import STOP_SIGNALS, Shutdown
 from netsrvd.sockets import descriptors
 from netsrvd.sockets.activation import shares_ports
+from netsrvd.startup import (
+    Services,
+    Sockets,
+    bind_again,
+    bind_all,
+    close_bound,
+    close_moved,
+    connection_limit,
+    ignored_settings,
+    keys_of,
+    prepare_services,
+    problems_of,
+    read_configuration,
+    rematched,
+    served,
+)
+from netsrvd.systemd.notify import Notifier
 from netsrvd.tracebacks import described, place_of
 
 if TYPE_CHECKING:
@@ -140,7 +140,7 @@ class Daemon:
             wake_main,
         )
         self._notifier = Notifier()
-        self._askers = Askers()
+        self._callers = ReloadSocket()
         self._mounts = mounts.roots()
 
     def run(self) -> int:
@@ -169,7 +169,7 @@ class Daemon:
         server.start(paused=True)
         for kept in server.bound.values():  # by the process before: from now on it is ours alone
             if kept.name:
-                self._notifier.forget(kept.name)
+                self._notifier.fdstore_remove(kept.name)
         if self._start.restored:  # not before all threads run: until then systemd keeps them
             self._restore(self._start.restored)
         sockets = sum(len(opened) for opened in self._start.sockets.values())
@@ -179,20 +179,20 @@ class Daemon:
         self._on_ready()
         if self._start.restored:
             with suppress(OSError):  # systemd has not read READY=1 in 10 s
-                self._notifier.settle()
+                self._notifier.barrier()
             self._stopped_early = stop_waits()
 
     def _restore(self, restored: "Restored") -> None:
         """Serve the connections of the process before."""
         from netsrvd import handover  # noqa: PLC0415 - most starts have nothing to restore
-        from netsrvd.events.handover import TookOver  # noqa: PLC0415 - so here
+        from netsrvd.events.handover import ConnectionsRestored  # noqa: PLC0415 - so here
 
         self._server.restore(restored)
         handover.clear(self._notifier, {name for name, _ in restored.pending})
         count = len(restored.connections)
         if restored.saved_at and (count or restored.lost):
             seconds = monotonic() - restored.saved_at
-            self._server.report(TookOver(count, restored.lost, seconds))
+            self._server.report(ConnectionsRestored(count, restored.lost, seconds))
 
     def _watch(self) -> str:
         """Wait for work until there is a reason to end; return its name."""
@@ -241,8 +241,8 @@ class Daemon:
         """Feed the watchdog if each thread has answered since the last tick; ask them again."""
         self._server.look_at_interfaces()
         threads = self._server.threads()
-        if all(thread.pulse == self._ping for thread in threads):
-            self._notifier.alive()
+        if all(thread.heartbeat == self._ping for thread in threads):
+            self._notifier.feed_watchdog()
             self._ping += 1
         for thread in threads:  # those of a reload have not been asked for this number yet
             thread.ping(self._ping)
@@ -274,7 +274,7 @@ class Daemon:
 
     def _reload(self) -> None:
         """Read the configuration again and put it into force, all or nothing."""
-        asked = self._askers.waiting()
+        asked = self._callers.waiting()
         self._notifier.reloading()
         try:
             for outside in filter(None, map(told_outside, asked)):
@@ -298,14 +298,14 @@ class Daemon:
     def _change(self, configuration: Configuration) -> None:
         """Put a configuration into force, or raise what went wrong and change nothing."""
         server, settings = self._server, configuration.settings
-        present, sources = self._start.services.present, configuration.sources
-        services = prepare_services(settings, present, sources)
+        connection_list, sources = self._start.services.connection_list, configuration.sources
+        services = prepare_services(settings, connection_list, sources)
         passed = rematched(server.passed, configuration)
         try:
             wanted = changes.endpoints(settings, served(passed))
             plan = changes.plan(self._settings, settings, server.bound, self._wanted, wanted)
             count = len(passed) + len(plan.keep) + len(plan.open) + len(plan.retry)
-            max_connections, limit_notes = count_places(settings, count)
+            max_connections, limit_notes = connection_limit(settings, count)
             sockets, notes = bind_again(plan, share=shares_ports(passed))
             server.reload(plan, sockets, passed, services, max_connections, settings)
         except BaseException:
@@ -350,7 +350,7 @@ class Daemon:
     def _end(self, reason: str) -> int:
         """Stop in order; return the exit status."""
         server = self._server
-        self._askers.close()
+        self._callers.close()
         shutdown = Shutdown(server, self._notifier, wait_signal, reason)
         shutdown.run(
             0.0 if reason == FAILURE else self._settings.drain_seconds,
@@ -376,7 +376,7 @@ class Daemon:
         try:
             configuration = read_configuration(self._start.configuration.path)
             settings, sources = configuration.settings, configuration.sources
-            prepare_services(settings, self._start.services.present, sources)
+            prepare_services(settings, self._start.services.connection_list, sources)
             self._try_sockets(configuration)
         except Exception as error:  # noqa: BLE001 - whatever it is, connections are drained then
             if count := self._server.live:  # without any, the next start says the same
@@ -416,7 +416,7 @@ class Daemon:
             f"{self._fault}{self._not_in_force()}"
             f"Serving {server.live} connections and {server.flows} flows; "
             f"{counters.accepted} connections accepted, {counters.refused} refused, "
-            f"{counters.datagrams_received} datagrams, {server.reporter.lost} records lost"
+            f"{counters.datagrams_received} datagrams, {server.log_writer.lost} records lost"
         )
 
 

@@ -8,8 +8,8 @@ from math import inf
 from time import monotonic, sleep
 from typing import Any, Protocol, TypeVar
 
-from netsrvd.duty import Duty, OnFailure
 from netsrvd.errnos import BUG_ERRNOS
+from netsrvd.loop_thread import LoopThread, OnFailure
 
 READ, WRITE = select.EPOLLIN, select.EPOLLOUT
 
@@ -58,10 +58,10 @@ class EventLoop:
 
     __slots__ = (
         "_deadlines",
-        "_duty",
         "_epoll",
         "_next_at",
         "_stopping",
+        "_thread",
         "_watched",
         "now",
     )
@@ -74,8 +74,8 @@ class EventLoop:
         self._epoll = select.epoll()
         self._watched: dict[int, Watched] = {}
         self._stopping = False
-        self._duty = Duty(name, self._run, on_failure)
-        self._epoll.register(self._duty.mailbox, READ)
+        self._thread = LoopThread(name, self._run, on_failure)
+        self._epoll.register(self._thread.calls, READ)
 
     # --- for the loop's own thread ----------------------------------------------------------
 
@@ -129,21 +129,21 @@ class EventLoop:
     @property
     def name(self) -> str:
         """The name of the thread."""
-        return self._duty.name
+        return self._thread.name
 
     @property
     def is_running(self) -> bool:
         """Whether the thread has been started and not joined."""
-        return self._duty.started
+        return self._thread.started
 
     @property
-    def duty(self) -> Duty:
+    def thread(self) -> LoopThread:
         """The thread, for the watchdog."""
-        return self._duty
+        return self._thread
 
     def call_soon_threadsafe(self, call: Callable[..., None], *arguments: object) -> None:
         """Run `call(*arguments)` in the loop's thread."""
-        self._duty.mailbox.post(call, *arguments)
+        self._thread.calls.put(call, *arguments)
 
     def call_and_wait(
         self, call: Callable[..., Result], *arguments: object, seconds: float | None = None
@@ -153,7 +153,7 @@ class EventLoop:
         Raises TimeoutError if the loop does not come to it in `seconds`, by default
         `CALL_SECONDS`. The call runs all the same as soon as the loop comes to it.
         """
-        if not self._duty.started or self._duty.ended:
+        if not self._thread.started or self._thread.ended:
             return call(*arguments)
         outcome: list[Any] = []
         done = threading.Event()
@@ -168,7 +168,7 @@ class EventLoop:
         self.call_soon_threadsafe(run)
         give_up_at = monotonic() + (CALL_SECONDS if seconds is None else seconds)
         while not done.wait(LOOK_SECONDS):
-            if self._duty.ended and not done.is_set():  # it failed before
+            if self._thread.ended and not done.is_set():  # it failed before
                 return call(*arguments)
             if monotonic() >= give_up_at:
                 raise TimeoutError(f"thread {self.name} does not answer")
@@ -179,7 +179,7 @@ class EventLoop:
 
     def start(self) -> None:
         """Start the thread. Raises ResourceError if the system gives none."""
-        self._duty.start()
+        self._thread.start()
 
     def stop(self) -> None:
         """Ask the thread to end after this turn."""
@@ -190,7 +190,7 @@ class EventLoop:
 
         After that the loop can watch nothing any more.
         """
-        if not self._duty.join(seconds):
+        if not self._thread.join(seconds):
             return False
         self._epoll.close()
         return True
@@ -202,8 +202,8 @@ class EventLoop:
 
     def _run(self) -> None:
         """Turn until `stop`. The hot path of everything: no call but the callbacks in a turn."""
-        poll, watched, mailbox = self._epoll.poll, self._watched, self._duty.mailbox
-        calls = mailbox.fileno()
+        poll, watched, calls = self._epoll.poll, self._watched, self._thread.calls
+        wakeups = calls.fileno()
         self.now = monotonic()
         while not self._stopping:
             wait = None if self._next_at == inf else max(0.0, self._next_at - self.now)
@@ -219,8 +219,8 @@ class EventLoop:
                 found = watched.get(descriptor)
                 if found is not None:  # it may have been closed in this turn
                     found.on_ready(events, now)
-                elif descriptor == calls:
-                    mailbox.deliver(CALLS_PER_TURN)
+                elif descriptor == wakeups:
+                    calls.run_pending(CALLS_PER_TURN)
             if now >= self._next_at:
                 self._run_due(now)
 

@@ -1,7 +1,7 @@
 """A flow: the datagrams of one peer to one local address, their counts and their records."""
 
+from netsrvd.access.sources import Source
 from netsrvd.addresses import proxy_fields
-from netsrvd.admission.sources import Source
 from netsrvd.events.connections import ServiceFailed
 from netsrvd.events.flows import FlowBegan, FlowEnded
 from netsrvd.settings import ListenerSettings

@@ -27,11 +27,11 @@ from netsrvd.events import Event
 from netsrvd.events.connections import Closed
 from netsrvd.events.handover import HandoverUnusable
 from netsrvd.linux import memfd
-from netsrvd.reporting.notify import Notifier
 from netsrvd.settings import Endpoint
 from netsrvd.sockets import kept
 from netsrvd.sockets.activation import STORED, Stored
-from netsrvd.sockets.bind import Opened
+from netsrvd.sockets.bind import ListeningSocket
+from netsrvd.systemd.notify import Notifier
 from netsrvd.tracebacks import described
 
 VERSION = 1
@@ -233,10 +233,10 @@ def save(
     content = {"version": VERSION, "at": monotonic(), "connections": states}
     data = json.dumps(content).encode()
     try:
-        notifier.store(CONNECTION, [each.descriptor for each in connections])
+        notifier.fdstore(CONNECTION, [each.descriptor for each in connections])
         for name in {name for name, _ in pending}:
             descriptors = [sock.fileno() for of, sock in pending if of == name]
-            notifier.store(PENDING + name, descriptors)
+            notifier.fdstore(PENDING + name, descriptors)
         _store_states(data, notifier)
     except BaseException:
         clear(notifier, {name for name, _ in pending})
@@ -255,10 +255,10 @@ def _store_states(data: bytes, notifier: Notifier) -> None:
     try:
         with suppress(OSError):  # there is no /proc: then systemd is believed
             other = memfd.locked(file)
-        notifier.store(STATE, [file])
+        notifier.fdstore(STATE, [file])
         os.close(file)
         file = -1
-        notifier.settle()
+        notifier.barrier()
         if other >= 0 and not memfd.is_held(other):
             raise OSError(errno.ENOSPC, NOT_KEPT)
     finally:
@@ -267,7 +267,7 @@ def _store_states(data: bytes, notifier: Notifier) -> None:
                 os.close(each)
 
 
-def keep(bound: Iterable[tuple[Endpoint, Opened]], notifier: Notifier) -> int:
+def keep(bound: Iterable[tuple[Endpoint, ListeningSocket]], notifier: Notifier) -> int:
     """Put the daemon's own listening sockets into the descriptor store, as far as there is room.
 
     They stay open here, too. Returns how many there may be in the store.
@@ -275,9 +275,9 @@ def keep(bound: Iterable[tuple[Endpoint, Opened]], notifier: Notifier) -> int:
     fit = list(bound)[: notifier.store_room]
     with suppress(OSError):  # systemd does not listen: the next process has to bind them again
         for endpoint, opened in fit:
-            notifier.store(kept.name_of(endpoint, opened), [opened.sock.fileno()])
+            notifier.fdstore(kept.name_of(endpoint, opened), [opened.sock.fileno()])
         if fit:
-            notifier.settle()
+            notifier.barrier()
     return len(fit)
 
 
@@ -287,7 +287,7 @@ def clear(notifier: Notifier, listeners: Iterable[str] = ()) -> None:
     `listeners` are those with connections that waited for a PROXY header.
     """
     for name in (STATE, CONNECTION, *(PENDING + each for each in listeners)):
-        notifier.forget(name)
+        notifier.fdstore_remove(name)
 
 
 # --- the process that follows -----------------------------------------------------------------

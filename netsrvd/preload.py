@@ -20,7 +20,7 @@ MODULES = (
     # a look at other programs with the same port
     "netsrvd.systemd.port_owners",
     # clients that do not read
-    "netsrvd.linux.outgoing",
+    "netsrvd.linux.send_queue",
     # a reload that adds a handler
     "netsrvd.events.handlers",
     "netsrvd.linux.letter",

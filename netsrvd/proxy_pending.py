@@ -8,12 +8,12 @@ from itertools import islice, takewhile
 from math import inf
 
 from netsrvd.connection import AnySocket
+from netsrvd.contracts import CONGESTED_SECONDS, Refusal, Report
 from netsrvd.counters import Counters
 from netsrvd.event_loop import READ, EventLoop
-from netsrvd.listeners.contracts import CONGESTED_SECONDS, Refusal, Report
-from netsrvd.listeners.proxies.header import LATE, LONG, LONGEST, WRONG, HeaderError, read_stream
-from netsrvd.listeners.refusals import Peer
-from netsrvd.listeners.trouble import named
+from netsrvd.log.refusals import Peer
+from netsrvd.log.throttle import format_errno
+from netsrvd.proxy_protocol import LATE, LONG, LONGEST, WRONG, HeaderError, read_stream
 from netsrvd.settings import ListenerSettings
 
 PROBE_SECONDS = 0.5
@@ -142,7 +142,7 @@ class PendingConnections:
         try:
             self._loop.add(sock.fileno(), one, PENDING_EVENTS)  # reports what has come already
         except OSError as error:
-            rule = f"it cannot be watched, {named(error)}; raise fs.epoll.max_user_watches"
+            rule = f"it cannot be watched, {format_errno(error)}; raise fs.epoll.max_user_watches"
             self._reject(sock, peer, ("descriptors", rule), now, None)
         else:
             self._waiting[sock.fileno()] = one

@@ -7,27 +7,27 @@ from math import inf
 from time import monotonic, sleep
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
-from netsrvd.admission.datagrams import DatagramGate
-from netsrvd.assembly import Services, Sockets, build_reporter, own_udp_ports
+from netsrvd.access.datagrams import DatagramPolicy
 from netsrvd.config import changes
 from netsrvd.connection import AnySocket, Connection, connection_ids
+from netsrvd.contracts import StreamFactory
 from netsrvd.counters import Counters
-from netsrvd.duty import Duty
 from netsrvd.errors import NetsrvdError
 from netsrvd.event_loop import EventLoop
 from netsrvd.events import LEVELS
-from netsrvd.events.life import ThreadFailed
+from netsrvd.events.lifecycle import ThreadFailed
 from netsrvd.events.sockets import InterfaceLost, Listening, ListeningEnded
-from netsrvd.listeners.contracts import StreamFactory
+from netsrvd.loop_thread import LoopThread
 from netsrvd.services import prepare
 from netsrvd.services.base import Client, Service, Stream
 from netsrvd.settings import Endpoint, ListenerSettings, Settings
 from netsrvd.sockets import bind, interfaces
 from netsrvd.sockets.activation import bind_to_interface, shares_ports
-from netsrvd.sockets.bind import Opened
+from netsrvd.sockets.bind import ListeningSocket
 from netsrvd.sockets.broadcast import is_broadcast
 from netsrvd.sockets.interfaces import Binding
 from netsrvd.sockets.options import put_back
+from netsrvd.startup import Services, Sockets, build_log_writer, own_udp_ports
 from netsrvd.tcp import ConnectionLimit, SpareDescriptor, Take, TCPListener
 from netsrvd.tracebacks import described, traceback_of
 from netsrvd.udp import Batches, UDPListener
@@ -76,14 +76,14 @@ class Server:
     ) -> None:
         self._wake = wake
         self._services = services
-        services.present.look = self.connections
+        services.connection_list.live = self.connections
         self.failures: list[str] = []
-        self.reporter = build_reporter(settings, log, self.failed)
-        self.report = self.reporter.port()
+        self.log_writer = build_log_writer(settings, log, self.failed)
+        self.report = self.log_writer.port()
         self.new_id = connection_ids()
         self._tcp = EventLoop("tcp", self.failed)
         self._udp = EventLoop("udp", self.failed)
-        self._tcp_report, self._udp_report = self.reporter.port(), self.reporter.port()
+        self._tcp_report, self._udp_report = self.log_writer.port(), self.log_writer.port()
         self._limit = ConnectionLimit(max_connections)
         self._spare = SpareDescriptor()
         self._batches: Batches = {}
@@ -103,17 +103,17 @@ class Server:
     # --- what it is ---------------------------------------------------------------------------
 
     @property
-    def passed(self) -> list[Opened]:
+    def passed(self) -> list[ListeningSocket]:
         """The sockets that systemd passed."""
         return [one for end, opened in self._sockets.items() if not end.port for one in opened]
 
     @property
-    def bound(self) -> dict[Endpoint, Opened]:
+    def bound(self) -> dict[Endpoint, ListeningSocket]:
         """The sockets that the daemon, or the process before it, has bound: one an endpoint."""
         return {end: opened[0] for end, opened in self._sockets.items() if end.port}
 
     @property
-    def sockets(self) -> list[Opened]:
+    def sockets(self) -> list[ListeningSocket]:
         """All sockets on which clients come."""
         return list(itertools.chain.from_iterable(self._sockets.values()))
 
@@ -167,10 +167,10 @@ class Server:
         moved = sum(one.bytes_received + one.bytes_sent for one in self.connections())
         return counters.closed + counters.bytes_received + counters.bytes_sent + moved
 
-    def threads(self) -> list[Duty]:
+    def threads(self) -> list[LoopThread]:
         """Return the threads that must make progress."""
-        loops = [loop.duty for loop in (self._tcp, self._udp) if loop.is_running]
-        return [*loops, self.reporter.duty]
+        loops = [loop.thread for loop in (self._tcp, self._udp) if loop.is_running]
+        return [*loops, self.log_writer.thread]
 
     # --- start --------------------------------------------------------------------------------
 
@@ -181,7 +181,7 @@ class Server:
         """
         if paused:
             self._pause(paused=True)
-        self.reporter.duty.start()
+        self.log_writer.thread.start()
         self._start_loops({protocol for _, protocol in self._listeners})
 
     def restore(self, restored: "Restored") -> None:
@@ -231,7 +231,9 @@ class Server:
             return known.stream
 
         def make(client: Client, at: float) -> Stream:
-            return prepare(service_name, settings, self._services.present).stream(client, at)
+            return prepare(service_name, settings, self._services.connection_list).stream(
+                client, at
+            )
 
         return make
 
@@ -241,7 +243,7 @@ class Server:
         self,
         plan: changes.Plan,
         sockets: Sockets,
-        passed: Sequence[Opened],
+        passed: Sequence[ListeningSocket],
         services: Services,
         max_connections: int,
         settings: Settings,
@@ -262,7 +264,7 @@ class Server:
             closing += [old] if old.sock is not new.sock else []
         self._add(sockets)
         self._services = services
-        self.reporter.level = LEVELS[settings.log.level]
+        self.log_writer.level = LEVELS[settings.log.level]
         own_ports = own_udp_ports(self.sockets)
         change = _Change(settings, services, opening, passed, closing, own_ports)
         self._limit.limit = max_connections
@@ -308,7 +310,7 @@ class Server:
             settings, service.stream, is_echo=_is_echo(service), take=self._take(service)
         )
         if self._handlers:
-            self._handlers.update(listener, listener.rule_against)
+            self._handlers.update(listener, listener.denied_by)
 
     def _retire(self) -> None:
         """Forget listeners that have neither sockets nor connections any more."""
@@ -451,14 +453,14 @@ class Server:
 
     def stop_log(self) -> None:
         """Write what is still to be written, as far as the log takes it."""
-        self.reporter.stop()
-        self.reporter.duty.join(JOIN_SECONDS)
+        self.log_writer.stop()
+        self.log_writer.thread.join(JOIN_SECONDS)
 
     def failed(self, name: str, error: BaseException) -> None:
         """Report the failure of a thread (in that thread), and wake the main thread to end."""
         text = traceback_of(error)
         self.failures.append(f"thread {name} failed: {described(error)}\n{text}")
-        self.reporter.put(ThreadFailed(name, described(error), text))
+        self.log_writer.put(ThreadFailed(name, described(error), text))
         self._wake()
 
     # --- interfaces ---------------------------------------------------------------------------
@@ -476,7 +478,7 @@ class Server:
                         self.report(InterfaceLost(*names, interface, problem))
         self._deaf = deaf
 
-    def _bind_again(self, endpoint: Endpoint, opened: Opened, interface: str) -> str:
+    def _bind_again(self, endpoint: Endpoint, opened: ListeningSocket, interface: str) -> str:
         """Bind a socket to its interface if it is not; return why that cannot be done now."""
         state = interfaces.state(opened.sock, interface)
         if state is Binding.HELD or not opened.serves:
@@ -497,7 +499,7 @@ class Server:
         self.report(Listening(*names, *where, opened.origin))
         return ""
 
-    def _open_again(self, endpoint: Endpoint, opened: Opened) -> Opened:
+    def _open_again(self, endpoint: Endpoint, opened: ListeningSocket) -> ListeningSocket:
         """Serve an endpoint by a new socket. After NetsrvdError or OSError nothing has changed."""
         new = bind.open_endpoint(endpoint, opened.listener, share=shares_ports([opened]))
         opening = self._prepare({endpoint: [new]}, self._services)
@@ -536,7 +538,7 @@ class Server:
                 else:
                     call = partial(listener.open, one.sock, one.addresses)
                 opening[one.protocol].append(call)
-            if self.reporter.duty.started:
+            if self.log_writer.thread.started:
                 self._start_loops({one.protocol for one in every})
         except BaseException:
             for key in set(self._listeners) - known:
@@ -549,7 +551,7 @@ class Server:
         return opening
 
     def _new_listener(
-        self, one: Opened, services: Services, opening: Iterable[Opened]
+        self, one: ListeningSocket, services: Services, opening: Iterable[ListeningSocket]
     ) -> TCPListener | UDPListener:
         service = services.of(one.listener)
         if one.protocol == "tcp":
@@ -559,7 +561,7 @@ class Server:
             self._udp,
             one.listener,
             service.datagrams,
-            DatagramGate(one.listener, own_ports, is_broadcast),
+            DatagramPolicy(one.listener, own_ports, is_broadcast),
             handler=service.handler,
             batches=self._batches,
             report=self._udp_report,
@@ -605,7 +607,7 @@ class Server:
         for endpoint, opened in sockets.items():
             self._sockets.setdefault(endpoint, []).extend(opened)
 
-    def _replace(self, old: Opened, new: Opened) -> None:
+    def _replace(self, old: ListeningSocket, new: ListeningSocket) -> None:
         """Note how a socket of systemd is matched now."""
         endpoint = Endpoint(old.listener.name, old.protocol)
         self._sockets[endpoint].remove(old)
@@ -626,17 +628,17 @@ class _Change(NamedTuple):
     settings: Settings
     services: Services
     opening: Mapping[str, list[Call]]
-    passed: Sequence[Opened]
-    closing: Sequence[Opened]
+    passed: Sequence[ListeningSocket]
+    closing: Sequence[ListeningSocket]
     own_ports: Collection[int]
 
 
 def _is_echo(service: Service) -> bool:
     """Return whether a service returns what it receives, so that it need not be called."""
-    return service.datagrams.as_received
+    return service.datagrams.is_echo
 
 
-def _moved(before: Sequence[Opened], after: Sequence[Opened]) -> Sockets:
+def _moved(before: Sequence[ListeningSocket], after: Sequence[ListeningSocket]) -> Sockets:
     """Return those sockets of systemd that are for another listener than before."""
     found: Sockets = {}
     for old, new in zip(before, after, strict=True):

@@ -79,7 +79,7 @@ class ListenerSettings(NamedTuple):
     connection_burst: int = 1000
     """How many may come at once, after a pause."""
     refused_ports: tuple[str, ...] = ("privileged", "stamp", "own")
-    """Source ports whose datagrams are not answered, as in `admission/ports.py`."""
+    """Source ports whose datagrams are not answered, as in `access/source_ports.py`."""
     datagram_rate: int = 10_000
     """Datagrams a second of each source that are answered; 0 for any number."""
     datagram_burst: int = 10_000

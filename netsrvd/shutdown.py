@@ -5,9 +5,9 @@ from collections.abc import Callable
 from time import monotonic
 
 from netsrvd.connection import Connection
-from netsrvd.events.life import NotHandedOver, Stopped, Stopping
-from netsrvd.reporting.notify import Notifier
+from netsrvd.events.lifecycle import NotHandedOver, Stopped, Stopping
 from netsrvd.server import Pending, Server
+from netsrvd.systemd.notify import Notifier
 from netsrvd.tracebacks import described, place_of
 
 LONGEST_END_SECONDS = 20.0
@@ -207,6 +207,6 @@ class Shutdown:
             drained,
             aborted,
             handed_over,
-            server.reporter.lost,
+            server.log_writer.lost,
             **vars(server.counters()),
         )

@@ -9,8 +9,8 @@ from math import inf
 from time import monotonic
 from typing import Protocol
 
+from netsrvd.access.connections import ConnectionPolicy
 from netsrvd.addresses import host_and_port, is_among
-from netsrvd.admission.connections import ConnectionGate
 from netsrvd.connection import (
     RESET_AT_CLOSE,
     RETRY_SECONDS,
@@ -18,19 +18,19 @@ from netsrvd.connection import (
     Connection,
     Owner,
 )
+from netsrvd.contracts import CONGESTED_SECONDS, Refusal, Report, StreamFactory
 from netsrvd.counters import Counters
 from netsrvd.errnos import BUG_ERRNOS, CONNECTION_ERRNOS, DESCRIPTOR_ERRNOS
 from netsrvd.event_loop import READ, WRITE, EventLoop
 from netsrvd.events import INFO
 from netsrvd.events.connections import (
+    AcceptFailing,
     AcceptRecovered,
-    AcceptTrouble,
+    ListenerBelowLimit,
     ListenerFull,
-    ListenerRelieved,
 )
-from netsrvd.listeners.contracts import CONGESTED_SECONDS, Refusal, Report, StreamFactory
-from netsrvd.listeners.refusals import NOT_CONFIGURED, Addresses, Peer, Refusals
-from netsrvd.listeners.trouble import Trouble
+from netsrvd.log.refusals import NOT_CONFIGURED, Addresses, Peer, RefusalLog
+from netsrvd.log.throttle import ErrorThrottle
 from netsrvd.proxy_pending import NOT_A_PROXY, PendingConnections
 from netsrvd.settings import EVERYWHERE, ListenerSettings
 
@@ -161,13 +161,13 @@ class TCPListener:
         "_echoes",
         "_errors",
         "_full_since",
-        "_gate",
         "_held",
         "_is_listening",
         "_is_paused",
         "_make_service",
         "_new_id",
         "_pending",
+        "_policy",
         "_refusals",
         "_retries",
         "_retry_at",
@@ -210,9 +210,9 @@ class TCPListener:
         self._total = total
         self._spare = spare
         self._new_id = new_id
-        self._gate = ConnectionGate(settings)
-        self._refusals = Refusals(report, settings, "tcp")
-        self._errors = Trouble(report, settings.name, AcceptTrouble, AcceptRecovered)
+        self._policy = ConnectionPolicy(settings)
+        self._refusals = RefusalLog(report, settings, "tcp")
+        self._errors = ErrorThrottle(report, settings.name, AcceptFailing, AcceptRecovered)
         self._sockets: dict[int, ListeningSocket] = {}
         self._pending: PendingConnections | None = None
         self._stored: set[int] = set()
@@ -267,21 +267,21 @@ class TCPListener:
         """Use new settings from now on; close the connections that they no longer allow."""
         self.settings = settings
         self._make_service, self._echoes, self._take = make_service, is_echo, take
-        self._gate.update(settings)
+        self._policy.update(settings)
         self._refusals.update(settings)
         self._plan_sweeps()
         self._use_pending()
         now = self.loop.now
         if self._pending:
-            self._pending.update(settings, self._gate.is_proxy, now)
+            self._pending.update(settings, self._policy.is_proxy, now)
         for connection in list(self.connections.values()):
-            if rule := self._gate.rule_against(connection.peer[0]):
+            if rule := self._policy.denied_by(connection.peer[0]):
                 connection.close("access", rule)
         self.look_again()
 
-    def rule_against(self, host: str) -> str:
+    def denied_by(self, host: str) -> str:
         """Return the rule that refuses an address, or nothing."""
-        return self._gate.rule_against(host)
+        return self._policy.denied_by(host)
 
     def pause(self, *, paused: bool) -> None:
         """Leave new connections in the kernel's queue, or accept again."""
@@ -294,7 +294,7 @@ class TCPListener:
             self.close(listening.sock)
         if self._pending:
             self._pending.close(self.loop.now)
-        self._refusals.settle(self.loop.now, all_of_them=True)
+        self._refusals.expire(self.loop.now, all_of_them=True)
 
     def detach_pending(self) -> list[AnySocket]:
         """Return the sockets of those that wait for a PROXY header; the caller owns them."""
@@ -326,13 +326,13 @@ class TCPListener:
         self._held += 1
         self._total.used += 1
         connection = state.connection(self, sock)
-        connection.source = self._gate.enter(connection.peer[0])
+        connection.source = self._policy.acquire(connection.peer[0])
         self._stored.add(connection.descriptor)
         if not self._watch(connection):
             return
         is_echo = self._echoes and make_service is self._make_service
         connection.resume(make_service, is_echo=is_echo)
-        rule = self._gate.rule_against(connection.peer[0]) if self._sockets else ""
+        rule = self._policy.denied_by(connection.peer[0]) if self._sockets else ""
         if rule and connection.descriptor in self.connections:
             connection.close("access", rule)
 
@@ -341,7 +341,7 @@ class TCPListener:
         peer, now = self._count_peer(sock), self.loop.now
         if peer is None:
             return
-        if self._pending and self._gate.is_proxy(peer[0]):
+        if self._pending and self._policy.is_proxy(peer[0]):
             self._pending.add(sock, peer, now)
         else:
             self._admit(sock, peer, None, now)
@@ -352,7 +352,7 @@ class TCPListener:
         if peer is None:
             return
         self._stored.add(sock.fileno())
-        if self._pending and self._gate.is_proxy(peer[0]):
+        if self._pending and self._policy.is_proxy(peer[0]):
             self._pending.add(sock, peer, now)
         else:
             self._reject(sock, peer, NOT_A_PROXY, now, None)
@@ -405,7 +405,7 @@ class TCPListener:
             if listening.addresses is not None and not _serves(listening, sock):
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_AT_CLOSE)
                 self._reject(sock, peer, NOT_CONFIGURED, now, None)
-            elif self._pending and self._gate.is_proxy(peer[0]):
+            elif self._pending and self._policy.is_proxy(peer[0]):
                 self._pending.add(sock, peer, now)
             else:
                 self._admit(sock, peer, None, now, listening.local)
@@ -418,8 +418,8 @@ class TCPListener:
             raise error
         self.counters.accept_errors += 1
         where = host_and_port(listening.sock.getsockname())
-        self._errors.occurred(error, where, now, pause=error.errno not in CONNECTION_ERRNOS)
-        if error.errno in DESCRIPTOR_ERRNOS and self._errors.lasts(now):
+        self._errors.record(error, where, now, pause=error.errno not in CONNECTION_ERRNOS)
+        if error.errno in DESCRIPTOR_ERRNOS and self._errors.persistent(now):
             self._refuse_waiting(listening.sock, now)
         self._listen(now)
         self._plan()
@@ -443,7 +443,7 @@ class TCPListener:
         local: Peer | None = None,
     ) -> None:
         """Serve a connection, or refuse it by its source. The hot path of new connections."""
-        source, refusal = self._gate.admit(peer[0], now)
+        source, refusal = self._policy.admit(peer[0], now)
         if source is None:
             self._reject(sock, peer, refusal, now, proxy)
             return
@@ -455,7 +455,7 @@ class TCPListener:
         connection.source = source
         self.counters.accepted += 1
         report = self.report
-        if self._gate.is_unlogged(peer[0]):
+        if self._policy.is_unlogged(peer[0]):
             connection.is_logged = False
         elif report.level >= INFO:
             report(connection.accepted())
@@ -513,7 +513,7 @@ class TCPListener:
                 self.loop.remove(descriptor)
             else:
                 self.loop.forget(descriptor)
-        self._gate.leave(connection.source)
+        self._policy.release(connection.source)
         self._release()
 
     # --- limits -------------------------------------------------------------------------------
@@ -551,7 +551,7 @@ class TCPListener:
         most, total = self.settings.max_connections, self._total
         if self._held <= most * 9 // 10 and total.used <= total.limit * 9 // 10:
             seconds, self._full_since = now - self._full_since, 0.0
-            self.report(ListenerRelieved(self.settings.name, self._held, seconds))
+            self.report(ListenerBelowLimit(self.settings.name, self._held, seconds))
 
     def _release(self) -> None:
         self._held -= 1
@@ -579,8 +579,8 @@ class TCPListener:
             self._sweep(now)
         if now >= self._retry_at:
             self._retry()
-        self._errors.settle(now)
-        self._refusals.settle(now)
+        self._errors.expire(now)
+        self._refusals.expire(now)
         self._listen(now)
         if self._full_since and self._is_listening and self._sockets and not self._any_waits():
             self._queue_is_empty(now)

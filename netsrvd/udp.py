@@ -6,26 +6,26 @@ from math import inf
 from time import monotonic, time
 from typing import Protocol
 
+from netsrvd.access.datagrams import DatagramPolicy
 from netsrvd.addresses import UNKNOWN, host_and_port, is_among
-from netsrvd.admission.datagrams import DatagramGate
-from netsrvd.counters import Counters
-from netsrvd.duty import OnFailure
-from netsrvd.errnos import BUG_ERRNOS, RECEIVED_ERRNOS
-from netsrvd.event_loop import READ, EventLoop
-from netsrvd.events.flows import FlowsUntold, ReceiveRecovered, ReceiveTrouble
-from netsrvd.flow import Flow
-from netsrvd.linux.mmsg import LAYOUTS, PAYLOAD_BYTES, Batch
-from netsrvd.listeners.contracts import (
+from netsrvd.contracts import (
     CONGESTED_SECONDS,
     DatagramService,
     Handler,
     Refusal,
     Report,
 )
-from netsrvd.listeners.drops import Drops
-from netsrvd.listeners.proxies.forwarded import Forwarded
-from netsrvd.listeners.refusals import NOT_CONFIGURED, Addresses, Peer, Refusals
-from netsrvd.listeners.trouble import Trouble, named
+from netsrvd.counters import Counters
+from netsrvd.errnos import BUG_ERRNOS, RECEIVED_ERRNOS
+from netsrvd.event_loop import READ, EventLoop
+from netsrvd.events.flows import FlowRecordsSuppressed, ReceiveRecovered, ReceiveTrouble
+from netsrvd.flow import Flow
+from netsrvd.linux.mmsg import LAYOUTS, PAYLOAD_BYTES, Batch
+from netsrvd.log.drops import KernelDrops
+from netsrvd.log.refusals import NOT_CONFIGURED, Addresses, Peer, RefusalLog
+from netsrvd.log.throttle import ErrorThrottle, format_errno
+from netsrvd.loop_thread import OnFailure
+from netsrvd.proxy_datagrams import ProxyDatagrams
 from netsrvd.settings import ListenerSettings
 from netsrvd.tracebacks import described
 
@@ -93,11 +93,11 @@ class UDPListener:
         "counters",
         "flows_logged",
         "flows_suppressed",
-        "gate",
         "handler",
         "is_plain_echo",
         "logged_until",
         "loop",
+        "policy",
         "refusals",
         "report",
         "service",
@@ -109,7 +109,7 @@ class UDPListener:
         loop: EventLoop,
         settings: ListenerSettings,
         service: DatagramService,
-        gate: DatagramGate,
+        policy: DatagramPolicy,
         *,
         handler: Handler | None,
         batches: Batches,
@@ -120,10 +120,10 @@ class UDPListener:
         self.loop = loop
         self.settings = settings
         self.service = service
-        self.gate = gate
+        self.policy = policy
         self.counters = Counters()
         self.report = report
-        self.refusals = Refusals(report, settings, "udp")
+        self.refusals = RefusalLog(report, settings, "udp")
         self.handler: DatagramHandler | None = None
         """What answers in the service's place, if the listener has a handler."""
         self.flows_logged = self.flows_suppressed = 0
@@ -131,7 +131,7 @@ class UDPListener:
         self._batches = batches
         self._on_failure = on_failure
         self._payload_bytes = payload_bytes
-        self._errors = Trouble(report, settings.name, ReceiveTrouble, ReceiveRecovered)
+        self._errors = ErrorThrottle(report, settings.name, ReceiveTrouble, ReceiveRecovered)
         self._sockets: dict[int, UDPSocket] = {}
         self._is_listening, self._is_paused = True, False
         self._sweep_at = inf
@@ -187,7 +187,7 @@ class UDPListener:
         """Use new settings from now on; flows that are refused by them end."""
         self.settings, self.service = settings, service
         self._use_handler(handler)
-        self.gate.update(settings, own_ports)
+        self.policy.update(settings, own_ports)
         self.refusals.update(settings)
         for sock in self._sockets.values():
             sock.recheck_access()
@@ -204,7 +204,7 @@ class UDPListener:
             self.handler.shutdown()
         for found in list(self._sockets.values()):
             self.close(found.sock, "stop")
-        self.refusals.settle(monotonic(), all_of_them=True)
+        self.refusals.expire(monotonic(), all_of_them=True)
         self._report_suppressed()
         self.loop.forget_timer(self)
 
@@ -234,7 +234,7 @@ class UDPListener:
         """Go on after an error of recvmmsg(2), unless it speaks of a mistake of ours."""
         if error.errno in BUG_ERRNOS:
             raise error
-        self._errors.occurred(error, local, now, pause=error.errno not in RECEIVED_ERRNOS)
+        self._errors.record(error, local, now, pause=error.errno not in RECEIVED_ERRNOS)
         self._listen(now)
         self._plan()
 
@@ -251,8 +251,8 @@ class UDPListener:
         """End flows that are silent, sum up refusals and errors, receive again after a pause."""
         if now >= self._sweep_at:
             self._sweep(now)
-        self._errors.settle(now)
-        self.refusals.settle(now)
+        self._errors.expire(now)
+        self.refusals.expire(now)
         self._listen(now)
         return self._due_at(now)
 
@@ -291,7 +291,7 @@ class UDPListener:
 
     def _report_suppressed(self) -> None:
         if self.flows_suppressed:
-            self.report(FlowsUntold(self.settings.name, self.flows_suppressed))
+            self.report(FlowRecordsSuppressed(self.settings.name, self.flows_suppressed))
             self.flows_suppressed = 0
 
     def _use_handler(self, handler: Handler | None) -> None:
@@ -303,7 +303,7 @@ class UDPListener:
             if old is not None:
                 old.shutdown()
             self.handler = self._made(handler) if handler is not None else None
-        plain = self.handler is None and self.service.as_received
+        plain = self.handler is None and self.service.is_echo
         self.is_plain_echo = plain and not self.settings.proxies
 
     def _made(self, handler: Handler) -> DatagramHandler:
@@ -312,7 +312,7 @@ class UDPListener:
         threads = pool.ThreadPool(
             f"handler {self.settings.name}",
             self.settings.handler_threads,
-            self.loop.duty.mailbox,
+            self.loop.thread.calls,
             self._on_failure,
         )
         return datagrams.DatagramHandler(handler, threads, self.counters, self.report)
@@ -343,11 +343,11 @@ class UDPSocket:
         """The local addresses that are served; None for every one."""
         self.local = host_and_port(sock.getsockname())
         self.flows: dict[bytes, Flow] = {}
-        """By their message headers, behind a proxy by the keys of `Forwarded.unwrap`."""
+        """By their message headers, behind a proxy by the keys of `ProxyDatagrams.unwrap`."""
         self.batch = batch
         self._listener = listener
-        self._drops = Drops(sock, listener.report, (listener.settings.name, *self.local))
-        self._forwarded = Forwarded(listener.counters)
+        self._drops = KernelDrops(sock, listener.report, (listener.settings.name, *self.local))
+        self._forwarded = ProxyDatagrams(listener.counters)
         self._refused: dict[bytes, tuple[Refusal, Peer, Peer, Peer | None]] = {}
         """Refused peers by the same keys: refusal, peer, destination, proxy."""
 
@@ -391,7 +391,7 @@ class UDPSocket:
         batch, listener, known = self.batch, self._listener, self.flows
         envelopes: Sequence[bytes] = batch.envelopes(count)
         if listener.settings.proxies:
-            envelopes = self._forwarded.unwrap(batch, envelopes, listener.gate.is_proxy)
+            envelopes = self._forwarded.unwrap(batch, envelopes, listener.policy.is_proxy)
         lengths = batch.lengths(count)
         batch.reply_as_received(count)
         flows: list[Flow | None] = []
@@ -408,7 +408,7 @@ class UDPSocket:
             flow.active_at = now
             source = flow.source
             if source.limited and (excess := source.exceeds(length, now)):
-                self._refuse(flow, (excess, listener.gate.rule(excess)), now)
+                self._refuse(flow, (excess, listener.policy.rule(excess)), now)
                 unanswered.append(index)
             elif flow.needs_source:
                 self._set_reply_source(index, envelope, flow)
@@ -416,7 +416,7 @@ class UDPSocket:
         unanswered = self._with_truncated(flows, unanswered)
         if listener.handler is not None:
             unanswered = self._dispatch(listener.handler, flows, envelopes, unanswered, now)
-        elif not listener.service.as_received:
+        elif not listener.service.is_echo:
             unanswered = self._run_service(flows, lengths, unanswered)
         self._answer(flows, lengths, unanswered)
         self._evict_oldest()
@@ -428,28 +428,28 @@ class UDPSocket:
     def recheck_access(self) -> None:
         """Check all peers by the listener's new settings; flows that are refused end."""
         listener = self._listener
-        gate = listener.gate
+        policy = listener.policy
         self._refused.clear()
         self._forwarded.forget()
         for envelope, flow in list(self.flows.items()):
             flow.settings = listener.settings
             _, asked, local = self._read(envelope)
-            by_no_proxy = flow.proxy and not gate.is_proxy(flow.proxy[0])
+            by_no_proxy = flow.proxy and not policy.is_proxy(flow.proxy[0])
             if (
                 by_no_proxy
                 or not self._serves(asked)
-                or gate.refusal(flow.peer, asked, local, flow.proxy)
+                or policy.refusal(flow.peer, asked, local, flow.proxy)
             ):
                 self.end(envelope, "reload")
             else:  # its source may have gained or lost its limits
-                source = gate.enter(flow.peer[0])
-                gate.leave(flow.source.name)
+                source = policy.acquire(flow.peer[0])
+                policy.release(flow.source.name)
                 flow.source = source
 
     def end(self, envelope: bytes, reason: str) -> None:
         """Sum up a flow and forget it."""
         flow, listener = self.flows.pop(envelope), self._listener
-        listener.gate.leave(flow.source.name)
+        listener.policy.release(flow.source.name)
         listener.counters.datagrams_truncated += flow.truncated
         if flow.has_end_record:
             listener.report(flow.ended(reason))
@@ -469,7 +469,7 @@ class UDPSocket:
     @property
     def is_dropping(self) -> bool:
         """Whether drops were reported whose end has not been reported."""
-        return self._drops.lasts
+        return self._drops.ongoing
 
     def look_for_drops(self, now: float) -> None:
         """Count what the kernel has dropped since the last look."""
@@ -506,7 +506,7 @@ class UDPSocket:
             return NOT_CONFIGURED
         if error := self._forwarded.errors.get(envelope):
             return error.reason, str(error)
-        return self._listener.gate.refusal(peer, asked, local, proxy)
+        return self._listener.policy.refusal(peer, asked, local, proxy)
 
     def _serves(self, asked: str) -> bool:
         return self.addresses is None or is_among(asked, self.addresses)
@@ -515,12 +515,12 @@ class UDPSocket:
         self, peer: Peer, proxy: Peer | None, local: Peer, now: float, *, unknown: bool
     ) -> Flow:
         listener = self._listener
-        source = listener.gate.enter(peer[0])
+        source = listener.policy.acquire(peer[0])
         flow = Flow(
             listener.settings, peer, local, source, now, source_unknown=unknown, proxy=proxy
         )
         listener.counters.flows += 1
-        flow.is_logged = not listener.gate.is_unlogged(peer[0])
+        flow.is_logged = not listener.policy.is_unlogged(peer[0])
         flow.has_began_record = flow.is_logged and listener.may_log_flow(now)
         if flow.has_began_record:
             listener.report(flow.began())
@@ -598,7 +598,7 @@ class UDPSocket:
                 without.add(index)
             else:
                 sent = self.batch.reply(index, answer, floor)
-                flow.source.owe(sent - lengths[index])
+                flow.source.debit(sent - lengths[index])
                 flow.bytes_unanswered += lengths[index] - sent
                 lengths[index] = sent
         if failed:
@@ -636,7 +636,7 @@ class UDPSocket:
                     flow = flows[start]
                     assert flow is not None
                     flow.unsent += 1
-                    flow.error = named(error)
+                    flow.error = format_errno(error)
                     flow.bytes_unanswered += lengths[start]
                     unsent, unsent_bytes = unsent + 1, unsent_bytes + lengths[start]
                     start += 1

@@ -25,7 +25,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Fail if a test was skipped, or failed as it was expected to."""
-    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
-    unproven = [each for kind in ("skipped", "xfailed") for each in reporter.stats.get(kind, ())]
+    log_writer = session.config.pluginmanager.get_plugin("terminalreporter")
+    unproven = [each for kind in ("skipped", "xfailed") for each in log_writer.stats.get(kind, ())]
     if os.environ.get("CI") and unproven and session.exitstatus == pytest.ExitCode.OK:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED

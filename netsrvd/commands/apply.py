@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from netsrvd import assembly
+from netsrvd import startup
 from netsrvd.commands import check
 from netsrvd.config import changes
 from netsrvd.config.files import DEFAULT_FILE, Configuration
@@ -115,7 +115,7 @@ def _roll_back(arguments: argparse.Namespace) -> int:
         raise UsageError("there is no earlier state: `netsrvd apply` has saved none")
     host = look(now.units)
     if arguments.dry_run:
-        configuration = assembly.read_configuration(now.folder / now.main)
+        configuration = startup.read_configuration(now.folder / now.main)
         work = _compared(configuration, main, host)
         if arguments.json:
             print(json.dumps(_as_json(work, applied=False), indent=2))
@@ -184,7 +184,7 @@ def _action(
 def _read_saved(known: saved.Saved | None) -> Configuration | None:
     """Return the configuration of the last call; None if this version has faults to find there."""
     try:
-        return assembly.read_configuration(known.folder / known.main) if known else None
+        return startup.read_configuration(known.folder / known.main) if known else None
     except ConfigError:
         return None
 
@@ -196,8 +196,8 @@ def _needs_restart(old: Configuration | None, new: Configuration) -> bool:
 
 def _differences(old: Configuration, new: Configuration) -> Iterator[Row]:
     """Yield each setting that differs. A listener that is new or gone shows in its socket unit."""
-    before = dict(effective(old.settings, assembly.WORDS))
-    after = dict(effective(new.settings, assembly.WORDS))
+    before = dict(effective(old.settings, startup.VALIDATORS))
+    after = dict(effective(new.settings, startup.VALIDATORS))
     names = {each.name for each in old.settings.listeners}
     names ^= {each.name for each in new.settings.listeners}
     for path in dict.fromkeys((*before, *after)):

@@ -6,12 +6,12 @@ import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from netsrvd import assembly
+from netsrvd import startup
 from netsrvd.commands import service_view
 from netsrvd.config.files import Configuration, dotted
 from netsrvd.errors import ConfigError, Fault
 from netsrvd.escapes import escaped
-from netsrvd.services.base import Present
+from netsrvd.services.base import ConnectionList
 from netsrvd.systemd import comparison
 
 UNREAD = "only *.toml is read, without a dot at its beginning"
@@ -53,13 +53,13 @@ def run(arguments: argparse.Namespace) -> int:
 def judge(config: Path | None) -> Report:
     """Read and judge a configuration as a start would, without opening a socket."""
     try:
-        configuration = assembly.read_configuration(config)
+        configuration = startup.read_configuration(config)
     except ConfigError as error:
         return Report(None, error.faults, [], [])
     report = Report(configuration, [], _unread(configuration), [])
-    report.warnings.extend(each.text() for each in assembly.ignored_settings(configuration))
+    report.warnings.extend(each.text() for each in startup.ignored_settings(configuration))
     try:
-        assembly.prepare_services(configuration.settings, Present(), configuration.sources)
+        startup.prepare_services(configuration.settings, ConnectionList(), configuration.sources)
     except ConfigError as error:
         report.faults.extend(error.faults)
     faults, notes, as_service = service_view.judge(config, configuration)
@@ -78,7 +78,7 @@ def _unread(configuration: Configuration) -> list[str]:
 
 def _lines(report: Report, configuration: Configuration, *, everything: bool) -> list[str]:
     """Return TOML: keys, and all else as comments."""
-    lines = configuration.lines(assembly.WORDS, without_defaults=not everything)
+    lines = configuration.lines(startup.VALIDATORS, without_defaults=not everything)
     lines += [f"# warning: {each}" for each in report.warnings]
     lines += [f"# {each}" for each in report.notes]
     served = [
@@ -109,5 +109,5 @@ def _object(report: Report) -> dict[str, Any]:
         "notes": report.notes,
         "as_service": report.as_service,
         "files": [escaped(str(each)) for each in configuration.files] if configuration else [],
-        "settings": configuration.objects(assembly.WORDS) if configuration else [],
+        "settings": configuration.objects(startup.VALIDATORS) if configuration else [],
     }

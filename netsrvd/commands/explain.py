@@ -6,12 +6,12 @@ import json
 import re
 from collections.abc import Iterator
 
-from netsrvd import assembly
+from netsrvd import startup
+from netsrvd.access.access_list import AccessList
+from netsrvd.access.connections import ConnectionPolicy
+from netsrvd.access.datagrams import DatagramPolicy
+from netsrvd.access.source_ports import HIGHEST_PORT
 from netsrvd.addresses import UNKNOWN, shown, source
-from netsrvd.admission.access import Access
-from netsrvd.admission.connections import ConnectionGate
-from netsrvd.admission.datagrams import DatagramGate
-from netsrvd.admission.ports import HIGHEST_PORT
 from netsrvd.errors import UsageError
 from netsrvd.settings import ListenerSettings, Settings
 from netsrvd.sockets.broadcast import is_broadcast
@@ -38,12 +38,12 @@ def run(arguments: argparse.Namespace) -> int:
     Raises ConfigError for a faulty configuration, UsageError for a listener that it does not have
     and for what is no address.
     """
-    configuration = assembly.read_configuration(arguments.config)
+    configuration = startup.read_configuration(arguments.config)
     listener = configuration.settings.listener(arguments.listener)
     peer = address(arguments.address)
     protocol = "udp" if arguments.udp else "tcp"
     refusal = _refusal(listener, protocol, peer, configuration.settings)
-    rule = Access(listener.allow, listener.deny, listener.proxies).rule(peer[0])
+    rule = AccessList(listener.allow, listener.deny, listener.proxies).rule(peer[0])
     reason, rule = refusal or ("", rule)
     who = shown(*peer) if peer[1] else peer[0]
     notes = [*_notes(listener, protocol, peer)]
@@ -60,13 +60,13 @@ def run(arguments: argparse.Namespace) -> int:
             "reason": reason or None,
             "rule": rule,
             "notes": notes,
-            "settings": configuration.objects(assembly.WORDS, paths),
+            "settings": configuration.objects(startup.VALIDATORS, paths),
         }
         print(json.dumps(found, indent=2))
         return REFUSED if refusal else 0
     verdict = f"refused: {reason}" if refusal else "let in"
     print(f"{listener.name}: {protocol} {who}: {verdict}: {rule}")
-    for line in (*notes, *configuration.lines(assembly.WORDS, paths)):
+    for line in (*notes, *configuration.lines(startup.VALIDATORS, paths)):
         print(f"  {line}")
     return REFUSED if refusal else 0
 
@@ -95,28 +95,28 @@ def address(text: str) -> tuple[str, int]:
 def _refusal(
     listener: ListenerSettings, protocol: str, peer: tuple[str, int], settings: Settings
 ) -> tuple[str, str] | None:
-    """Return what the gate says of a client's first connection or datagram."""
+    """Return what the policy says of a client's first connection or datagram."""
     if protocol not in listener.protocols:
         return "protocol", f"the listener serves {', '.join(listener.protocols)} only"
     if protocol == "tcp":
-        return ConnectionGate(listener).refusal(peer[0], 0.0)
+        return ConnectionPolicy(listener).refusal(peer[0], 0.0)
     own_ports = {each.port for each in settings.listeners if "udp" in each.protocols}
     if not peer[1]:
         listener = listener._replace(refused_ports=())
-    return DatagramGate(listener, own_ports, is_broadcast).refusal(peer, UNKNOWN, UNKNOWN)
+    return DatagramPolicy(listener, own_ports, is_broadcast).refusal(peer, UNKNOWN, UNKNOWN)
 
 
 def _notes(listener: ListenerSettings, protocol: str, peer: tuple[str, int]) -> Iterator[str]:
     host, port = peer
-    if not Access(listener.proxies).rule_against(host):
+    if not AccessList(listener.proxies).denied_by(host):
         yield "it is a proxy: whom its header names is judged instead, so ask for that address"
     elif listener.proxies:
         yield "so it is whether it comes by itself or by a proxy"
     if protocol == "udp" and not port:
         yield "without a port, nothing is said of refused_ports"
-    if not Access(listener.unlogged).rule_against(host):
+    if not AccessList(listener.unlogged).denied_by(host):
         yield "it is in unlogged: what it does is counted, but has no records unless it fails"
-    if Access(listener.unlimited).rule_against(host):
+    if AccessList(listener.unlimited).denied_by(host):
         yield f"it shares the limits of the source {source(host)}"
     else:
         yield "it is in unlimited: no limit of a source holds for it"

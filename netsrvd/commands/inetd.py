@@ -8,17 +8,17 @@ from contextlib import suppress
 from math import inf
 from time import monotonic
 
-from netsrvd import assembly
+from netsrvd import startup
 from netsrvd.daemon import PRELOAD_SECONDS, block_signals, wait_signal, wake_main
 from netsrvd.errors import DetachError, SocketError, UsageError
 from netsrvd.events import Event
-from netsrvd.events.life import CodeMissing
+from netsrvd.events.lifecycle import CodeMissing
 from netsrvd.events.sockets import OptionAdjusted
+from netsrvd.log import journal
+from netsrvd.log.stderr_to_log import StderrToLog
 from netsrvd.preload import preload
-from netsrvd.reporting import journal
-from netsrvd.reporting.stand_in import StandIn
 from netsrvd.server import Server
-from netsrvd.services.base import Present
+from netsrvd.services.base import ConnectionList
 from netsrvd.settings import ListenerSettings, Settings
 from netsrvd.shutdown import STOP_SIGNALS
 from netsrvd.sockets import bind, inetd
@@ -39,11 +39,11 @@ def run(arguments: argparse.Namespace) -> int:
         raise UsageError(
             "--inetd serves one connection; --detach, --pid-file and --user are for a daemon"
         )
-    configuration = assembly.read_configuration(arguments.config)
+    configuration = startup.read_configuration(arguments.config)
     settings = configuration.settings
     listener = _listener(settings, arguments.listener)
     only = Settings(log=settings.log, drain_seconds=settings.drain_seconds, listeners=(listener,))
-    services = assembly.prepare_services(only, Present(), configuration.sources)
+    services = startup.prepare_services(only, ConnectionList(), configuration.sources)
     log, notes = _log(arguments.log or settings.log.target)
     sock = inetd.take()
     if sock is None:
@@ -65,11 +65,11 @@ def _listener(settings: Settings, name: str | None) -> ListenerSettings:
 
 
 def _log(target: str) -> tuple[str, list[Event]]:
-    hidden = isinstance(sys.stderr, StandIn)
+    hidden = isinstance(sys.stderr, StderrToLog)
     if hidden and target == "auto" and journal.SOCKET.exists():
         target = "journal"
     try:
-        return assembly.choose_log(target, detached=hidden)
+        return startup.choose_log(target, detached=hidden)
     except DetachError:  # there is neither syslog nor a journal
         return NOWHERE, []
 
@@ -77,7 +77,7 @@ def _log(target: str) -> tuple[str, list[Event]]:
 def _serve(
     settings: Settings,
     sock: socket.socket,
-    services: assembly.Services,
+    services: startup.Services,
     log: str,
     notes: list[Event],
 ) -> int:

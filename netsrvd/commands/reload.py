@@ -6,11 +6,11 @@ import signal
 import socket
 import sys
 
+from netsrvd import reload_socket
 from netsrvd.config.files import DEFAULT_FILE
 from netsrvd.errors import ConfigError, NetsrvdError, ReloadError, UsageError
 from netsrvd.escapes import escaped
-from netsrvd.reporting import askers
-from netsrvd.reporting.stderr import is_journal
+from netsrvd.log.stderr import is_journal
 
 UNITS = ("netsrvd.service", "netsrvd@*.service")
 """What `reload` without a PID is for: instances share the configuration, so all of them."""
@@ -71,13 +71,13 @@ def _reload(pid: int) -> None:
         with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as sock:
             sock.settimeout(PATIENCE_SECONDS)
             _connect(sock, pid)
-            answer = _ask(sock, pid, process, askers.look_outside(str(DEFAULT_FILE.parent)))
+            answer = _ask(sock, pid, process, reload_socket.look_outside(str(DEFAULT_FILE.parent)))
     finally:
         os.close(process)
     if not answer:
         raise ReloadError("the daemon ended without an answer; see its log")
     lines = [escaped(each) for each in answer.strip().splitlines()]
-    problems = [line for line in lines if not line.startswith(askers.WARNING)]
+    problems = [line for line in lines if not line.startswith(reload_socket.WARNING)]
     if is_journal(2):  # as ExecReload= of a unit: the daemon has just written the same there
         lines = []
     if problems:
@@ -89,8 +89,8 @@ def _reload(pid: int) -> None:
 def _connect(sock: socket.socket, pid: int) -> None:
     """Connect to the daemon itself: SIGHUP would end a process of another kind."""
     try:
-        sock.connect(askers.path(pid))
-        answering, _ = askers.credentials(sock)
+        sock.connect(reload_socket.path(pid))
+        answering, _ = reload_socket.credentials(sock)
     except BlockingIOError as error:
         raise ReloadError(f"too many wait; `kill -HUP {pid}` reloads without an answer") from error
     except PermissionError as error:
@@ -101,7 +101,7 @@ def _connect(sock: socket.socket, pid: int) -> None:
         raise UsageError(f"process {answering} answers for {pid}, which gets no signal")
 
 
-def _ask(sock: socket.socket, pid: int, process: int, seen: askers.Outside) -> str:
+def _ask(sock: socket.socket, pid: int, process: int, seen: reload_socket.Outside) -> str:
     """Send the daemon what is `seen` here, then SIGHUP, and return its answer.
 
     `process` is a pidfd. An empty answer means that the daemon ended before it answered.
@@ -114,7 +114,7 @@ def _ask(sock: socket.socket, pid: int, process: int, seen: askers.Outside) -> s
     except (ProcessLookupError, ConnectionError) as error:
         raise ReloadError("the daemon has just ended; see its log") from error
     try:
-        return sock.recv(askers.LONGEST_ANSWER + 1).decode(errors="replace")
+        return sock.recv(reload_socket.LONGEST_ANSWER + 1).decode(errors="replace")
     except OSError as error:
         raise ReloadError(f"the daemon has not answered: {error}; see its log") from error
 

@@ -6,12 +6,12 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from netsrvd import assembly, detach
+from netsrvd import detach, startup
 from netsrvd.daemon import Daemon, Start
 from netsrvd.errors import NetsrvdError, UsageError, shortage
-from netsrvd.reporting.notify import Notifier
-from netsrvd.services.base import Present
+from netsrvd.services.base import ConnectionList
 from netsrvd.sockets import activation
+from netsrvd.systemd.notify import Notifier
 
 if TYPE_CHECKING:
     from netsrvd.handover import Restored
@@ -55,7 +55,7 @@ def _run(arguments: argparse.Namespace) -> int:
     try:
         return _serve(_prepare(arguments, passed, stored, listening), arguments, owner)
     except (NetsrvdError, OSError, MemoryError) as error:
-        activation.turn_away(passed)
+        activation.drain_and_close(passed)
         found = error if isinstance(error, NetsrvdError) else shortage(error)
         if found is None:
             raise
@@ -84,30 +84,30 @@ def _serve(start: Start, arguments: argparse.Namespace, owner: detach.User | Non
 
 def _prepare(
     arguments: argparse.Namespace,
-    passed: list[activation.Passed],
+    passed: list[activation.ActivatedSocket],
     stored: list[activation.Stored],
     listening: list[activation.Stored],
 ) -> Start:
     # A path must still be right when a reload reads it again in another working directory.
     path = arguments.config and arguments.config.absolute()
-    configuration = assembly.read_configuration(path)
-    settings, present = configuration.settings, Present()
-    services = assembly.prepare_services(settings, present, configuration.sources)
+    configuration = startup.read_configuration(path)
+    settings, connection_list = configuration.settings, ConnectionList()
+    services = startup.prepare_services(settings, connection_list, configuration.sources)
     target = arguments.log or settings.log.target
-    log, log_notes = assembly.choose_log(target, detached=arguments.detach)
-    sockets, notes = assembly.open_sockets(configuration, passed, listening)
+    log, log_notes = startup.choose_log(target, detached=arguments.detach)
+    sockets, notes = startup.open_sockets(configuration, passed, listening)
     count = sum(len(opened) for opened in sockets.values())
     try:
-        max_connections, limit_notes = assembly.count_places(settings, count)
+        max_connections, limit_notes = startup.connection_limit(settings, count)
     except NetsrvdError:
-        assembly.close_bound(sockets)
+        startup.close_bound(sockets)
         raise
     return Start(
         configuration,
         sockets,
         services,
         max_connections,
-        notes=log_notes + limit_notes + assembly.ignored_settings(configuration) + notes,
+        notes=log_notes + limit_notes + startup.ignored_settings(configuration) + notes,
         log=log,
         restored=_restore(stored) if stored else None,
         began_at=arguments.began_at,

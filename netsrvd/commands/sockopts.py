@@ -101,9 +101,9 @@ def _all_options() -> Listing:
 
 
 def _settings(config: Path | None) -> Settings:
-    from netsrvd import assembly  # noqa: PLC0415 - the list of all options does not need it
+    from netsrvd import startup  # noqa: PLC0415 - the list of all options does not need it
 
-    return assembly.read_configuration(config).settings
+    return startup.read_configuration(config).settings
 
 
 def _of_listener(settings: Settings, name: str) -> Listing:

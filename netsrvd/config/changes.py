@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterator
 from typing import NamedTuple, TypeVar
 
 from netsrvd.config import overlaps
-from netsrvd.config.overlaps import Taken
+from netsrvd.config.overlaps import PortConflicts
 from netsrvd.errors import ConfigError
 from netsrvd.settings import Endpoint, ListenerSettings, LogSettings, Settings
 
@@ -27,7 +27,7 @@ KEYS = {
 
 Table = TypeVar("Table", Settings, LogSettings, ListenerSettings)
 Endpoints = dict[Endpoint, ListenerSettings]
-Passed = Collection[tuple[str, str]]
+ActivatedSocket = Collection[tuple[str, str]]
 """The listeners and protocols for which a socket that systemd passed serves."""
 
 
@@ -47,7 +47,7 @@ class Plan(NamedTuple):
     needs_restart: tuple[str, ...]
 
 
-def endpoints(settings: Settings, passed: Passed) -> Endpoints:
+def endpoints(settings: Settings, passed: ActivatedSocket) -> Endpoints:
     """Return all that is to be bound: nothing for which a passed socket serves."""
     return {
         endpoint: listener
@@ -71,10 +71,10 @@ def plan(
     one of ours would have to be closed first, which could refuse connections: that takes a restart.
     """
     missing = {end: listener for end, listener in wanted.items() if end not in bound}
-    served = Taken(bound)
+    served = PortConflicts(bound)
     in_the_way: dict[tuple[str, str], list[Endpoint]] = {}
     for one in missing:
-        if other := served.overlapped(one):
+        if other := served.find_conflict(one):
             in_the_way.setdefault((one.listener, other.host), []).append(one)
     problems = [
         f"listener {name}: {overlaps.shown(both)} overlaps {host}, which is still served; restart "

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from netsrvd.config import toml
-from netsrvd.config.schema import UNUSED, Tree, Vocabulary, effective, read_settings
+from netsrvd.config.schema import UNUSED, Tree, Validators, effective, read_settings
 from netsrvd.config.values import shortly, written
 from netsrvd.errors import ConfigError, Fault
 from netsrvd.escapes import escaped
@@ -103,7 +103,7 @@ class Configuration(NamedTuple):
     path: Path | None = None
     """The file that was asked for; None for the default one."""
 
-    def rows(self, words: Vocabulary) -> list[Row]:
+    def rows(self, words: Validators) -> list[Row]:
         """Return all keys of the effective configuration."""
         names = [ListenerSettings(listener.name) for listener in self.settings.listeners]
         default = dict(effective(Settings(listeners=tuple(names)), words))
@@ -117,7 +117,7 @@ class Configuration(NamedTuple):
         return rows
 
     def objects(
-        self, words: Vocabulary, only: Collection[KeyPath] | None = None
+        self, words: Validators, only: Collection[KeyPath] | None = None
     ) -> list[dict[str, Any]]:
         """Return the effective configuration for JSON, or just the keys at these paths."""
         return [
@@ -143,7 +143,7 @@ class Configuration(NamedTuple):
 
     def lines(
         self,
-        words: Vocabulary,
+        words: Validators,
         only: Collection[KeyPath] | None = None,
         *,
         without_defaults: bool = False,
@@ -161,7 +161,7 @@ class Configuration(NamedTuple):
         return [f"{text:{width}}  # {origin}" for text, origin in rows]
 
 
-def load(path: Path | None, words: Vocabulary) -> Configuration:
+def load(path: Path | None, words: Validators) -> Configuration:
     """Read `path` and the drop-ins `conf.d/*.toml` beside it, later names over earlier ones.
 
     None stands for the default file, which may be missing; a named one may not. Raises ConfigError

@@ -12,7 +12,7 @@ Key = tuple[object, ...]
 """Protocol, port, family, host and interface; None for any host, or for any interface."""
 
 
-class Taken:
+class PortConflicts:
     """Endpoints that have their place. Owned by the function that is comparing."""
 
     __slots__ = ("_owners",)
@@ -27,7 +27,7 @@ class Taken:
         for key in _keys(endpoint, (endpoint.host, None), (endpoint.interface, None)):
             self._owners.setdefault(key, endpoint)
 
-    def overlapped(self, endpoint: Endpoint) -> Endpoint | None:
+    def find_conflict(self, endpoint: Endpoint) -> Endpoint | None:
         """Return one that the kernel would not let be bound at the same time, None if all may be.
 
         All addresses overlap each of their family, and so do all interfaces. The sockets that

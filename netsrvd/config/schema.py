@@ -6,8 +6,8 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from netsrvd.config import overlaps, values
-from netsrvd.config.overlaps import Taken
-from netsrvd.config.values import Kind
+from netsrvd.config.overlaps import PortConflicts
+from netsrvd.config.values import Type
 from netsrvd.events import LEVELS
 from netsrvd.settings import (
     LARGEST_DATAGRAM,
@@ -32,7 +32,7 @@ class Rule(NamedTuple):
     """One key: the kind of its value, and the field of the settings that it fills."""
 
     key: str
-    kind: Kind
+    kind: Type
     other: str = ""
     """The name of the field if it is not that of the key, mostly for its unit."""
 
@@ -42,7 +42,7 @@ class Rule(NamedTuple):
         return self.other or self.key
 
 
-class Vocabulary(NamedTuple):
+class Validators(NamedTuple):
     """The names that other packages define, and the checks of their values."""
 
     service_reader: Callable[[], Callable[[object], str]]
@@ -73,38 +73,38 @@ UNUSED = (("workers",),)
 """Keys that older versions used: they are read, and a warning names them."""
 
 LOG_RULES = (
-    Rule("target", values.word(("auto", "journal", "syslog", "stderr"))),
-    Rule("level", values.word(tuple(LEVELS))),
+    Rule("target", values.choice(("auto", "journal", "syslog", "stderr"))),
+    Rule("level", values.choice(tuple(LEVELS))),
     Rule("queue", values.integer(100, 1_000_000), "queue_records"),
-    Rule("when_full", values.word(("drop", "wait"))),
+    Rule("when_full", values.choice(("drop", "wait"))),
 )
-NAMES = values.several(
+NAMES = values.list_of(
     values.matching(NAME, "names of listeners").read, may_be_empty=True, what="a list of names"
 )
 SERVICE_RULES = (
-    Rule("daytime_format", values.word(("iso", "weekday", "smtp"))),
+    Rule("daytime_format", values.choice(("iso", "weekday", "smtp"))),
     Rule("quotes", values.path()),
     Rule("active_listeners", NAMES),
 )
 """What single services need, in the table of a listener."""
 
 
-def listener_rules(words: Vocabulary) -> tuple[Rule, ...]:
+def listener_rules(words: Validators) -> tuple[Rule, ...]:
     """Return the rules of a `[listener.NAME]` table, but for `enabled` and `options`."""
-    access = values.several(
+    access = values.list_of(
         words.read_access, may_be_empty=True, what="a list of addresses, networks and words"
     )
     return (
-        Rule("service", Kind(words.service_reader(), values.same)),
+        Rule("service", Type(words.service_reader(), values.identity)),
         Rule(
             "protocols",
-            values.several(
-                values.word(("tcp", "udp")).read, may_be_empty=False, what='"tcp", "udp" or both'
+            values.list_of(
+                values.choice(("tcp", "udp")).read, may_be_empty=False, what='"tcp", "udp" or both'
             ),
         ),
         Rule(
             "host",
-            values.several(values.address, may_be_empty=True, what="a list of IP addresses"),
+            values.list_of(values.address, may_be_empty=True, what="a list of IP addresses"),
             "hosts",
         ),
         Rule("port", values.integer(1, 65535, "a port")),
@@ -122,7 +122,7 @@ def listener_rules(words: Vocabulary) -> tuple[Rule, ...]:
         Rule("connection_burst", values.integer(1, 1_000_000)),
         Rule(
             "refused_ports",
-            values.several(words.read_ports, may_be_empty=True, what="a list of ports and words"),
+            values.list_of(words.read_ports, may_be_empty=True, what="a list of ports and words"),
         ),
         Rule("datagram_rate", values.integer(0, 10_000_000)),
         Rule("datagram_burst", values.integer(1, 10_000_000)),
@@ -141,7 +141,7 @@ def listener_rules(words: Vocabulary) -> tuple[Rule, ...]:
     )
 
 
-def read_settings(tree: Tree, words: Vocabulary) -> tuple[Settings, list[Problem]]:
+def read_settings(tree: Tree, words: Validators) -> tuple[Settings, list[Problem]]:
     """Return the settings that a merged configuration means, and all faults that it has.
 
     Where there are faults the settings are not to be used.
@@ -157,7 +157,7 @@ def read_settings(tree: Tree, words: Vocabulary) -> tuple[Settings, list[Problem
 
 
 def _listeners(
-    table: object, words: Vocabulary, problems: list[Problem]
+    table: object, words: Validators, problems: list[Problem]
 ) -> tuple[ListenerSettings, ...]:
     named = {"echo": {}} | _table(table, ("listener",), problems)
     rules = listener_rules(words)
@@ -168,7 +168,7 @@ def _listeners(
         if not NAME.fullmatch(name):
             problems.append(Problem(path, "expected a name of letters, digits and _ . -"))
         given = _table(entry, path, problems)
-        enabled = _read(given.pop("enabled", True), (*path, "enabled"), values.flag(), problems)
+        enabled = _read(given.pop("enabled", True), (*path, "enabled"), values.boolean(), problems)
         options = _options(given.pop("options", {}), (*path, "options"), words, problems)
         filled = _fill(given, path, rules, ("enabled", "options"), problems)
         if enabled is not False:
@@ -178,12 +178,12 @@ def _listeners(
     if not found:
         problems.append(Problem(("listener",), "none is enabled, so nothing would be served"))
     problems += _conflicts(sound)
-    problems += _nameless(found, named)
+    problems += _unknown_references(found, named)
     return tuple(found)
 
 
 def _options(
-    table: object, path: tuple[str, ...], words: Vocabulary, problems: list[Problem]
+    table: object, path: tuple[str, ...], words: Validators, problems: list[Problem]
 ) -> Mapping[str, OptionValue]:
     found = dict(ListenerSettings("").options)
     for name, value in _table(table, path, problems).items():
@@ -218,7 +218,7 @@ def _fill(
     return found
 
 
-def _read(value: object, path: tuple[str, ...], kind: Kind, problems: list[Problem]) -> Any:
+def _read(value: object, path: tuple[str, ...], kind: Type, problems: list[Problem]) -> Any:
     try:
         return kind.read(value)
     except ValueError as error:
@@ -248,10 +248,10 @@ def _unknown(
 
 def _conflicts(listeners: list[ListenerSettings]) -> list[Problem]:
     """Return a problem for each listener that wants what another one, or itself, wants as well."""
-    taken = Taken()
+    taken = PortConflicts()
     found: dict[tuple[str, str], list[Endpoint]] = {}
     for two in (endpoint for listener in listeners for endpoint in listener.endpoints()):
-        if one := taken.overlapped(two):
+        if one := taken.find_conflict(two):
             found.setdefault((two.listener, one.listener), []).append(two)
         taken.add(two)
     return [
@@ -264,7 +264,7 @@ def _conflicts(listeners: list[ListenerSettings]) -> list[Problem]:
     ]
 
 
-def _nameless(listeners: list[ListenerSettings], known: Collection[str]) -> list[Problem]:
+def _unknown_references(listeners: list[ListenerSettings], known: Collection[str]) -> list[Problem]:
     """Return a problem for each listener that is named by another and is not there."""
     found = []
     for listener in listeners:
@@ -274,7 +274,7 @@ def _nameless(listeners: list[ListenerSettings], known: Collection[str]) -> list
     return found
 
 
-def effective(settings: Settings, words: Vocabulary) -> list[tuple[tuple[str, ...], Any]]:
+def effective(settings: Settings, words: Validators) -> list[tuple[tuple[str, ...], Any]]:
     """Return every key with the TOML value that is in force, in the order of the rules."""
     rows: list[tuple[tuple[str, ...], Any]]
     rows = [((rule.key,), _shown(settings, rule)) for rule in GLOBAL_RULES]
@@ -293,7 +293,7 @@ def _shown(settings: object, rule: Rule) -> Any:
     return rule.kind.show(getattr(settings, rule.field))
 
 
-def unruled_fields(words: Vocabulary) -> set[str]:
+def unruled_fields(words: Validators) -> set[str]:
     """Return the fields of the settings that no rule fills: there must be none unexpected."""
     every = (*GLOBAL_RULES, *LOG_RULES, *listener_rules(words))
     ruled = {rule.field for rule in every}

@@ -1,6 +1,6 @@
 """The kinds of values that a configuration file may have: how each is read and written.
 
-A `Kind` reads what TOML gave or raises ValueError, whose text completes the sentence "expected …";
+A `Type` reads what TOML gave or raises ValueError, whose text completes the sentence "expected …";
 it shows a setting as the TOML value that would be read as the same.
 """
 
@@ -20,31 +20,31 @@ IFNAMSIZ = 16
 SHOWN_LENGTH = 80
 
 
-class Kind(NamedTuple):
+class Type(NamedTuple):
     """How the values of one sort of key are read and shown."""
 
     read: Callable[[Any], Any]
     show: Callable[[Any], Any]
 
 
-def same(value: object) -> object:
+def identity(value: object) -> object:
     """Return `value`: it is shown in TOML as it stands in the settings."""
     return value
 
 
-def integer(low: int, high: int, what: str = "a whole number") -> Kind:
-    """Return the kind of whole numbers from `low` to `high`."""
+def integer(low: int, high: int, what: str = "a whole number") -> Type:
+    """Return the type of whole numbers from `low` to `high`."""
 
     def read(value: object) -> int:
         if isinstance(value, int) and not isinstance(value, bool) and low <= value <= high:
             return value
         raise ValueError(f"{what} from {low} to {high}{units.if_quoted(value)}")
 
-    return Kind(read, same)
+    return Type(read, identity)
 
 
-def size(low: int, high: int) -> Kind:
-    """Return the kind of sizes from `low` to `high` bytes: a number, or "64K", "1M"."""
+def size(low: int, high: int) -> Type:
+    """Return the type of sizes from `low` to `high` bytes: a number, or "64K", "1M"."""
 
     def read(value: object) -> int:
         count = units.size(value)
@@ -53,11 +53,11 @@ def size(low: int, high: int) -> Kind:
             raise ValueError(f'a size {span}, in bytes or as "64K", "16M", "1G"')
         return count
 
-    return Kind(read, units.shown_size)
+    return Type(read, units.shown_size)
 
 
-def duration(low: float, high: float) -> Kind:
-    """Return the kind of durations from `low` to `high` seconds: a number, or "500ms", "10min"."""
+def duration(low: float, high: float) -> Type:
+    """Return the type of durations from `low` to `high` seconds: a number, or "500ms", "10min"."""
 
     def read(value: object) -> float:
         seconds = _seconds(value)
@@ -67,7 +67,7 @@ def duration(low: float, high: float) -> Kind:
             raise ValueError(f"a duration {span}, {forms}{units.if_quoted(value)}")
         return float(seconds)
 
-    return Kind(read, shown_duration)
+    return Type(read, shown_duration)
 
 
 def _seconds(value: object) -> float | None:
@@ -86,37 +86,37 @@ def shown_duration(seconds: float) -> str | float:
     return int(seconds) if seconds == int(seconds) else seconds
 
 
-def word(known: Collection[str]) -> Kind:
-    """Return the kind of one of the `known` words."""
+def choice(known: Collection[str]) -> Type:
+    """Return the type of one of the `known` words."""
 
     def read(value: object) -> str:
         if isinstance(value, str) and value in known:
             return value
         raise ValueError("one of " + ", ".join(f'"{each}"' for each in known))
 
-    return Kind(read, same)
+    return Type(read, identity)
 
 
-def flag() -> Kind:
-    """Return the kind of `true` and `false`."""
+def boolean() -> Type:
+    """Return the type of `true` and `false`."""
 
     def read(value: object) -> bool:
         if isinstance(value, bool):
             return value
         raise ValueError(f"true or false{units.if_quoted(value)}")
 
-    return Kind(read, same)
+    return Type(read, identity)
 
 
-def interface() -> Kind:
-    """Return the kind of names of network interfaces."""
+def interface() -> Type:
+    """Return the type of names of network interfaces."""
 
     def read(value: object) -> str:
         if isinstance(value, str) and _may_be_interface(value):
             return value
         raise ValueError('the name of a network interface, such as "eth0", or "" for any')
 
-    return Kind(read, same)
+    return Type(read, identity)
 
 
 def _may_be_interface(name: str) -> bool:
@@ -124,30 +124,30 @@ def _may_be_interface(name: str) -> bool:
     return allowed and len(name.encode()) < IFNAMSIZ
 
 
-def path() -> Kind:
-    """Return the kind of absolute paths; a reload may come from another working directory."""
+def path() -> Type:
+    """Return the type of absolute paths; a reload may come from another working directory."""
 
     def read(value: object) -> str:
         if isinstance(value, str) and value.isprintable() and value[:1] in ("", "/"):
             return value
         raise ValueError('an absolute path, such as "/etc/netsrvd/quotes", or "" for none')
 
-    return Kind(read, same)
+    return Type(read, identity)
 
 
-def matching(pattern: re.Pattern[str], what: str) -> Kind:
-    """Return the kind of texts that a pattern describes as a whole."""
+def matching(pattern: re.Pattern[str], what: str) -> Type:
+    """Return the type of texts that a pattern describes as a whole."""
 
     def read(value: object) -> str:
         if isinstance(value, str) and pattern.fullmatch(value):
             return value
         raise ValueError(what)
 
-    return Kind(read, same)
+    return Type(read, identity)
 
 
-def several(read_one: Callable[[object], str], *, may_be_empty: bool, what: str) -> Kind:
-    """Return the kind of lists without repetition; one text may stand for a list of itself."""
+def list_of(read_one: Callable[[object], str], *, may_be_empty: bool, what: str) -> Type:
+    """Return the type of lists without repetition; one text may stand for a list of itself."""
 
     def read(value: object) -> tuple[str, ...]:
         entries = [value] if isinstance(value, str) else value
@@ -165,7 +165,7 @@ def several(read_one: Callable[[object], str], *, may_be_empty: bool, what: str)
             raise ValueError("; ".join(texts))
         return tuple(found)
 
-    return Kind(read, list)
+    return Type(read, list)
 
 
 def address(value: object) -> str:

@@ -13,7 +13,16 @@ from typing import Any, ClassVar, Self, dataclass_transform
 ERROR, WARNING, NOTICE, INFO, DEBUG = 3, 4, 5, 6, 7
 """The priorities of syslog(3) that are in use here."""
 
-MODULES = ("life", "handover", "sockets", "connections", "flows", "handlers", "refusals", "log")
+MODULES = (
+    "lifecycle",
+    "handover",
+    "sockets",
+    "connections",
+    "flows",
+    "handlers",
+    "refusals",
+    "log",
+)
 
 LEVELS = {"error": ERROR, "warning": WARNING, "notice": NOTICE, "info": INFO, "debug": DEBUG}
 

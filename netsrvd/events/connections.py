@@ -92,7 +92,7 @@ class ServiceFailed(Event):
         return f"{self.listener}: service {self.service} failed for {peer}: {one_line(self.error)}"
 
 
-class AcceptTrouble(Event):
+class AcceptFailing(Event):
     """The kernel cannot hand over new connections: a limit on descriptors or memory, or a network
     error that was pending on one.
 
@@ -159,7 +159,7 @@ class ListenerFull(Event):
         )
 
 
-class ListenerRelieved(Event):
+class ListenerBelowLimit(Event):
     """The listener accepts connections again, and is clearly below `max_connections`."""
 
     __slots__ = ()

@@ -67,7 +67,7 @@ class FlowEnded(Event):
         )
 
 
-class FlowsUntold(Event):
+class FlowRecordsSuppressed(Event):
     """New peers came faster than flows have records (1000 a second): this number of flows has none
     of its own. They are answered. They are often forged senders; see `allow`.
     """
@@ -80,7 +80,7 @@ class FlowsUntold(Event):
     flows: int
 
     def text(self) -> str:
-        return f"{self.listener}: {self.flows} flows came too fast to be told one by one"
+        return f"{self.listener}: {self.flows} flows began too fast for a record each"
 
 
 class DatagramsDropped(Event):

@@ -33,15 +33,15 @@ class HandlersFree(Event):
     __slots__ = ()
     MESSAGE_ID = "809d8057954f4dfdbe47873ff2851697"
     PRIORITY = NOTICE
-    SUBJECT = "Nobody waits for a thread of a handler"
+    SUBJECT = "Threads of a handler are free again"
     listener: str
     service: str
     seconds: float
 
     def text(self) -> str:
         return (
-            f"{self.listener}: nobody waits for a thread of {self.service} any more, "
-            f"they were busy for {self.seconds:.1f} s"
+            f"{self.listener}: threads of {self.service} are free again, "
+            f"all were busy for {self.seconds:.1f} s"
         )
 
 

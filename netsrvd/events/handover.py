@@ -22,7 +22,7 @@ class HandedOver(Event):
         )
 
 
-class TookOver(Event):
+class ConnectionsRestored(Event):
     """The daemon serves the live connections of the process before.
 
     `lost` are those whose sockets did not arrive. `seconds` is the time in which none was served.
@@ -31,15 +31,15 @@ class TookOver(Event):
     __slots__ = ()
     MESSAGE_ID = "b5fd25e154a14213a119cd687da8f7b1"
     PRIORITY = NOTICE
-    SUBJECT = "Connections were taken over"
+    SUBJECT = "Connections were restored"
     connections: int
     lost: int
     seconds: float
 
     def text(self) -> str:
         return (
-            f"{self.connections} connections taken over, {self.lost} lost; "
-            f"nobody served them for {self.seconds * 1000:.0f} ms"
+            f"{self.connections} connections restored, {self.lost} lost; "
+            f"they were not served for {self.seconds * 1000:.0f} ms"
         )
 
 

@@ -87,7 +87,9 @@ class InterfaceLost(Event):
 
     def text(self) -> str:
         where = f"{self.protocol} {shown(self.local_address, self.local_port)}"
-        return f"{self.listener}: {where} is deaf: interface {self.interface}: {self.problem}"
+        return (
+            f"{self.listener}: {where} receives nothing: interface {self.interface}: {self.problem}"
+        )
 
 
 class NotInForce(Event):

@@ -8,10 +8,10 @@ from time import monotonic
 from typing import ClassVar
 
 from netsrvd.connection import RECEIVE_BYTES, RETRY_SECONDS, Connection
+from netsrvd.contracts import Handler
 from netsrvd.errnos import RESET_ERRNOS
 from netsrvd.handlers.pool import Task
-from netsrvd.listeners.contracts import Handler
-from netsrvd.listeners.trouble import named
+from netsrvd.log.throttle import format_errno
 from netsrvd.tracebacks import described
 
 REASONS = {
@@ -89,7 +89,10 @@ class HandlerTask:
         """Note a network error; return the exception for the handler."""
         self.check()
         reset = error.errno in RESET_ERRNOS
-        self.reason, self.detail = "reset" if reset else "network", "" if reset else named(error)
+        self.reason, self.detail = (
+            "reset" if reset else "network",
+            "" if reset else format_errno(error),
+        )
         self.ended_at = monotonic()
         self.raised = error
         return error

@@ -5,14 +5,14 @@ from math import inf
 from time import monotonic
 
 from netsrvd.connection import Connection, Owner
-from netsrvd.duty import OnFailure
+from netsrvd.contracts import Handler, Report
 from netsrvd.event_loop import EventLoop
 from netsrvd.events import INFO
 from netsrvd.events.handlers import HandlersBusy, HandlersFree, HandlerStuck
 from netsrvd.handlers.connection import HandlerTask
 from netsrvd.handlers.pool import Task, ThreadPool
-from netsrvd.listeners.contracts import Handler, Report
-from netsrvd.listeners.trouble import named
+from netsrvd.log.throttle import format_errno
+from netsrvd.loop_thread import OnFailure
 from netsrvd.settings import ListenerSettings
 from netsrvd.tcp import SWEEP_SECONDS, sweep_seconds
 
@@ -92,7 +92,7 @@ class HandlerConnections:
             self._report(HandlersBusy(*names, of_listener.pool.busy))
         self._plan(connection.owner.settings)
 
-    def update(self, listener: Owner, rule_against: Callable[[str], str]) -> None:
+    def update(self, listener: Owner, denied_by: Callable[[str], str]) -> None:
         """Use the new settings of a listener for its connections and its pool."""
         settings, now = listener.settings, self._loop.now
         if of_listener := self._pools.get(settings.name):
@@ -105,7 +105,7 @@ class HandlerConnections:
         for connection, task in list(self._live.items()):
             if connection.owner is listener:
                 self._plan(settings)
-                if not task.reason and (rule := rule_against(connection.peer[0])):
+                if not task.reason and (rule := denied_by(connection.peer[0])):
                     self._end(task, "access", now, rule)
 
     def end_pool(self, name: str) -> None:
@@ -158,7 +158,7 @@ class HandlerConnections:
         try:
             reason, detail = task.connection.timeout_reason(now), ""
         except OSError as error:
-            reason, detail = "network", named(error)
+            reason, detail = "network", format_errno(error)
         if reason:
             self._end(task, reason, now, detail)
 
@@ -172,7 +172,7 @@ class HandlerConnections:
         """Return the pool of a listener; it is made when its first connection comes."""
         found = self._pools.get(settings.name)
         if found is None:
-            name, calls = f"handler {settings.name}", self._loop.duty.mailbox
+            name, calls = f"handler {settings.name}", self._loop.thread.calls
             pool = ThreadPool(name, settings.handler_threads, calls, self._on_failure)
             found = self._pools[settings.name] = ListenerPool(settings, pool)
         return found

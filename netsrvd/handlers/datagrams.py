@@ -6,14 +6,14 @@ from math import inf
 from time import monotonic
 from typing import ClassVar
 
+from netsrvd.contracts import Handler, Report
 from netsrvd.counters import Counters
 from netsrvd.events.handlers import HandlerStuck
 from netsrvd.flow import Flow
 from netsrvd.handlers.connection import describable
 from netsrvd.handlers.pool import Task, ThreadPool
 from netsrvd.linux import letter
-from netsrvd.listeners.contracts import Handler, Report
-from netsrvd.listeners.trouble import named
+from netsrvd.log.throttle import format_errno
 from netsrvd.tracebacks import described
 
 WAITING_PER_THREAD = 8
@@ -151,9 +151,9 @@ class DatagramHandler:
         try:
             letter.answer(pending.sock, pending.envelope, answer, pinned=flow.is_link_local)
         except OSError as error:  # also EBADF: the socket was closed by a reload
-            self._unsent(flow, named(error))
+            self._unsent(flow, format_errno(error))
             return
-        flow.source.owe(len(answer) - len(pending.datagram.payload))
+        flow.source.debit(len(answer) - len(pending.datagram.payload))
         flow.unanswered -= 1
         flow.bytes_unanswered -= len(answer)
         self._counters.datagrams_sent += 1

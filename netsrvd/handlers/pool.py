@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from netsrvd.duty import Duty, OnFailure
 from netsrvd.errors import ResourceError
-from netsrvd.linux.mailbox import Mailbox
+from netsrvd.linux.call_queue import CallQueue
+from netsrvd.loop_thread import LoopThread, OnFailure
 
 JOIN_SECONDS = 1.0
 """How long to wait for a thread that has nothing to do and was asked to end."""
@@ -29,25 +29,25 @@ class Task:
 class PoolThread:
     """One thread of a pool, which runs a task at a time."""
 
-    __slots__ = ("_stopping", "duty")
+    __slots__ = ("_stopping", "loop_thread")
 
     def __init__(self, name: str, on_failure: OnFailure) -> None:
         self._stopping = False
-        self.duty = Duty(name, self._run, on_failure)
+        self.loop_thread = LoopThread(name, self._run, on_failure)
 
     def stop(self) -> None:
         """Ask the thread to end after its task."""
-        self.duty.mailbox.post(self._stop)
+        self.loop_thread.calls.put(self._stop)
 
     def _stop(self) -> None:
         self._stopping = True
 
     def _run(self) -> None:
         poll = select.poll()
-        poll.register(self.duty.mailbox, select.POLLIN)
+        poll.register(self.loop_thread.calls, select.POLLIN)
         while not self._stopping:
             poll.poll()
-            self.duty.mailbox.deliver()
+            self.loop_thread.calls.run_pending()
 
 
 class ThreadPool:
@@ -59,7 +59,7 @@ class ThreadPool:
 
     __slots__ = ("_busy", "_calls", "_idle", "_name", "_on_failure", "_started", "size", "waiting")
 
-    def __init__(self, name: str, size: int, calls: Mailbox, on_failure: OnFailure) -> None:
+    def __init__(self, name: str, size: int, calls: CallQueue, on_failure: OnFailure) -> None:
         self.size = size
         self.waiting: deque[Task] = deque()
         """Tasks for which no thread is free."""
@@ -113,7 +113,7 @@ class ThreadPool:
             if thread is None:
                 return
             self._busy.add(thread)
-            thread.duty.mailbox.post(self._run, thread, self.waiting.popleft())
+            thread.loop_thread.calls.put(self._run, thread, self.waiting.popleft())
 
     def _start_thread(self) -> PoolThread | None:
         """Return a new thread; None if the host has no thread or descriptor to spare now."""
@@ -123,15 +123,15 @@ class ThreadPool:
         except (OSError, MemoryError):  # its wake-up takes a descriptor
             return None
         try:
-            thread.duty.start()
+            thread.loop_thread.start()
         except ResourceError:  # TasksMax= and the like
-            thread.duty.mailbox.close()
+            thread.loop_thread.calls.close()
             return None
         return thread
 
     def _run(self, thread: PoolThread, task: Task) -> None:
         """Run a task (the pool's thread)."""
-        self._calls.post(self._done, thread, partial(task.done, task.work()))
+        self._calls.put(self._done, thread, partial(task.done, task.work()))
 
     def _done(self, thread: PoolThread, report_done: Callable[[], None]) -> None:
         self._busy.remove(thread)
@@ -152,4 +152,4 @@ def _end(threads: Sequence[PoolThread]) -> None:
     for thread in threads:
         thread.stop()
     for thread in threads:
-        thread.duty.join(JOIN_SECONDS)
+        thread.loop_thread.join(JOIN_SECONDS)

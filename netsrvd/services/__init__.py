@@ -4,7 +4,7 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from netsrvd.services.base import Present, Service, Wishes
+from netsrvd.services.base import ConnectionList, Service, ServiceSettings
 
 if TYPE_CHECKING:
     from netsrvd.services import handler
@@ -42,8 +42,8 @@ def reader() -> Callable[[object], str]:
     return read
 
 
-def prepare(name: str, wishes: Wishes, present: Present) -> Service:
-    """Return a service as a listener wishes it; the files that it needs are read now.
+def prepare(name: str, settings: ServiceSettings, connections: ConnectionList) -> Service:
+    """Return a service as a listener settings it; the files that it needs are read now.
 
     Raises OSError or ValueError where these cannot be used.
     """
@@ -52,5 +52,5 @@ def prepare(name: str, wishes: Wishes, present: Present) -> Service:
 
         return handler.prepare(name)
     module = import_module(f"{__name__}.{name}")
-    service: Service = module.prepare(wishes, present)
+    service: Service = module.prepare(settings, connections)
     return service

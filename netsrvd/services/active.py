@@ -12,28 +12,28 @@ FRESH_SECONDS = 0.01
 this time get the same list."""
 
 
-class Roll:
-    """The latest list. Any thread may call `words`; the list is replaced as a whole."""
+class ActiveUsers:
+    """The latest list. Any thread may call `make_text`; the list is replaced as a whole."""
 
-    __slots__ = ("_last", "_listeners", "_present")
+    __slots__ = ("_connections", "_last", "_listeners")
 
-    def __init__(self, listeners: tuple[str, ...], present: base.Present) -> None:
+    def __init__(self, listeners: tuple[str, ...], connections: base.ConnectionList) -> None:
         self._listeners = frozenset(listeners)
-        self._present = present
+        self._connections = connections
         self._last = float("-inf"), b""
 
-    def words(self, _client: base.Client, at: float) -> bytes:
+    def make_text(self, _client: base.Client, at: float) -> bytes:
         """Return the list: a line for each connection, and what the limit left out as a number."""
         made_at, text = self._last
         if not 0 <= at - made_at < FRESH_SECONDS:
-            everybody = self._present.look()
-            text = self._list(everybody)
-            if everybody:  # or at a start, when the connections are not yet known
+            live = self._connections.live()
+            text = self._list(live)
+            if live:  # or at a start, when the connections are not yet known
                 self._last = at, text
         return text
 
-    def _list(self, everybody: Sequence[base.Client]) -> bytes:
-        here = [each for each in everybody if each.listener in self._listeners]
+    def _list(self, live: Sequence[base.Client]) -> bytes:
+        here = [each for each in live if each.listener in self._listeners]
         lines = [f"{each.listener} {base.shown(*each.peer)}\r\n" for each in here[:MOST_LINES]]
         if len(here) > MOST_LINES:
             lines.append(f"and {len(here) - MOST_LINES} more\r\n")
@@ -45,8 +45,8 @@ class Datagrams(base.Answers):
 
     __slots__ = ("_floor_bytes",)
 
-    def __init__(self, words: base.Words, floor_bytes: int) -> None:
-        super().__init__(words, 0)
+    def __init__(self, make_text: base.MakeText, floor_bytes: int) -> None:
+        super().__init__(make_text, 0)
         self._floor_bytes = floor_bytes
 
     def answer(self, payload: memoryview, client: base.Client, at: float) -> bytes:
@@ -56,10 +56,10 @@ class Datagrams(base.Answers):
         return text[: text.rfind(b"\n", 0, room) + 1]
 
 
-def prepare(wishes: base.Wishes, present: base.Present) -> base.Service:
+def prepare(settings: base.ServiceSettings, connections: base.ConnectionList) -> base.Service:
     """Return the service; raises ValueError without `active_listeners`."""
-    if not wishes.active_listeners:
+    if not settings.active_listeners:
         raise ValueError("active_listeners must name the listeners whose connections it may tell")
-    roll = Roll(wishes.active_listeners, present)
-    stream = base.one_way(roll.words, 0).stream
-    return base.Service(stream, Datagrams(roll.words, wishes.reply_floor_bytes))
+    roll = ActiveUsers(settings.active_listeners, connections)
+    stream = base.send_once(roll.make_text, 0).stream
+    return base.Service(stream, Datagrams(roll.make_text, settings.reply_floor_bytes))

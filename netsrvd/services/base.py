@@ -20,7 +20,7 @@ class Client(Protocol):
         """Return the local address and port that it connected or sent to."""
 
 
-class Wishes(Protocol):
+class ServiceSettings(Protocol):
     """The settings of a listener that services use; see netsrvd.toml(5)."""
 
     @property
@@ -40,13 +40,13 @@ class Wishes(Protocol):
         """Return how long an answer to a shorter datagram may be, for every service."""
 
 
-class Present:
+class ConnectionList:
     """The live connections. The server, which has them, sets `look`."""
 
-    __slots__ = ("look",)
+    __slots__ = ("live",)
 
     def __init__(self) -> None:
-        self.look: Callable[[], Sequence[Client]] = tuple
+        self.live: Callable[[], Sequence[Client]] = tuple
 
 
 class Stream:
@@ -59,7 +59,7 @@ class Stream:
     __slots__ = ()
     finished = False
     """True when the service has sent all: the connection ends once the client has it."""
-    heedless: ClassVar[bool] = False
+    discards_input: ClassVar[bool] = False
     """True for a service that discards its input, also while the client takes nothing."""
 
     def __init__(self, client: Client, at: float) -> None:
@@ -82,7 +82,7 @@ class Datagrams:
     """A listener's UDP service. By default it answers nothing."""
 
     __slots__ = ()
-    as_received: ClassVar[bool] = False
+    is_echo: ClassVar[bool] = False
     """True for a service whose answer is the datagram itself: `answer` is not called then."""
     reply_floor_bytes = 0
     """How long an answer may be to a shorter datagram. A sender can be forged, so an answer must
@@ -111,16 +111,16 @@ class Service(NamedTuple):
     handler: Handler | None = None
 
 
-Words = Callable[[Client, float], bytes | None]
+MakeText = Callable[[Client, float], bytes | None]
 """Makes the bytes for a client, at a time in seconds since 1970; None for nothing."""
 
 
-class Announcement(Stream):
+class SendOnce(Stream):
     """One TCP connection that is sent one text; its input is discarded."""
 
     __slots__ = ("_text",)
     finished = True
-    heedless = True
+    discards_input = True
 
     def __init__(self, text: bytes) -> None:
         self._text = text
@@ -135,8 +135,8 @@ class Answers(Datagrams):
 
     __slots__ = ("_words", "reply_floor_bytes")
 
-    def __init__(self, words: Words, reply_floor_bytes: int) -> None:
-        self._words = words
+    def __init__(self, make_text: MakeText, reply_floor_bytes: int) -> None:
+        self._words = make_text
         self.reply_floor_bytes = reply_floor_bytes
 
     def answer(self, payload: memoryview, client: Client, at: float) -> bytes | None:  # noqa: ARG002
@@ -144,13 +144,13 @@ class Answers(Datagrams):
         return self._words(client, at)
 
 
-def one_way(words: Words, reply_floor_bytes: int) -> Service:
-    """Return the service that sends each client what `words` makes, and ends."""
+def send_once(make_text: MakeText, reply_floor_bytes: int) -> Service:
+    """Return the service that sends each client what `make_text` makes, and ends."""
 
     def stream(client: Client, at: float) -> Stream:
-        return Announcement(words(client, at) or b"")
+        return SendOnce(make_text(client, at) or b"")
 
-    return Service(stream, Answers(words, reply_floor_bytes))
+    return Service(stream, Answers(make_text, reply_floor_bytes))
 
 
 def shown(host: str, port: int) -> str:

@@ -25,7 +25,7 @@ class Stream(base.Stream):
     """TCP: characters until the client closes; what it sends is thrown away."""
 
     __slots__ = ()
-    heedless = True
+    discards_input = True
 
     def more(self) -> bytes:
         """Return the whole pattern, a few times: so each piece begins where the last one ended."""
@@ -42,6 +42,6 @@ class Datagrams(base.Datagrams):
         return PATTERN[: randrange(LONGEST_DATAGRAM + 1)]  # noqa: S311 - it need not be secret
 
 
-def prepare(_wishes: base.Wishes, _present: base.Present) -> base.Service:
+def prepare(_settings: base.ServiceSettings, _connections: base.ConnectionList) -> base.Service:
     """Return the service."""
     return base.Service(Stream, Datagrams())

@@ -8,9 +8,9 @@ from netsrvd.services import base
 
 def stream(_client: base.Client, _at: float) -> base.Stream:
     """Return a service that has finished."""
-    return base.Announcement(b"")
+    return base.SendOnce(b"")
 
 
-def prepare(_wishes: base.Wishes, _present: base.Present) -> base.Service:
+def prepare(_settings: base.ServiceSettings, _connections: base.ConnectionList) -> base.Service:
     """Return the service."""
     return base.Service(stream, base.Datagrams())

@@ -32,12 +32,12 @@ FORMATS: Mapping[str, Callable[[struct_time], str]] = MappingProxyType(
 )
 
 
-def prepare(wishes: base.Wishes, _present: base.Present) -> base.Service:
+def prepare(settings: base.ServiceSettings, _connections: base.ConnectionList) -> base.Service:
     """Return the service. The time zone of the host is read now: tzset(3)."""
     tzset()
-    shape = FORMATS[wishes.daytime_format]
+    shape = FORMATS[settings.daytime_format]
 
-    def words(_client: base.Client, at: float) -> bytes:
+    def make_text(_client: base.Client, at: float) -> bytes:
         return f"{shape(localtime(at))}\r\n".encode()
 
-    return base.one_way(words, LONGEST_LINE)
+    return base.send_once(make_text, LONGEST_LINE)

@@ -3,6 +3,6 @@
 from netsrvd.services import base
 
 
-def prepare(_wishes: base.Wishes, _present: base.Present) -> base.Service:
+def prepare(_settings: base.ServiceSettings, _connections: base.ConnectionList) -> base.Service:
     """Return the service."""
     return base.Service(base.Stream, base.Datagrams())

@@ -17,9 +17,9 @@ class Datagrams(base.Datagrams):
     """UDP: every datagram goes back, the empty one too."""
 
     __slots__ = ()
-    as_received = True
+    is_echo = True
 
 
-def prepare(_wishes: base.Wishes, _present: base.Present) -> base.Service:
+def prepare(_settings: base.ServiceSettings, _connections: base.ConnectionList) -> base.Service:
     """Return the service."""
     return base.Service(Stream, Datagrams())

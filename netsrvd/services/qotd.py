@@ -79,13 +79,13 @@ def _sent(lines: list[str]) -> bytes:
     return data if is_plain and len(data) <= LONGEST_QUOTE else b""
 
 
-def prepare(wishes: base.Wishes, _present: base.Present) -> base.Service:
+def prepare(settings: base.ServiceSettings, _connections: base.ConnectionList) -> base.Service:
     """Return the service, with its quotes in memory; raises ValueError where there are none."""
-    if not wishes.quotes:
+    if not settings.quotes:
         raise ValueError("quotes must be the path of a file, or of a folder of files, with quotes")
-    quotes = read(Path(wishes.quotes))
+    quotes = read(Path(settings.quotes))
 
-    def words(_client: base.Client, _at: float) -> bytes:
+    def make_text(_client: base.Client, _at: float) -> bytes:
         return choice(quotes)  # noqa: S311 - it need not be secret
 
-    return base.one_way(words, 0)
+    return base.send_once(make_text, 0)

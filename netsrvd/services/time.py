@@ -13,13 +13,13 @@ built, until they have found a time server.
 """
 
 
-def words(_client: base.Client, at: float) -> bytes | None:
+def make_text(_client: base.Client, at: float) -> bytes | None:
     """Return the time in network byte order, 0 again in 2036; None if the clock is not set."""
     if at < RELEASED:
         return None
     return ((int(at) + FROM_1900_TO_1970) % (1 << 32)).to_bytes(4, "big")
 
 
-def prepare(_wishes: base.Wishes, _present: base.Present) -> base.Service:
+def prepare(_settings: base.ServiceSettings, _connections: base.ConnectionList) -> base.Service:
     """Return the service."""
-    return base.one_way(words, 4)
+    return base.send_once(make_text, 4)

@@ -5,11 +5,11 @@ from netsrvd.services import base
 LONGEST_LINE = len("[2001:0db8:ffff:ffff:ffff:ffff:ffff:ffff]:65535\n")
 
 
-def words(client: base.Client, _at: float) -> bytes:
+def make_text(client: base.Client, _at: float) -> bytes:
     """Return one line. It ends as lines of shells do: `$(nc host port)` would keep a CR."""
     return f"{base.shown(*client.peer)}\n".encode()
 
 
-def prepare(_wishes: base.Wishes, _present: base.Present) -> base.Service:
+def prepare(_settings: base.ServiceSettings, _connections: base.ConnectionList) -> base.Service:
     """Return the service."""
-    return base.one_way(words, LONGEST_LINE)
+    return base.send_once(make_text, LONGEST_LINE)

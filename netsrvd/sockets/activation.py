@@ -10,7 +10,7 @@ from netsrvd.addresses import host_and_port, shown
 from netsrvd.errors import ActivationError, failing_import
 from netsrvd.settings import ListenerSettings
 from netsrvd.sockets import options
-from netsrvd.sockets.bind import Opened, answer_from_routed_addresses, set_options
+from netsrvd.sockets.bind import ListeningSocket, answer_from_routed_addresses, set_options
 from netsrvd.sockets.interfaces import bound_name
 from netsrvd.sockets.matching import NO_ADDRESS, Facts, Match, Named, match
 
@@ -34,14 +34,14 @@ Stored = tuple[int, str]
 """A descriptor from the store, and its name."""
 
 
-class Passed(NamedTuple):
+class ActivatedSocket(NamedTuple):
     """A descriptor as systemd passed it, with its FileDescriptorName=."""
 
     sock: socket.socket
     name: str
 
 
-def passed() -> tuple[list[Passed], list[Stored]]:
+def passed() -> tuple[list[ActivatedSocket], list[Stored]]:
     """Return what systemd passed to this very process; none is not an error.
 
     First the sockets to listen on, then what the process before put into the descriptor store.
@@ -70,18 +70,18 @@ def passed() -> tuple[list[Passed], list[Stored]]:
         # systemd lets no name have control characters, but the caller may have set the environment.
         name = given if given.isprintable() else ascii(given)
         try:
-            found.append(Passed(socket.socket(fileno=descriptor), name))
+            found.append(ActivatedSocket(socket.socket(fileno=descriptor), name))
         except OSError:
             problems.append(f"systemd passed descriptor {descriptor} ({name}), which is no socket")
     if problems:
-        turn_away(found)
+        drain_and_close(found)
         raise ActivationError("\n".join(problems))
     return found, stored
 
 
 def adopt(
-    sockets: list[Passed], listeners: tuple[ListenerSettings, ...], named: Named
-) -> list[Opened]:
+    sockets: list[ActivatedSocket], listeners: tuple[ListenerSettings, ...], named: Named
+) -> list[ListeningSocket]:
     """Match each passed socket to the listener that it is for, and prepare it.
 
     `named` are the keys that the files have for each listener. A socket that they contradict is
@@ -118,7 +118,7 @@ def _is_ipv6_only(sock: socket.socket) -> bool:
         return False
 
 
-def bind_to_interface(one: Opened) -> Opened:
+def bind_to_interface(one: ListeningSocket) -> ListeningSocket:
     """Bind a passed socket to its listener's interface, if it has any.
 
     A socket that is bound to another one serves nothing then: only a privilege could change that.
@@ -135,12 +135,12 @@ def bind_to_interface(one: Opened) -> Opened:
     return one
 
 
-def shares_ports(passed: Iterable[Opened]) -> bool:
+def shares_ports(passed: Iterable[ListeningSocket]) -> bool:
     """Return whether systemd opened these sockets for one of several instances (ReusePort=)."""
     return any(one.sock.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT) for one in passed)
 
 
-def turn_away(sockets: list[Passed]) -> None:
+def drain_and_close(sockets: list[ActivatedSocket]) -> None:
     """Take from the queues what waits there, and close everything.
 
     For a start that failed: systemd would otherwise start the service again for the same waiting
@@ -157,7 +157,7 @@ def turn_away(sockets: list[Passed]) -> None:
 
 
 def turn_away_unnamed() -> None:
-    """Do as `turn_away` does, for a start that cannot even ask python3-systemd for the sockets."""
+    """Do as `drain_and_close` does, for a start that cannot ask python3-systemd for them."""
     count = os.environ.get("LISTEN_FDS", "")
     if os.environ.get("LISTEN_PID") != str(os.getpid()) or not count.isdecimal():
         return
@@ -166,8 +166,8 @@ def turn_away_unnamed() -> None:
     for descriptor, name in enumerate(names, FIRST_DESCRIPTOR):
         if not name.startswith(STORED):  # systemd keeps those while it tries again
             with suppress(OSError):
-                found.append(Passed(socket.socket(fileno=descriptor), name))
-    turn_away(found)
+                found.append(ActivatedSocket(socket.socket(fileno=descriptor), name))
+    drain_and_close(found)
 
 
 def _wrong_kind(sock: socket.socket) -> str:
@@ -182,7 +182,7 @@ def _wrong_kind(sock: socket.socket) -> str:
     return ""
 
 
-def _prepared(one: Passed, matched: Match) -> Opened:
+def _prepared(one: ActivatedSocket, matched: Match) -> ListeningSocket:
     sock, listener, protocol = one.sock, matched.listener, PROTOCOLS[one.sock.type]
     # systemd passes blocking sockets. The flag is part of the open file that systemd shares.
     sock.setblocking(False)
@@ -208,7 +208,7 @@ def _prepared(one: Passed, matched: Match) -> Opened:
         ) from error
     if protocol == "udp":
         answer_from_routed_addresses(sock, listener)
-    return Opened(
+    return ListeningSocket(
         sock,
         protocol,
         matched.listener,

@@ -26,7 +26,7 @@ Original = tuple[str, bytes]
 """The name of an option, and the value that it had before, as getsockopt(2) gave it."""
 
 
-class Opened(NamedTuple):
+class ListeningSocket(NamedTuple):
     """A socket that serves: bound, and listening if it is TCP. The caller closes it."""
 
     sock: socket.socket
@@ -61,7 +61,9 @@ class FamilyMissingError(Exception):
     """The kernel does not have the address family of an endpoint that stands for all addresses."""
 
 
-def open_endpoint(endpoint: Endpoint, listener: ListenerSettings, *, share: bool = False) -> Opened:
+def open_endpoint(
+    endpoint: Endpoint, listener: ListenerSettings, *, share: bool = False
+) -> ListeningSocket:
     """Open the socket of one endpoint, by the four steps.
 
     With `share` sockets of the same user may have the same address (SO_REUSEPORT).
@@ -91,7 +93,7 @@ def open_endpoint(endpoint: Endpoint, listener: ListenerSettings, *, share: bool
     except BaseException:
         sock.close()
         raise
-    return Opened(sock, endpoint.protocol, listener, "bound", tuple(adjustments))
+    return ListeningSocket(sock, endpoint.protocol, listener, "bound", tuple(adjustments))
 
 
 def make(endpoint: Endpoint) -> socket.socket:

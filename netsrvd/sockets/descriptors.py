@@ -18,7 +18,7 @@ KEPT_PER_HANDLER = 2
 """The eventfd of its thread, and a socket that is kept until the handler returns."""
 
 
-class Room(NamedTuple):
+class DescriptorBudget(NamedTuple):
     """How many connections are configured, and how many are taken."""
 
     configured: int
@@ -32,7 +32,7 @@ def raise_limit() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-def room(settings: Settings, sockets: int, handlers: int) -> Room:
+def budget(settings: Settings, sockets: int, handlers: int) -> DescriptorBudget:
     """Return how many connections may be live at once, given the numbers of `sockets` and of
     `handlers`' threads.
 
@@ -44,10 +44,10 @@ def room(settings: Settings, sockets: int, handlers: int) -> Room:
     of_listeners = sum(each.max_connections for each in settings.listeners)
     configured = min(settings.max_connections or of_listeners, of_listeners)
     if hard == resource.RLIM_INFINITY:
-        return Room(configured, configured, hard)
+        return DescriptorBudget(configured, configured, hard)
     if hard <= kept:
         raise SocketError(
             f"the limit on descriptors is {hard}, but without any connection {kept} are needed; "
             "raise LimitNOFILE= or `ulimit -Hn`"
         )
-    return Room(configured, min(configured, hard - kept), hard)
+    return DescriptorBudget(configured, min(configured, hard - kept), hard)

@@ -9,7 +9,7 @@ import socket
 from enum import Enum
 
 from netsrvd.settings import Endpoint
-from netsrvd.sockets.bind import Opened
+from netsrvd.sockets.bind import ListeningSocket
 
 IFNAMSIZ = 16
 """Bytes of the name of an interface, a final NUL included (netdevice(7))."""
@@ -25,7 +25,7 @@ class Binding(Enum):
     GONE = "bound to one that is gone"
 
 
-def needed(endpoint: Endpoint, opened: Opened) -> str:
+def needed(endpoint: Endpoint, opened: ListeningSocket) -> str:
     """Return the name of the interface that a socket is to be bound to, empty for none."""
     interface = endpoint.interface or endpoint.host.partition("%")[2] or opened.listener.interface
     if not interface and opened.origin != "bound" and bound_name(opened.sock) is None:

@@ -14,11 +14,11 @@ from contextlib import suppress
 from netsrvd.settings import Endpoint, ListenerSettings, OptionValue
 from netsrvd.sockets import bind
 from netsrvd.sockets.activation import STORED_SOCKET, Stored
-from netsrvd.sockets.bind import Opened
+from netsrvd.sockets.bind import ListeningSocket
 from netsrvd.sockets.interfaces import Binding, bound_name, state
 
 
-def name_of(endpoint: Endpoint, opened: Opened) -> str:
+def name_of(endpoint: Endpoint, opened: ListeningSocket) -> str:
     """Return the name in the store of a socket that was bound for an endpoint."""
     shared = opened.sock.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT)
     return _name(endpoint, opened.listener.options, is_shared=bool(shared))
@@ -26,7 +26,7 @@ def name_of(endpoint: Endpoint, opened: Opened) -> str:
 
 def match(
     stored: Iterable[Stored], wanted: Mapping[Endpoint, ListenerSettings], *, share: bool
-) -> tuple[dict[Endpoint, Opened], list[Stored]]:
+) -> tuple[dict[Endpoint, ListeningSocket], list[Stored]]:
     """Return the sockets of the store that are to go on, and the other descriptors.
 
     One goes on if it has the address, the interface and the options that the configuration wants;
@@ -39,7 +39,7 @@ def match(
         if name in left:
             others.append((descriptor, name))
         left.setdefault(name, descriptor)
-    taken: dict[Endpoint, Opened] = {}
+    taken: dict[Endpoint, ListeningSocket] = {}
     for endpoint, listener in wanted.items():
         is_shared = share or bool(listener.options.get("SO_REUSEPORT"))
         name = _name(endpoint, listener.options, is_shared=is_shared)
@@ -59,7 +59,9 @@ def _name(endpoint: Endpoint, options: Mapping[str, OptionValue], *, is_shared: 
     return f"{STORED_SOCKET}{binascii.crc32(repr(what).encode()):08x}"
 
 
-def _reopened(descriptor: int, endpoint: Endpoint, listener: ListenerSettings) -> Opened | None:
+def _reopened(
+    descriptor: int, endpoint: Endpoint, listener: ListenerSettings
+) -> ListeningSocket | None:
     """Return a socket of the store as `bind.open_endpoint` would; None if it is not like that.
 
     An interface may have been deleted since, and made anew: then a socket that was bound to it
@@ -75,7 +77,7 @@ def _reopened(descriptor: int, endpoint: Endpoint, listener: ListenerSettings) -
             adjustments = bind.set_options(sock, endpoint.protocol, listener, binds=False)
             if endpoint.protocol == "tcp":
                 bind.listen(sock, listener.backlog)
-            return Opened(sock, endpoint.protocol, listener, "bound", tuple(adjustments))
+            return ListeningSocket(sock, endpoint.protocol, listener, "bound", tuple(adjustments))
     except OSError:
         pass  # then another one is opened, which may fail with a reason
     sock.detach()

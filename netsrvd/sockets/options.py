@@ -238,7 +238,7 @@ def _check_linger(_option: Option, value: object) -> OptionValue:
     # close(2) waits even where the socket never blocks, and the whole loop with it.
     if isinstance(value, int) and value == 0:
         return value
-    raise ValueError("expected false, or 0 for a reset at close; waiting would hold up everybody")
+    raise ValueError("expected false, or 0 for a reset at close; waiting would hold up all others")
 
 
 def _check_text(_option: Option, value: object) -> str:

@@ -13,7 +13,7 @@ from netsrvd.addresses import unmapped
 from netsrvd.events.sockets import PortShared
 from netsrvd.settings import EVERYWHERE
 from netsrvd.sockets import activation
-from netsrvd.sockets.bind import Opened
+from netsrvd.sockets.bind import ListeningSocket
 from netsrvd.sockets.matching import Facts
 
 NETWORK = Path("/proc/self/net")
@@ -106,7 +106,7 @@ def foreign(
     ]
 
 
-def shared(opened: Iterable[Opened]) -> list[PortShared]:
+def shared(opened: Iterable[ListeningSocket]) -> list[PortShared]:
     """Return what is to be reported about other programs that have the UDP port of a passed socket.
 
     `opened` are all sockets of this daemon. Instances share their ports, and are not looked at.

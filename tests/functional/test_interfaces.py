@@ -76,13 +76,15 @@ def test_a_new_interface_of_the_same_name_is_served(
     assert site.serves(host, port)
     for number in (1, 2):
         site.delete()
-        deaf = "is deaf: interface wg9: it is gone; the socket is bound anew when it is back"
+        deaf = (
+            "receives nothing: interface wg9: it is gone; the socket is bound anew when it is back"
+        )
         sockets = len(run.lines_with("serving echo on ")) // number
         run.wait_line(deaf, number * sockets)
         site.make()
         run.wait_line("serving echo on ", (number + 1) * sockets)
         assert site.serves(host, port)
-    assert len(run.lines_with("is deaf")) == 2 * sockets
+    assert len(run.lines_with("receives nothing: interface")) == 2 * sockets
     run.end()
 
 
@@ -94,7 +96,7 @@ def test_a_reload_finds_the_new_interface_at_once(start: Start, site: Site, port
     site.make()
     run.reload({"drain_timeout": 1, **configuration})
     assert site.serves("10.9.0.1", port)
-    assert run.lines_with("is deaf") == []
+    assert run.lines_with("receives nothing: interface") == []
 
 
 def test_an_address_that_comes_later_is_waited_for(start: Start, site: Site, port: int) -> None:
@@ -103,7 +105,7 @@ def test_an_address_that_comes_later_is_waited_for(start: Start, site: Site, por
     run = start({"listener": {"echo": keys}}, environment=QUICK)
     site.delete()
     link(site.here, "wg9", site.there, "far")
-    run.wait_line("is deaf: interface wg9: the socket cannot be bound anew: ", 2)
+    run.wait_line("receives nothing: interface wg9: the socket cannot be bound anew: ", 2)
     assert len(run.lines_with("10.9.0.1")) > 0
     site.here.ip("address add 10.9.0.1/24 dev wg9")
     site.there.ip("address add 10.9.0.2/24 dev far")
@@ -138,10 +140,12 @@ def test_a_socket_of_systemd_is_told(start: Start, site: Site, port: int) -> Non
         run = start(configuration, environment=QUICK, **passing([sock], "echo"))
         site.delete()
         site.make()
-        run.wait_line("is deaf: interface of its socket unit: it is gone; stop its socket unit and")
+        run.wait_line(
+            "receives nothing: interface of its socket unit: it is gone; stop its socket unit and"
+        )
         run.wait_notice("WATCHDOG", len(run.notices_with("WATCHDOG")) + 2)
-        assert len(run.lines_with("is deaf")) == 1
+        assert len(run.lines_with("receives nothing: interface")) == 1
         run.reload({"drain_timeout": 1, **configuration})
         run.wait_line("configuration reloaded: ")
         again = start(configuration, environment=QUICK, **passing([sock], "echo"))
-        again.wait_line("is deaf: ")
+        again.wait_line("receives nothing: interface ")

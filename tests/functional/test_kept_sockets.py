@@ -169,10 +169,10 @@ def test_a_systemd_that_does_not_answer_costs_nothing(unit: Unit, port: int) -> 
     run = unit.start(
         planted="""
 import errno
-from netsrvd.reporting.notify import Notifier
-def settle(self):
+from netsrvd.systemd.notify import Notifier
+def barrier(self):
     raise TimeoutError(errno.ETIMEDOUT, "planted")
-Notifier.settle = settle
+Notifier.barrier = barrier
 """
     )
     follow(run)

@@ -118,7 +118,7 @@ def test_a_restart_hands_its_connections_over(
         assert leaves_in_order(one)
     second.wait_line("closed: client", 2)
     second.rest()
-    second.wait_line("2 connections taken over, 0 lost")
+    second.wait_line("2 connections restored, 0 lost")
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS.values(), ids=list(PROTOCOLS))

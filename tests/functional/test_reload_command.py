@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
-from netsrvd.reporting.askers import MOST_WAITING, NAME, Askers, path
+from netsrvd.reload_socket import MOST_WAITING, NAME, ReloadSocket, path
 from tests.functional.conftest import Start
 from tests.support.clients import ended, serves, talking
 from tests.support.gate import Gate
@@ -116,14 +116,14 @@ daemon.read_configuration = read
     gate.reached(run)
     run.configure("wrkers = 1")
     second, third = ask(run.pid), ask(run.pid)
-    run.wait(lambda: _askers(run) == 3, "both others to ask")
+    run.wait(lambda: _callers(run) == 3, "both others to ask")
     gate.open()
     assert outcome(first) == (0, [])
     assert [outcome(each)[0] for each in (second, third)] == [78, 78]
     run.wait_line("configuration reloaded: nothing changed")
 
 
-def _askers(run: Run) -> int:
+def _callers(run: Run) -> int:
     """Return how many connections there are to the socket at which it is asked (proc_net_unix)."""
     [name] = [link.removesuffix(" (deleted)") for link in run.links() if NAME in link]
     rows = [line.split() for line in Path("/proc/net/unix").read_text().splitlines()[1:]]
@@ -166,7 +166,7 @@ def test_a_process_that_is_no_daemon_lives_on(ask: Ask) -> None:
 
 def test_a_process_that_holds_the_socket_of_a_daemon_gets_no_signal(ask: Ask) -> None:
     """A child may have its descriptors; the kernel says which process listens."""
-    askers = Askers()
+    reload_socket = ReloadSocket()
     inode = int(path(os.getpid()).rpartition("/")[2])
     with subprocess.Popen(["sleep", "3600"], pass_fds=[inode]) as other:
         status, [line] = outcome(ask(other.pid))
@@ -175,7 +175,7 @@ def test_a_process_that_holds_the_socket_of_a_daemon_gets_no_signal(ask: Ask) ->
             f"netsrvd: process {os.getpid()} answers for {other.pid}, which gets no signal"
         )
         other.kill()
-    askers.close()
+    reload_socket.close()
 
 
 def test_another_user_may_not(start: Start) -> None:
@@ -262,8 +262,8 @@ def test_a_daemon_without_a_directory_to_write_to_reloads_unheard(start: Start, 
     """It starts and serves all the same."""
     run = start(
         planted="""
-from netsrvd.reporting import askers
-askers.DIRECTORIES = ("/nonexistent",)
+from netsrvd import reload_socket
+reload_socket.DIRECTORIES = ("/nonexistent",)
 """
     )
     status, [line] = outcome(ask(run.pid))

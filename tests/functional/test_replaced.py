@@ -179,7 +179,7 @@ def test_everything_is_imported_soon(start: Start, copy: Path) -> None:
     missing = expected - imported
     of_commands = ("netsrvd.commands.", "netsrvd.systemd")
     assert {name for name in missing if not name.startswith(of_commands)} == {
-        *("netsrvd.sockets.inetd", "netsrvd.reporting.stand_in"),
+        *("netsrvd.sockets.inetd", "netsrvd.log.stderr_to_log"),
     }
 
 

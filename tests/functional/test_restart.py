@@ -66,7 +66,7 @@ def test_connections_live_on(unit: Unit) -> None:
         assert "2 handed over, 0 cut off" in run.lines[-1]
         assert run.lines_with("closed:") == []
     for run in (second, third):
-        run.wait_line("2 connections taken over, 0 lost; nobody served them for")
+        run.wait_line("2 connections restored, 0 lost; they were not served for")
     assert second.lines_with("connected") == []
 
 
@@ -321,7 +321,7 @@ def test_states_that_cannot_be_read_are_told(
         assert ended(other)
     assert words in successor.wait_line("handed over, but unusable: ")
     successor.wait_line("handed over, but unusable: 2 connections came without their states")
-    assert successor.lines_with("taken over") == []
+    assert successor.lines_with("restored") == []
     assert serves(unit.port)
 
 
@@ -370,7 +370,7 @@ def test_a_systemd_that_does_not_answer_is_left(unit: Unit, port: int) -> None:
     """The barrier is never lifted: all is taken back, and the connections are drained."""
     run = unit.start(
         configuration={"drain_timeout": "10s", **echo(port)},
-        planted="from netsrvd.reporting import notify\nnotify.SETTLE_SECONDS = 0.05",
+        planted="from netsrvd.systemd import notify\nnotify.BARRIER_SECONDS = 0.05",
     )
     barrier: list[int] = []
     keep = run._keep
@@ -397,12 +397,12 @@ def test_a_systemd_that_does_not_answer_is_left(unit: Unit, port: int) -> None:
 
 EARLY = """
 import os, signal
-from netsrvd import assembly
-def read(path, read=assembly.read_configuration, early=[{signals}]):
+from netsrvd import startup
+def read(path, read=startup.read_configuration, early=[{signals}]):
     while early:
         os.kill(os.getpid(), early.pop(0))
     return read(path)
-assembly.read_configuration = read
+startup.read_configuration = read
 """
 """Sends the process signals while it reads its configuration, before it has taken anything up."""
 
@@ -421,7 +421,7 @@ def test_a_stop_during_the_start_drains_what_was_taken_up(unit: Unit, port: int)
         follow(first)
         how = {"drain_timeout": 30, **echo(port)}
         second = unit.succeed(first, how, planted=early(signal.SIGTERM))
-        second.wait_line("2 connections taken over, 0 lost")
+        second.wait_line("2 connections restored, 0 lost")
         second.wait_line("stopping on SIGTERM")
         assert echoed(leaves)
         assert leaves_in_order(leaves)

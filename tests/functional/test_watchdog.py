@@ -19,7 +19,7 @@ ACCEPT = "from netsrvd.tcp import TCPListener as Owner\nname = 'accept_waiting'"
 CONNECTION = "from netsrvd.connection import Connection as Owner\nname = 'on_ready'"
 DATAGRAM = "from netsrvd.udp import UDPSocket as Owner\nname = 'on_ready'"
 MAIN = "from netsrvd.daemon import Daemon as Owner\nname = '_tick'"
-REPORTER = "from netsrvd.reporting.stderr import StderrLog as Owner\nname = 'write'"
+REPORTER = "from netsrvd.log.stderr import StderrLog as Owner\nname = 'write'"
 
 
 def _hangs(where: str) -> str:
@@ -94,7 +94,7 @@ def test_a_thread_that_hangs_starves_the_watchdog(start: Start, where: str) -> N
         (ACCEPT, "tcp"),
         (CONNECTION, "tcp"),
         (DATAGRAM, "udp"),
-        (REPORTER, "reporter"),
+        (REPORTER, "log"),
         (MAIN, "main"),
     ],
     ids=["accept", "connection", "datagram", "log", "main"],
@@ -137,7 +137,7 @@ def answer(self, payload, client, at):
     if payload == b"fail":
         raise ArithmeticError("planted")
     return bytes(payload)
-Datagrams.answer, Datagrams.as_received = answer, False
+Datagrams.answer, Datagrams.is_echo = answer, False
 """
     )
     with datagrams() as sender:

@@ -4,9 +4,9 @@ import ipaddress
 from contextlib import suppress
 from itertools import product
 
+from netsrvd.access.access_list import MAPPED, NAMED_NETWORKS, AccessList, checked_entry
+from netsrvd.access.source_ports import HIGHEST_PORT, SourcePorts, checked_ports
 from netsrvd.addresses import host_and_port, shown
-from netsrvd.admission.access import MAPPED, WORDS, Access, checked_entry
-from netsrvd.admission.ports import HIGHEST_PORT, Ports, checked_ports
 from netsrvd.commands import explain
 from netsrvd.config import values
 from netsrvd.errors import UsageError
@@ -40,7 +40,7 @@ def check(data: bytes) -> None:
         _complaint(error)
     else:
         assert checked_ports(ports) == ports
-        assert isinstance(Ports([ports], {7}).rule_against(7), str)
+        assert isinstance(SourcePorts([ports], {7}).denied_by(7), str)
     with suppress(UsageError):
         host, port = explain.address(text)
         assert 0 <= port <= HIGHEST_PORT
@@ -54,16 +54,16 @@ def _complaint(error: ValueError) -> None:
 
 
 def _judges_right(entry: str) -> None:
-    """Compare the gate with the library's own idea of what a network contains."""
-    networks = [ipaddress.ip_network(each) for each in WORDS.get(entry, (entry,))]
-    allows, denies = Access([entry]), Access(["any"], [entry])
+    """Compare the policy with the library's own idea of what a network contains."""
+    networks = [ipaddress.ip_network(each) for each in NAMED_NETWORKS.get(entry, (entry,))]
+    allows, denies = AccessList([entry]), AccessList(["any"], [entry])
     for address in {*FAR, *(each for network in networks for each in _around(network))}:
         if address in MAPPED:
             continue  # no peer has one: it is known by its IPv4 address
         inside = any(address in network for network in networks)
-        assert (allows.rule_against(str(address)) == "") == inside, address
+        assert (allows.denied_by(str(address)) == "") == inside, address
         widest = any(address in network and not network.prefixlen for network in networks)
-        assert (denies.rule_against(str(address)) != "") == inside or widest, address
+        assert (denies.denied_by(str(address)) != "") == inside or widest, address
 
 
 def _around(network: Network) -> list[ipaddress.IPv4Address | ipaddress.IPv6Address]:

@@ -2,15 +2,15 @@
 
 import ipaddress
 
+from netsrvd.access.access_list import MAPPED
+from netsrvd.access.datagrams import DatagramPolicy
 from netsrvd.addresses import shown
-from netsrvd.admission.access import MAPPED
-from netsrvd.admission.datagrams import DatagramGate
 from netsrvd.linux.mmsg import LAYOUTS, Batch
 from netsrvd.settings import ListenerSettings
 
 DENIED = ("10.9.0.0/16", "fe80::9")
 SETTINGS = ListenerSettings("lab", allow=("local",), deny=DENIED)
-GATE = DatagramGate(SETTINGS, [7007], lambda host: host == "10.0.0.255")
+POLICY = DatagramPolicy(SETTINGS, [7007], lambda host: host == "10.0.0.255")
 
 BATCHES = [(layout, Batch(layout, payload_bytes=1)) for layout in LAYOUTS.values()]
 
@@ -24,7 +24,7 @@ def check(data: bytes) -> None:
         asked, local = batch.asked(envelope), batch.local(envelope)
         assert 0 <= port < 2**16
         assert shown(host, port).isprintable()
-        refusal = GATE.refusal((host, port), asked, local)
+        refusal = POLICY.refusal((host, port), asked, local)
         if refusal is None:
             assert _is_welcome(host)
             assert port > 1023
@@ -33,11 +33,11 @@ def check(data: bytes) -> None:
             assert refusal[0] == "destination"
         elif refusal[0] == "access":
             assert not _is_welcome(host)
-        GATE.leave(GATE.enter(host).name)
+        POLICY.release(POLICY.acquire(host).name)
 
 
 def _is_welcome(host: str) -> bool:
-    """Say at length what the words of the gate mean."""
+    """Say at length what the words of the policy mean."""
     address = ipaddress.ip_address(host.partition("%")[0])
     assert address not in MAPPED or "%" in host or "." not in host
     allowed = ("127.0.0.0/8", "169.254.0.0/16", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16")

@@ -8,9 +8,9 @@ from typing import Self
 from unittest import mock
 
 from netsrvd.errors import ActivationError
-from netsrvd.reporting.notify import Notifier
 from netsrvd.settings import ListenerSettings
 from netsrvd.sockets import activation
+from netsrvd.systemd.notify import Notifier
 from tests.support.listening import FakeSocket
 
 VARIABLES = ("LISTEN_FDS", "LISTEN_FDNAMES", "LISTEN_PID", "WATCHDOG_USEC", "WATCHDOG_PID")

@@ -4,7 +4,7 @@ import ipaddress
 from collections.abc import Callable
 
 from netsrvd.addresses import shown
-from netsrvd.listeners.proxies.header import (
+from netsrvd.proxy_protocol import (
     LONG,
     LONGEST,
     WRONG,

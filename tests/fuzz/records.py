@@ -5,8 +5,8 @@ import time
 from typing import get_type_hints
 
 from netsrvd.events import all_events
-from netsrvd.reporting import journal, stderr, syslog
-from netsrvd.reporting.records import LONGEST_FIELD, TRACEBACK, Record, record
+from netsrvd.log import journal, stderr, syslog
+from netsrvd.log.records import LONGEST_FIELD, TRACEBACK, Record, record
 from tests.support.logs import journal_fields
 from tests.support.samples import sample
 

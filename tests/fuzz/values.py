@@ -3,12 +3,12 @@
 import tomllib
 from typing import Any
 
-from netsrvd.assembly import WORDS
 from netsrvd.config.schema import GLOBAL_RULES, LOG_RULES, listener_rules
 from netsrvd.config.values import shortly, written
 from netsrvd.sockets.options import OPTIONS, parse
+from netsrvd.startup import VALIDATORS
 
-RULES = (*GLOBAL_RULES, *LOG_RULES, *listener_rules(WORDS))
+RULES = (*GLOBAL_RULES, *LOG_RULES, *listener_rules(VALIDATORS))
 NAMES = {(row.kind, row.values, row.refused): name for name, row in OPTIONS.items()}.values()
 """Socket options, one of those that are read alike."""
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from netsrvd import assembly
-from netsrvd.listeners import trouble
+from netsrvd import startup
+from netsrvd.log import throttle
 from tests.support.logs import FakeLog
 from tests.support.namespaces import Namespace, link, namespace
 from tests.support.patience import SECONDS, eventually
@@ -58,15 +58,15 @@ def stack() -> Iterator[ExitStack]:
 def log(monkeypatch: pytest.MonkeyPatch) -> FakeLog:
     """What servers of the test write to instead of standard error."""
     made = FakeLog()
-    monkeypatch.setitem(assembly.LOGS, "stderr", lambda: made)
+    monkeypatch.setitem(startup.LOGS, "stderr", lambda: made)
     return made
 
 
 @pytest.fixture
 def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make the waits around trouble short."""
-    monkeypatch.setattr(trouble, "QUIET_SECONDS", 0.2)
-    monkeypatch.setattr(trouble, "PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(throttle, "QUIET_SECONDS", 0.2)
+    monkeypatch.setattr(throttle, "PAUSE_SECONDS", 0.01)
 
 
 @pytest.fixture

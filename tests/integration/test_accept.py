@@ -17,11 +17,11 @@ from netsrvd.errnos import CONNECTION_ERRNOS
 from netsrvd.event_loop import EventLoop
 from netsrvd.events.connections import (
     Accepted,
+    AcceptFailing,
     AcceptRecovered,
-    AcceptTrouble,
     Closed,
+    ListenerBelowLimit,
     ListenerFull,
-    ListenerRelieved,
 )
 from netsrvd.events.refusals import Refused
 from netsrvd.proxy_pending import PendingConnection
@@ -53,7 +53,7 @@ def test_an_error_of_accept_is_told_and_survived(
     tcp = serving.tcp(faulty)
     with connect(tcp.local) as client:
         assert echoed(client)
-        began, *_ = serving.told(AcceptTrouble)
+        began, *_ = serving.told(AcceptFailing)
         eventually(lambda: sum(over.errors for over in serving.so_far(AcceptRecovered)) == 3)
         assert began.error.startswith(f"{errno.errorcode[number]}: ")
         assert began.pause_ms == (10 if number in PASSING else 0)
@@ -70,7 +70,7 @@ def test_trouble_may_come_again(serving: Serving, hurry: None) -> None:
         with connect(tcp.local) as client:
             assert echoed(client)
         serving.told(AcceptRecovered, times)
-        assert len(serving.so_far(AcceptTrouble)) == times
+        assert len(serving.so_far(AcceptFailing)) == times
 
 
 @pytest.mark.parametrize("number", [errno.EBADF, errno.EINVAL, errno.ENOTSOCK])
@@ -115,7 +115,7 @@ def test_running_out_of_descriptors_is_survived(
     clients = [stack.enter_context(connect(tcp.local)) for _ in range(500)]
     with descriptors_for(20):
         tcp.start()
-        began = serving.only(AcceptTrouble)
+        began = serving.only(AcceptFailing)
         errors, used, since = tcp.counters.accept_errors, processor_seconds(), time.monotonic()
         eventually(lambda: tcp.counters.refused == 480, "the others are turned away")
         seconds, used = time.monotonic() - since, processor_seconds() - used
@@ -131,7 +131,7 @@ def test_running_out_of_descriptors_is_survived(
         assert echoed(client)
     ended = serving.only(AcceptRecovered)
     assert ended.errors == tcp.counters.accept_errors < 30
-    assert serving.only(AcceptTrouble) is began
+    assert serving.only(AcceptFailing) is began
     assert serving.only(Refused).reason == "descriptors"
 
 
@@ -154,11 +154,11 @@ def test_a_full_listener_has_others_wait(serving: Serving, stack: ExitStack) -> 
         assert serving.live <= 10
         clients[left + 10].settimeout(SECONDS)
     assert serving.only(ListenerFull) is full
-    assert not serving.so_far(ListenerRelieved)
+    assert not serving.so_far(ListenerBelowLimit)
     for client in clients[15:]:
         assert client.recv(1) == b"x"
         client.close()
-    relieved = serving.only(ListenerRelieved)
+    relieved = serving.only(ListenerBelowLimit)
     assert relieved.connections <= 9
     assert 0 < relieved.seconds < SECONDS
     assert serving.only(ListenerFull) is full
@@ -174,10 +174,10 @@ def test_relief_is_told_without_a_newcomer(serving: Serving, stack: ExitStack) -
     serving.told(Closed, 3)
     with connect(tcp.local) as other:
         assert echoed(other)
-    assert not serving.so_far(ListenerRelieved)
+    assert not serving.so_far(ListenerBelowLimit)
     for client in clients[3:]:
         client.close()
-    assert serving.only(ListenerRelieved).connections <= 36
+    assert serving.only(ListenerBelowLimit).connections <= 36
 
 
 def test_a_higher_limit_lets_the_waiting_in(serving: Serving, stack: ExitStack) -> None:
@@ -195,7 +195,7 @@ def test_a_higher_limit_lets_the_waiting_in(serving: Serving, stack: ExitStack) 
         tcp.update(changed, echo.Stream)
         if limit == 5:
             assert second.recv(1) == b"x"
-            serving.only(ListenerRelieved)
+            serving.only(ListenerBelowLimit)
     serving.told(ListenerFull, 2)
     assert echoed(first)
     assert echoed(second)

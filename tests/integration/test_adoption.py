@@ -7,11 +7,11 @@ from contextlib import ExitStack
 
 import pytest
 
-from netsrvd import assembly
+from netsrvd import startup
 from netsrvd.errors import ActivationError
 from netsrvd.settings import Endpoint, Settings
 from netsrvd.sockets import activation
-from netsrvd.sockets.activation import Passed
+from netsrvd.sockets.activation import ActivatedSocket
 from tests.support.inherited import as_systemd, by_descriptor
 from tests.support.namespaces import namespace
 from tests.support.patience import wait_readable
@@ -42,7 +42,7 @@ def test_every_order_is_matched_by_name(stack: ExitStack) -> None:
     """
     listeners = (listener(name="one"), listener(name="two"))
     sockets = [
-        Passed(stack.enter_context(as_systemd(*kind)), ("one", "two")[number % 2])
+        ActivatedSocket(stack.enter_context(as_systemd(*kind)), ("one", "two")[number % 2])
         for number, kind in enumerate(KINDS.values())
     ]
     for order in itertools.permutations(sockets):
@@ -67,7 +67,7 @@ def test_sockets_without_a_listeners_name_are_matched_by_address(stack: ExitStac
         )
         for name, sock in sockets.items()
     )
-    passed = [Passed(sock, "netsrvd.socket") for sock in sockets.values()]
+    passed = [ActivatedSocket(sock, "netsrvd.socket") for sock in sockets.values()]
     opened = activation.adopt(passed, tuple(reversed(listeners)), {})
     assert [one.listener.name for one in opened] == list(sockets)
 
@@ -77,7 +77,7 @@ def test_timestamps_of_a_unit_harm_nobody(serving: Serving, number: int) -> None
     """With `Timestamping=` each datagram would come with one, in the place of whom it asked."""
     sock = as_systemd(DATAGRAM, "127.0.0.1")
     sock.setsockopt(socket.SOL_SOCKET, number, 1)
-    [opened] = activation.adopt([Passed(sock, "echo")], (listener(),), {})
+    [opened] = activation.adopt([ActivatedSocket(sock, "echo")], (listener(),), {})
     udp = serving.udp(opened.sock)
     with datagrams() as asker:
         asker.sendto(b"hello", udp.local)
@@ -88,7 +88,7 @@ def test_a_mapped_address_is_the_ipv4_address(stack: ExitStack) -> None:
     """An IPv6 socket on ::ffff:127.0.0.1 is for the listener on 127.0.0.1."""
     sock = stack.enter_context(as_systemd(STREAM, "::ffff:127.0.0.1"))
     wanted = listener(port=port_of(sock), hosts=("127.0.0.1",))
-    [opened] = activation.adopt([Passed(sock, "")], (wanted,), {})
+    [opened] = activation.adopt([ActivatedSocket(sock, "")], (wanted,), {})
     assert opened.listener is wanted
 
 
@@ -96,7 +96,7 @@ def test_names_count_before_addresses(stack: ExitStack) -> None:
     """A socket with a listener's name is for that one, though another one has its port."""
     sock = stack.enter_context(as_systemd(STREAM))
     listeners = (listener(name="port", port=port_of(sock)), listener(name="name", port=9))
-    [opened] = activation.adopt([Passed(sock, "name")], listeners, {})
+    [opened] = activation.adopt([ActivatedSocket(sock, "name")], listeners, {})
     assert opened.listener.name == "name"
 
 
@@ -116,7 +116,9 @@ def test_all_wrong_kinds_are_refused_at_once(stack: ExitStack) -> None:
     for sock, _, _ in expected:
         stack.enter_context(sock)
     with pytest.raises(ActivationError) as caught:
-        activation.adopt([Passed(sock, name) for sock, name, _ in expected], (listener(),), {})
+        activation.adopt(
+            [ActivatedSocket(sock, name) for sock, name, _ in expected], (listener(),), {}
+        )
     assert caught.value.exit_status == os.EX_CONFIG
     lines = str(caught.value).splitlines()
     wrong = expected[1:]
@@ -133,7 +135,7 @@ def test_what_was_blocking_never_blocks(kind: tuple[int, str], stack: ExitStack)
     sock = stack.enter_context(as_systemd(*kind))
     shared = stack.enter_context(sock.dup())
     assert os.get_blocking(shared.fileno())
-    activation.adopt([Passed(sock, "echo")], (listener(),), {})
+    activation.adopt([ActivatedSocket(sock, "echo")], (listener(),), {})
     assert not os.get_blocking(shared.fileno())
 
 
@@ -142,7 +144,7 @@ def test_nobody_else_can_take_an_adopted_udp_port(host: str, stack: ExitStack) -
     """Another user can bind a UDP port that systemd made, until it is adopted."""
     sock = stack.enter_context(as_systemd(DATAGRAM, host))
     assert as_nobody(TAKE_UDP_PORT, host, port_of(sock)) == "bound"
-    activation.adopt([Passed(sock, "echo")], (listener(),), {})
+    activation.adopt([ActivatedSocket(sock, "echo")], (listener(),), {})
     assert as_nobody(TAKE_UDP_PORT, host, port_of(sock)) == "EADDRINUSE"
     if host == "::":
         assert as_nobody(TAKE_UDP_PORT, "127.0.0.1", port_of(sock)) == "EADDRINUSE"
@@ -152,7 +154,7 @@ def test_what_was_passed_is_not_bound_besides(stack: ExitStack) -> None:
     """The protocol that systemd passed a socket for has that one alone; the other one is bound."""
     tcp = stack.enter_context(as_systemd(STREAM, "::"))
     settings = Settings(listeners=(listener(port=port_of(tcp)),))
-    sockets, _ = assembly.open_sockets(configuration(settings), [Passed(tcp, "echo")])
+    sockets, _ = startup.open_sockets(configuration(settings), [ActivatedSocket(tcp, "echo")])
     for opened in itertools.chain.from_iterable(sockets.values()):
         stack.enter_context(opened.sock)
     assert [one.sock for one in sockets[Endpoint("echo", "tcp")]] == [tcp]
@@ -162,7 +164,9 @@ def test_what_was_passed_is_not_bound_besides(stack: ExitStack) -> None:
 def test_adopted_sockets_serve(serving: Serving, stack: ExitStack) -> None:
     """Echo comes from every kind of socket that was adopted, by IPv4 and by IPv6."""
     for kind, host in KINDS.values():
-        [opened] = activation.adopt([Passed(as_systemd(kind, host), "echo")], (listener(),), {})
+        [opened] = activation.adopt(
+            [ActivatedSocket(as_systemd(kind, host), "echo")], (listener(),), {}
+        )
         served = (serving.tcp if kind == STREAM else serving.udp)(opened.sock)
         for client_host in ("127.0.0.1", "::1") if host == "::" else (host,):
             address = (client_host, served.local[1])
@@ -178,7 +182,7 @@ def test_an_option_that_cannot_be_set_is_told(stack: ExitStack) -> None:
     """An option that the kernel refuses on an adopted socket is an error with its name."""
     sock = stack.enter_context(as_systemd(STREAM))
     with pytest.raises(ActivationError, match="IP_TTL = 300: Invalid argument; set it in the"):
-        activation.adopt([Passed(sock, "echo")], (listener(options={"IP_TTL": 300}),), {})
+        activation.adopt([ActivatedSocket(sock, "echo")], (listener(options={"IP_TTL": 300}),), {})
 
 
 def test_turn_away_empties_the_queues(stack: ExitStack) -> None:
@@ -194,7 +198,7 @@ def test_turn_away_empties_the_queues(stack: ExitStack) -> None:
             asker.sendto(payload, ("127.0.0.1", port_of(udp)))
         for sock in kept_by_systemd:
             wait_readable(sock.fileno(), "what waits")
-        activation.turn_away([Passed(tcp, "echo"), Passed(udp, "echo")])
+        activation.drain_and_close([ActivatedSocket(tcp, "echo"), ActivatedSocket(udp, "echo")])
     assert tcp.fileno() == udp.fileno() == -1
     with pytest.raises(BlockingIOError):
         kept_by_systemd[0].accept()

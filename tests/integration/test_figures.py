@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from netsrvd.events.life import ThreadFailed
+from netsrvd.events.lifecycle import ThreadFailed
 from tests.support.patience import eventually
 from tests.support.peers import connect, datagrams, echoed
 from tests.support.running_server import Reported, RunningServer, on_loopback
@@ -81,8 +81,8 @@ def test_a_server_is_empty_without_any_connection(running: RunningServer) -> Non
 def test_there_are_three_threads_whatever_is_served(running: RunningServer) -> None:
     """One for each protocol and one for the log, besides the main one."""
     names = {thread.name for thread in threading.enumerate()} - {"MainThread"}
-    assert names == {"tcp", "udp", "reporter"}
-    assert {duty.name for duty in running.server.threads()} == names
+    assert names == {"tcp", "udp", "log"}
+    assert {thread.name for thread in running.server.threads()} == names
 
 
 @pytest.mark.parametrize("protocol", ["tcp", "udp"])
@@ -90,9 +90,9 @@ def test_a_loop_without_sockets_is_not_started(reported: Reported, protocol: str
     """A reload that has a use for it starts it."""
     made = RunningServer(on_loopback("one", protocols=(protocol,)))
     made.start()
-    assert {duty.name for duty in made.server.threads()} == {protocol, "reporter"}
+    assert {thread.name for thread in made.server.threads()} == {protocol, "log"}
     made.reload(on_loopback("one", protocols=("tcp", "udp")))
-    assert {duty.name for duty in made.server.threads()} == {"tcp", "udp", "reporter"}
+    assert {thread.name for thread in made.server.threads()} == {"tcp", "udp", "log"}
     with connect(made.address("one")) as client, datagrams() as asker:
         assert echoed(client)
         asker.sendto(b"x", made.address("one", "udp"))

@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 
-from netsrvd import assembly
+from netsrvd import startup
 from netsrvd.events.connections import Accepted, Closed
 from netsrvd.events.log import RecordsLost
-from netsrvd.reporting import reporter
-from netsrvd.reporting.journal import JournalLog
+from netsrvd.log import writer
+from netsrvd.log.journal import JournalLog
 from netsrvd.server import Server
 from netsrvd.settings import LogSettings, Settings
 from tests.support import server
@@ -61,8 +61,8 @@ def journal(tmp_path: Path) -> LogDaemon:
 @pytest.fixture
 def start(journal: LogDaemon, monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
     """Begin to serve with these settings of the log; return the server and its TCP address."""
-    monkeypatch.setitem(assembly.LOGS, "journal", lambda: JournalLog(journal.path))
-    monkeypatch.setattr(reporter, "LAST_PATIENCE_SECONDS", 0.3)
+    monkeypatch.setitem(startup.LOGS, "journal", lambda: JournalLog(journal.path))
+    monkeypatch.setattr(writer, "LAST_PATIENCE_SECONDS", 0.3)
     with ExitStack() as stack:
 
         def begin(**log: Any) -> tuple[Server, Address]:
@@ -121,11 +121,11 @@ def test_a_hung_journal_slows_nobody(journal: LogDaemon, start: Start) -> None:
             eventually(lambda: kinds(before) == {"Accepted": 100, "Closed": 100}, "all are written")
         fill(journal)
         hung = visit(address, 300)
-        assert median(hung) < reporter.PATIENCE_SECONDS / 2
+        assert median(hung) < writer.PATIENCE_SECONDS / 2
         eventually(lambda: running.counters().closed == 400, "all have left")
-        for duty in running.threads():
-            assert duty.settle(SECONDS)  # so that what it last reported is counted, too
-        lost = running.reporter.lost
+        for thread in running.threads():
+            assert thread.settle(SECONDS)  # so that what it last reported is counted, too
+        lost = running.log_writer.lost
         assert lost > 200
         with read(journal) as after:
             eventually(lambda: kinds(after)["RecordsLost"], "the loss is told")
@@ -134,7 +134,7 @@ def test_a_hung_journal_slows_nobody(journal: LogDaemon, start: Start) -> None:
     [told] = (one for one in after if one["MESSAGE_ID"] == RecordsLost.MESSAGE_ID)
     assert told["NETSRVD_RECORDS"] == told["NETSRVD_RECORDS_LOST"] == str(lost)
     assert after.index(told) == 600 - lost
-    assert running.reporter.lost == lost
+    assert running.log_writer.lost == lost
 
 
 def test_a_hung_journal_does_not_keep_from_stopping(journal: LogDaemon, start: Start) -> None:
@@ -150,7 +150,7 @@ def test_a_hung_journal_does_not_keep_from_stopping(journal: LogDaemon, start: S
         assert 0.2 < time.monotonic() - began < 2
         with read(journal) as taken:
             pass
-        assert running.reporter.lost == 200 - len(taken)
+        assert running.log_writer.lost == 200 - len(taken)
 
 
 def test_who_must_have_every_record_waits(
@@ -165,8 +165,8 @@ def test_who_must_have_every_record_waits(
         clients = [stack.enter_context(connect(address))]
         assert echoed(clients[0])
         # From here on it holds the one record that the journal does not take, and takes no other.
-        eventually(lambda: not running.reporter._queue, "the reporter offers its record")
-        while not running.reporter.congested:
+        eventually(lambda: not running.log_writer._queue, "the log_writer offers its record")
+        while not running.log_writer.congested:
             clients.append(stack.enter_context(connect(address)))
             assert echoed(clients[-1])
         [tcp, *_] = running.threads()
@@ -183,7 +183,7 @@ def test_who_must_have_every_record_waits(
             stack.close()
             total = len(clients) + 1 + 50
             eventually(lambda: kinds(records) == {"Accepted": total, "Closed": total})
-    assert running.reporter.lost == 0
+    assert running.log_writer.lost == 0
 
 
 def test_an_absent_journal_stops_nothing(journal: LogDaemon, start: Start) -> None:
@@ -211,5 +211,5 @@ def test_a_restarted_journal_is_found_again(
         assert not running.failures
         with read(journal) as second:
             eventually(lambda: len(second) == 200, "all are written")
-    assert running.reporter.lost == 0
+    assert running.log_writer.lost == 0
     assert not running.failures

@@ -124,7 +124,7 @@ def test_a_part_of_a_header_is_looked_at_once(
         assert echoed(sock)
 
 
-def test_whoever_is_not_listed_is_an_ordinary_client(serving: Serving) -> None:
+def test_a_client_that_is_not_listed_is_an_ordinary_client(serving: Serving) -> None:
     """A header from elsewhere is data: nobody can take another's name."""
     tcp = serving.tcp(proxies=("127.0.0.2",))
     with connect(tcp.local) as sock:

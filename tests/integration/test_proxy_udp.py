@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
+from netsrvd import proxy_datagrams
 from netsrvd.counters import Counters
 from netsrvd.events.flows import FlowBegan, FlowEnded
 from netsrvd.events.refusals import Refused, RefusedAgain
-from netsrvd.listeners.proxies import forwarded
 from netsrvd.services import echo
 from tests.support.patience import eventually
 from tests.support.peers import datagrams, nothing_more
@@ -151,7 +151,7 @@ def test_the_named_client_is_limited(serving: Serving, proxy: socket.socket) -> 
     assert (refused.proxy_address, refused.proxy_port) == own(proxy)
 
 
-def test_whoever_is_not_listed_is_an_ordinary_client(
+def test_a_client_that_is_not_listed_is_an_ordinary_client(
     serving: Serving, proxy: socket.socket
 ) -> None:
     """A header from elsewhere is payload: nobody can take another's name."""
@@ -194,14 +194,14 @@ def test_what_is_remembered_of_senders_is_bounded(
     serving: Serving, stack: ExitStack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Many senders, proxies or not, leave no more behind than that, and are judged the same."""
-    monkeypatch.setattr(forwarded, "SENDERS_KEPT", 2)
-    made: list[forwarded.Forwarded] = []
+    monkeypatch.setattr(proxy_datagrams, "SENDERS_KEPT", 2)
+    made: list[proxy_datagrams.ProxyDatagrams] = []
 
-    def make(counters: Counters) -> forwarded.Forwarded:
-        made.append(forwarded.Forwarded(counters))
+    def make(counters: Counters) -> proxy_datagrams.ProxyDatagrams:
+        made.append(proxy_datagrams.ProxyDatagrams(counters))
         return made[-1]
 
-    monkeypatch.setattr("netsrvd.udp.Forwarded", make)
+    monkeypatch.setattr("netsrvd.udp.ProxyDatagrams", make)
     udp = serving.udp(**BEHIND)
     for _ in range(5):
         sock = stack.enter_context(datagrams())

@@ -16,11 +16,11 @@ from netsrvd import handover
 from netsrvd.events.connections import Accepted, Closed
 from netsrvd.events.refusals import Refused
 from netsrvd.handover import Restored
-from netsrvd.reporting.records import Record
+from netsrvd.log.records import Record
 from netsrvd.server import Pending
 from netsrvd.services import chargen
 from netsrvd.settings import ListenerSettings, Settings
-from netsrvd.sockets.activation import Passed
+from netsrvd.sockets.activation import ActivatedSocket
 from tests.support import server
 from tests.support.fdstore import Store
 from tests.support.inherited import as_systemd
@@ -43,7 +43,9 @@ def tcp(name: str, **more: Any) -> ListenerSettings:
 class Life:
     """One process of the daemon, in this one."""
 
-    def __init__(self, listeners: tuple[ListenerSettings, ...], passed: list[Passed]) -> None:
+    def __init__(
+        self, listeners: tuple[ListenerSettings, ...], passed: list[ActivatedSocket]
+    ) -> None:
         self.server = server.build(Settings(listeners=listeners), passed)
 
     def begin(self, restored: Restored | None = None) -> None:
@@ -75,10 +77,10 @@ class Daemon:
         host, port = self.passed[name].getsockname()
         return host, port
 
-    def _passed(self) -> list[Passed]:
+    def _passed(self) -> list[ActivatedSocket]:
         names = {each.name for each in self.listeners}
         return [
-            Passed(socket.socket(fileno=os.dup(sock.fileno())), name)
+            ActivatedSocket(socket.socket(fileno=os.dup(sock.fileno())), name)
             for name, sock in self.passed.items()
             if name in names
         ]
@@ -377,7 +379,7 @@ def test_a_handover_that_fails_is_none(daemon: Daemon) -> None:
         ending = daemon.life.server
         ending.stop_listening(0.0)
         detached = ending.detach()
-        daemon.store.fails = {"settle": TimeoutError("no answer")}
+        daemon.store.fails = {"barrier": TimeoutError("no answer")}
         with pytest.raises(TimeoutError):
             handover.save(detached, [], daemon.store)
         ending.reattach(detached)

@@ -5,10 +5,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from netsrvd import assembly
+from netsrvd import startup
 from netsrvd.events.connections import Closed, ServiceFailed
 from netsrvd.events.sockets import ListeningEnded
-from netsrvd.services.base import Present
+from netsrvd.services.base import ConnectionList
 from netsrvd.settings import ListenerSettings, Settings
 from tests.support import server
 from tests.support.logs import FakeLog
@@ -31,8 +31,8 @@ class Reloading:
         """Do what the daemon does for SIGHUP."""
         new = Settings(listeners=listeners)
         plan = planned(self.settings, new)
-        sockets, _ = assembly.bind_all(plan.open)
-        services = assembly.prepare_services(new, Present())
+        sockets, _ = startup.bind_all(plan.open)
+        services = startup.prepare_services(new, ConnectionList())
         self.server.reload(plan, sockets, [], services, 10_000, new)
         self.settings = new
 
@@ -66,7 +66,7 @@ def test_a_pause_leaves_newcomers_to_the_kernel(running: Reloading, ports: tuple
         with connect(address) as outside:
             outside.send(b"x")
             for _ in range(2):  # a whole turn lies between them
-                assert all(duty.settle(SECONDS) for duty in running.server.threads())
+                assert all(thread.settle(SECONDS) for thread in running.server.threads())
             assert echoed(inside)
             assert nothing_more(outside)
             assert nothing_more(asker)

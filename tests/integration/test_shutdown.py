@@ -11,7 +11,7 @@ import pytest
 from netsrvd import handover, shutdown
 from netsrvd.counters import Counters
 from netsrvd.events.handover import HandedOver
-from netsrvd.events.life import NotHandedOver, Stopped, Stopping
+from netsrvd.events.lifecycle import NotHandedOver, Stopped, Stopping
 from netsrvd.handover import CONNECTION, PENDING, STATE
 from netsrvd.server import Server
 from netsrvd.shutdown import OF_HANDLERS, UNTRANSFERABLE, Shutdown

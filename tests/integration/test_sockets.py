@@ -1,4 +1,4 @@
-"""netsrvd.sockets.bind with the real kernel; through assembly where several sockets go together."""
+"""netsrvd.sockets.bind with the real kernel; through startup where several sockets go together."""
 
 import errno
 import os
@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from netsrvd import assembly
+from netsrvd import startup
 from netsrvd.errors import SocketError
 from netsrvd.events.sockets import FamilyMissing, Listening, OptionAdjusted
 from netsrvd.settings import EVERYWHERE, Endpoint, Settings
@@ -59,7 +59,7 @@ def settings_of(**changes: Any) -> Settings:
     return Settings(listeners=(listener(**changes),))
 
 
-def close_all(sockets: assembly.Sockets) -> None:
+def close_all(sockets: startup.Sockets) -> None:
     for all_of in sockets.values():
         for one in all_of:
             one.sock.close()
@@ -125,7 +125,7 @@ def test_nobody_else_can_take_a_udp_port(host: str) -> None:
 def test_both_families_have_the_same_port() -> None:
     """A listener without a host is four sockets, IPv4 and IPv6, TCP and UDP, on one port."""
     port = free_port()
-    sockets, notes = assembly.open_sockets(configuration(settings_of(port=port)), [])
+    sockets, notes = startup.open_sockets(configuration(settings_of(port=port)), [])
     try:
         found = {(end.protocol, one.address()) for end, [one] in sockets.items()}
         assert found == {(name, (host, port)) for name in ("tcp", "udp") for host in EVERYWHERE}
@@ -147,7 +147,7 @@ MAKE = bind.make
 def test_a_kernel_without_ipv6_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where IPv6 sockets cannot be made, all addresses are the IPv4 ones, and a record says so."""
     monkeypatch.setattr(bind, "make", without_ipv6)
-    sockets, notes = assembly.open_sockets(configuration(settings_of()), [])
+    sockets, notes = startup.open_sockets(configuration(settings_of()), [])
     try:
         assert {end.host for end in sockets} == {"0.0.0.0"}
         missing = [note for note in notes if isinstance(note, FamilyMissing)]
@@ -164,7 +164,7 @@ def test_an_ipv6_address_without_ipv6_is_an_error(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(bind, "make", without_ipv6)
     for host in ("::1", "::"):
         with pytest.raises(SocketError, match=f"{host} port 0 cannot be had: this kernel lacks"):
-            assembly.open_sockets(configuration(settings_of(hosts=("127.0.0.1", host))), [])
+            startup.open_sockets(configuration(settings_of(hosts=("127.0.0.1", host))), [])
 
 
 def test_ipv6_switched_off_does_no_harm(serving: Serving) -> None:
@@ -172,7 +172,7 @@ def test_ipv6_switched_off_does_no_harm(serving: Serving) -> None:
     with namespace() as space:
         space.sysctl("net/ipv6/conf/all/disable_ipv6", 1)
         with space.entered():
-            sockets, notes = assembly.open_sockets(configuration(settings_of()), [])
+            sockets, notes = startup.open_sockets(configuration(settings_of()), [])
             assert {type(note) for note in notes} == {Listening}
             address = ("127.0.0.1", sockets[Endpoint("echo", "tcp", "0.0.0.0")][0].address()[1])
             tcp = sockets.pop(Endpoint("echo", "tcp", "0.0.0.0"))[0].sock
@@ -187,7 +187,7 @@ def test_an_option_that_the_kernel_changes_is_told() -> None:
     largest = Path("/proc/sys/net/core/rmem_max").read_text(encoding="ascii").strip()
     asked = {"SO_RCVBUF": 1 << 30, "SO_KEEPALIVE": True, "TCP_KEEPIDLE": 77}
     settings = settings_of(options=asked, hosts=("127.0.0.1",))
-    sockets, notes = assembly.open_sockets(configuration(settings), [])
+    sockets, notes = startup.open_sockets(configuration(settings), [])
     close_all(sockets)
     assert [note for note in notes if isinstance(note, OptionAdjusted)] == [
         OptionAdjusted("echo", protocol, "SO_RCVBUF", str(1 << 30), largest)
@@ -231,7 +231,7 @@ def test_a_fault_is_one_line_and_leaves_nothing_open(
     good = listener(name="good", hosts=("127.0.0.1",))
     before = open_descriptors()
     with pytest.raises(SocketError) as caught:
-        assembly.open_sockets(configuration(Settings(listeners=(good, faulty))), [])
+        startup.open_sockets(configuration(Settings(listeners=(good, faulty))), [])
     assert words.format(port=port) in str(caught.value)
     assert str(caught.value).startswith(f"listener echo: {protocol} ")
     assert len(str(caught.value).splitlines()) == 1

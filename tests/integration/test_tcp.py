@@ -262,7 +262,7 @@ def test_mapped_peers_are_judged_as_ipv4(
 class Failing:
     """A service that fails where it is told to."""
 
-    finished = heedless = False
+    finished = discards_input = False
 
     def __init__(self, where: str) -> None:
         self._where = where
@@ -311,7 +311,7 @@ def test_a_service_that_fails_ends_its_connection_alone(where: str, serving: Ser
 class Farewell:
     """A service that has said all with its greeting."""
 
-    finished, heedless = True, False
+    finished, discards_input = True, False
 
     def greeting(self) -> bytes:
         return b"goodbye" * 100_000

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from netsrvd.events.life import ThreadFailed
-from netsrvd.linux import mailbox
-from netsrvd.linux.mailbox import Mailbox
-from netsrvd.reporting.records import Record
+from netsrvd.events.lifecycle import ThreadFailed
+from netsrvd.linux import calls
+from netsrvd.linux.call_queue import CallQueue
+from netsrvd.log.records import Record
 from netsrvd.server import Server
 from netsrvd.settings import LogSettings, Settings
 from tests.support import server
@@ -49,7 +49,7 @@ def running(log: FakeLog, woken: threading.Event) -> Iterator[Server]:
     server.stop(built)
 
 
-NAMES = ["tcp", "udp", "reporter"]
+NAMES = ["tcp", "udp", "log"]
 
 
 @pytest.mark.parametrize("count", [1, 12])
@@ -85,35 +85,36 @@ def test_a_loop_with_nothing_to_do_is_not_started(log: FakeLog, protocol: str) -
     built = server.build(settings)
     built.start()
     names = {each.name for each in set(threading.enumerate()) - before}
-    assert names == {protocol, "reporter"} == {duty.name for duty in built.threads()}
+    assert names == {protocol, "log"} == {thread.name for thread in built.threads()}
     server.stop(built)
 
 
 def test_every_thread_answers_the_watchdog(running: Server) -> None:
     """Each loop that turns shows it when it is asked, also when nothing else happens."""
-    assert [duty.name for duty in running.threads()] == NAMES
+    assert [thread.name for thread in running.threads()] == NAMES
     for number in (7, 8):
-        for duty in running.threads():
-            duty.ping(number)
+        for thread in running.threads():
+            thread.ping(number)
         eventually(
-            lambda n=number: {duty.pulse for duty in running.threads()} == {n}, "all answered"
+            lambda n=number: {thread.heartbeat for thread in running.threads()} == {n},
+            "all answered",
         )
 
 
 @pytest.mark.parametrize("name", ["tcp", "udp"])
 def test_a_stuck_thread_does_not_answer(running: Server, name: str) -> None:
-    """A loop that does not turn keeps its old pulse, until it turns again."""
+    """A loop that does not turn keeps its old heartbeat, until it turns again."""
     held, free = threading.Event(), threading.Event()
     [stuck] = (each for each in running.threads() if each.name == name)
     others = [each for each in running.threads() if each is not stuck]
-    stuck.mailbox.post(lambda: (held.set(), free.wait()))
+    stuck.calls.put(lambda: (held.set(), free.wait()))
     assert held.wait(SECONDS)
-    for duty in running.threads():
-        duty.ping(1)
-    eventually(lambda: all(duty.pulse == 1 for duty in others), "the others answered")
-    assert stuck.pulse == 0
+    for thread in running.threads():
+        thread.ping(1)
+    eventually(lambda: all(thread.heartbeat == 1 for thread in others), "the others answered")
+    assert stuck.heartbeat == 0
     free.set()
-    eventually(lambda: stuck.pulse == 1, "it turns again")
+    eventually(lambda: stuck.heartbeat == 1, "it turns again")
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -123,15 +124,15 @@ def test_a_failure_of_a_thread_reaches_the_main_thread(
     """An exception in a thread's own loop ends that thread, wakes the main thread, and is in the
     log with its traceback, unless it is the log's own.
     """
-    [duty] = (each for each in running.threads() if each.name == name)
-    duty.mailbox.post(explode)
+    [thread] = (each for each in running.threads() if each.name == name)
+    thread.calls.put(explode)
     eventually(woken.is_set, "the main thread is woken")
     [failure] = running.failures
     assert failure.startswith(
         f"thread {name} failed: PlantedError()\nTraceback (most recent call last)"
     )
     assert "raise PlantedError" in failure
-    if name != "reporter":
+    if name != "log":
         eventually(lambda: log.taken, "the record is written")
         [record] = log.taken
         assert record.message_id == ThreadFailed.MESSAGE_ID
@@ -152,8 +153,8 @@ def test_a_stop_does_not_need_a_thread_that_fails(log: FakeLog, name: str) -> No
     [address] = server.addresses(built, "tcp")
     with connect(address) as client:
         assert echoed(client)
-        [duty] = (each for each in built.threads() if each.name == name)
-        duty.mailbox.post(explode)
+        [thread] = (each for each in built.threads() if each.name == name)
+        thread.calls.put(explode)
         assert began.wait(SECONDS)
         closing = threading.Timer(0.1, free.set)  # the thread ends while the stop waits for it
         closing.start()
@@ -172,9 +173,9 @@ def test_a_log_that_fails_is_a_failure_of_the_reporter(
 
     monkeypatch.setattr(log, "write", write)
     [tcp, *_] = running.threads()
-    tcp.mailbox.post(explode)
+    tcp.calls.put(explode)
     eventually(lambda: len(running.failures) == 2, "both have failed")
-    assert running.failures[1].startswith("thread reporter failed: PlantedError('thread tcp")
+    assert running.failures[1].startswith("thread log_writer failed: PlantedError('thread tcp")
     assert log.closed
 
 
@@ -222,13 +223,13 @@ def test_the_end_of_the_last_connection_wakes_the_main_thread(
 
 
 @pytest.fixture
-def box() -> Iterator[Mailbox]:
-    made = Mailbox()
+def box() -> Iterator[CallQueue]:
+    made = CallQueue()
     yield made
     made.close()
 
 
-def is_awake(box: Mailbox) -> bool:
+def is_awake(box: CallQueue) -> bool:
     return bool(select.select([box], [], [], 0)[0])
 
 
@@ -241,37 +242,39 @@ def while_writing(monkeypatch: pytest.MonkeyPatch, happens: Callable[[], None]) 
             due.pop()()
         real(descriptor, value)
 
-    monkeypatch.setattr(mailbox.os, "eventfd_write", write)
+    monkeypatch.setattr(calls.os, "eventfd_write", write)
 
 
-def test_mail_may_be_read_while_it_is_posted(box: Mailbox, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An owner that is awake for something else may look into the mailbox at the very moment at
+def test_mail_may_be_read_while_it_is_posted(
+    box: CallQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An owner that is awake for something else may look into the calls at the very moment at
     which another thread is about to wake it: nothing fails, nothing is lost, nothing spins.
     """
     came: list[int] = []
-    while_writing(monkeypatch, box.deliver)
-    box.post(came.append, 1)
+    while_writing(monkeypatch, box.run_pending)
+    box.put(came.append, 1)
     assert came == [1]
-    box.deliver()
+    box.run_pending()
     assert not is_awake(box)
-    box.post(came.append, 2)
+    box.put(came.append, 2)
     assert is_awake(box)
-    box.deliver()
+    box.run_pending()
     assert came == [1, 2]
     assert not is_awake(box)
 
 
-def test_two_may_post_at_the_same_time(box: Mailbox, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_may_post_at_the_same_time(box: CallQueue, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever the order in which two threads wake the owner, and the owner reads, the owner is
     asleep again when all is delivered, and is woken by the next post.
     """
     came: list[int] = []
-    while_writing(monkeypatch, lambda: (box.post(came.append, 2), box.deliver()))
-    box.post(came.append, 1)
-    box.deliver()
+    while_writing(monkeypatch, lambda: (box.put(came.append, 2), box.run_pending()))
+    box.put(came.append, 1)
+    box.run_pending()
     assert sorted(came) == [1, 2]
     assert not is_awake(box)
-    box.post(came.append, 3)
+    box.put(came.append, 3)
     assert is_awake(box)
 
 
@@ -302,8 +305,8 @@ def test_mail_from_many_threads_comes_once_and_in_order(serving: Serving) -> Non
 
 def test_a_server_sleeps_when_nothing_happens(running: Server) -> None:
     """All threads together use no processor time while nobody asks them for anything."""
-    for duty in running.threads():
-        assert duty.settle(SECONDS)
+    for thread in running.threads():
+        assert thread.settle(SECONDS)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as nothing:
         nothing.bind(("127.0.0.1", 0))
         before = resource.getrusage(resource.RUSAGE_SELF)
@@ -313,9 +316,9 @@ def test_a_server_sleeps_when_nothing_happens(running: Server) -> None:
 
 
 def test_a_wake_up_never_goes_to_a_closed_mailbox(
-    box: Mailbox, monkeypatch: pytest.MonkeyPatch
+    box: CallQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A mailbox that is closed while somebody posts waits for that wake-up, whose descriptor could
+    """A calls that is closed while somebody posts waits for that wake-up, whose descriptor could
     belong to a client by the time it is written.
     """
     closing = threading.Thread(target=box.close)
@@ -328,8 +331,8 @@ def test_a_wake_up_never_goes_to_a_closed_mailbox(
         was_open.append(str(link.readlink()) == "anon_inode:[eventfd]")
 
     while_writing(monkeypatch, close)
-    box.post(explode)
+    box.put(explode)
     closing.join()
     assert was_open == [True]
     assert box.fileno() == -1
-    box.post(explode)
+    box.put(explode)

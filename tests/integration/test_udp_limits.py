@@ -8,7 +8,7 @@ import pytest
 
 from netsrvd import udp
 from netsrvd.events.connections import ServiceFailed
-from netsrvd.events.flows import FlowBegan, FlowEnded, FlowsUntold
+from netsrvd.events.flows import FlowBegan, FlowEnded, FlowRecordsSuppressed
 from netsrvd.services import base
 from tests.integration.conftest import Network
 from tests.support.patience import eventually
@@ -32,7 +32,7 @@ def test_forged_senders_cannot_fill_the_log(
     served.call("stop")
     began = len(serving.so_far(FlowBegan))
     assert 3 <= began < 10  # 6 if a second has ended meanwhile
-    assert began + sum(each.flows for each in serving.so_far(FlowsUntold)) == 10
+    assert began + sum(each.flows for each in serving.so_far(FlowRecordsSuppressed)) == 10
     assert len(serving.so_far(FlowEnded)) == began
     assert served.counters.flows == 10
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from netsrvd import assembly, cli
+from netsrvd import cli, startup
 from netsrvd.config import files, schema
 from netsrvd.settings import DEFAULT_OPTIONS, Settings
 
@@ -18,7 +18,7 @@ MANUAL_OF_FILE = ROOT / "packaging/man/netsrvd.toml.5"
 MANUAL_OF_COMMAND = ROOT / "packaging/man/netsrvd.1"
 EXAMPLES = sorted((ROOT / "packaging/examples").glob("*.toml"))
 
-LISTENER_KEYS = {rule.key for rule in schema.listener_rules(assembly.WORDS)} | {"enabled"}
+LISTENER_KEYS = {rule.key for rule in schema.listener_rules(startup.VALIDATORS)} | {"enabled"}
 KEYS = {rule.key for rule in (*schema.GLOBAL_RULES, *schema.LOG_RULES)} | LISTENER_KEYS
 
 OF_ONE_MACHINE = re.compile(
@@ -62,7 +62,7 @@ def test_shipped_configuration_shows_the_defaults(tmp_path: Path) -> None:
     own = tmp_path / "netsrvd.toml"
     for text in (SHIPPED.read_text(), uncommented()):
         own.write_text(text)
-        assert files.load(own, assembly.WORDS).settings == Settings()
+        assert files.load(own, startup.VALIDATORS).settings == Settings()
 
 
 @pytest.mark.parametrize("key", sorted(KEYS))
@@ -81,7 +81,7 @@ def test_manual_of_the_command_has_every_word(word: str) -> None:
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
 def test_examples_are_valid(path: Path) -> None:
     """Each example of a drop-in is a configuration without faults."""
-    assert files.load(path, assembly.WORDS).settings
+    assert files.load(path, startup.VALIDATORS).settings
 
 
 def test_nothing_of_one_machine() -> None:

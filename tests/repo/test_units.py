@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from netsrvd import assembly
+from netsrvd import startup
 from netsrvd.settings import ListenerSettings, Settings
 from netsrvd.systemd.unit_files import DROP_IN_NAME, drop_in, escaped, unit_files
 
@@ -184,6 +184,6 @@ def test_the_unit_has_descriptors_for_each_example(
     example = path.read_text() if path else ""
     own = tmp_path / "netsrvd.toml"
     own.write_text("[listener.echo]\n" * ("[listener.echo]" not in example) + example)
-    settings = assembly.read_configuration(own).settings
+    settings = startup.read_configuration(own).settings
     sockets = sum(len(listener.endpoints()) for listener in settings.listeners)
-    assert assembly.count_places(settings, sockets)[1] == []
+    assert startup.connection_limit(settings, sockets)[1] == []

@@ -5,7 +5,7 @@ from types import MappingProxyType
 
 from hypothesis import strategies as st
 
-from netsrvd.admission import access, ports
+from netsrvd.access import access_list, source_ports
 from netsrvd.services import SERVICES
 from netsrvd.settings import (
     DEFAULT_OPTIONS,
@@ -29,10 +29,10 @@ ADDRESSES = (
 )
 NETWORKS = st.one_of(
     ADDRESSES,
-    st.sampled_from(sorted(access.WORDS)),
+    st.sampled_from(sorted(access_list.NAMED_NETWORKS)),
     st.sampled_from(("192.0.2.0/24", "2001:db8::/32", "::/0")),
 )
-PORTS = st.sampled_from((*ports.TABLE, "7", "6000-6063", "0-65535"))
+PORTS = st.sampled_from((*source_ports.TABLE, "7", "6000-6063", "0-65535"))
 OPTIONS: dict[str, st.SearchStrategy[OptionValue]] = {
     "SO_KEEPALIVE": st.booleans(),
     "SO_RCVBUF": st.integers(0, 2**31 - 1),

@@ -28,9 +28,9 @@ class FakeNotifier(Store):
         """Note the status line."""
         self._step(f"status {status}")
 
-    def alive(self) -> None:
+    def feed_watchdog(self) -> None:
         """Note WATCHDOG=1."""
-        self._step("alive")
+        self._step("feed_watchdog")
 
     def close(self) -> None:
         """Note the end of notifications."""

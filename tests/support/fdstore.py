@@ -16,17 +16,17 @@ class Store:
         self.has_no_room_for = ""
         """What it closes instead of keeping it, by its name."""
 
-    def store(self, name: str, descriptors: Sequence[int]) -> None:
+    def fdstore(self, name: str, descriptors: Sequence[int]) -> None:
         """Keep descriptors of the same files under this name."""
         self._step(f"store {name}")
         if name != self.has_no_room_for:
             self.stored += [(os.dup(each), name) for each in descriptors]
 
-    def settle(self) -> None:
+    def barrier(self) -> None:
         """Have done all."""
-        self._step("settle")
+        self._step("barrier")
 
-    def forget(self, name: str) -> None:
+    def fdstore_remove(self, name: str) -> None:
         """Close all of this name."""
         self._step(f"forget {name}")
         for descriptor in [number for number, given in self.stored if given == name]:

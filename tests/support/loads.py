@@ -9,7 +9,7 @@ from typing import Any, Self
 
 from netsrvd.events.connections import Accepted, Closed
 from netsrvd.events.flows import FlowBegan, FlowEnded
-from netsrvd.events.life import Ready, Starting, Stopped, Stopping
+from netsrvd.events.lifecycle import Ready, Starting, Stopped, Stopping
 from netsrvd.events.log import RecordsLost
 from netsrvd.events.sockets import Listening
 from tests.support.installed import LOAD_CLIENT, SERVICE, main_pid, run_records, shown

@@ -8,12 +8,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Self
 
-from netsrvd.reporting.records import Record
+from netsrvd.log.records import Record
 from tests.support import patience
 
 
 class FakeLog:
-    """A log for the reporter. `outcomes` are consumed a write each: True taken, False not now, an
+    """A log for the log_writer. `outcomes` are consumed a write each: True taken, False not now, an
     exception to raise; when they are used up, everything is taken.
 
     While `shut` it takes nothing. `wait` returns at once, having told `waited`.
@@ -38,7 +38,7 @@ class FakeLog:
         return outcome
 
     def wait(self, seconds: float) -> None:
-        """Tell that the reporter waits."""
+        """Tell that the log_writer waits."""
         self.waited.set()
 
     def close(self) -> None:

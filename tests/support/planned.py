@@ -18,7 +18,7 @@ def configuration(settings: Settings, **named: Collection[str]) -> Configuration
     return Configuration(settings, (), sources)
 
 
-def planned(old: Settings, new: Settings, passed: changes.Passed = ()) -> changes.Plan:
+def planned(old: Settings, new: Settings, passed: changes.ActivatedSocket = ()) -> changes.Plan:
     """Return the plan of a daemon that has bound all that it was to bind.
 
     `passed` are the listeners and protocols that sockets of systemd's serve, before and after.

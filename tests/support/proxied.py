@@ -2,7 +2,7 @@
 
 import socket
 
-from netsrvd.listeners.proxies.header import crc32c
+from netsrvd.proxy_protocol import crc32c
 
 SIGNATURE = bytes.fromhex("0d0a0d0a000d0a515549540a")
 CLIENT = ("192.0.2.7", 4711)

@@ -5,12 +5,12 @@ from typing import Any, TypeVar
 
 import pytest
 
-from netsrvd import assembly, server
-from netsrvd.duty import OnFailure
+from netsrvd import server, startup
 from netsrvd.events import LEVELS, Event
-from netsrvd.reporting.reporter import Reporter
+from netsrvd.log.writer import LogWriter
+from netsrvd.loop_thread import OnFailure
 from netsrvd.server import Server
-from netsrvd.services.base import Present
+from netsrvd.services.base import ConnectionList
 from netsrvd.settings import ListenerSettings, Settings
 from tests.support.logs import FakeLog
 from tests.support.patience import eventually
@@ -21,8 +21,8 @@ from tests.support.server import stop
 Kind = TypeVar("Kind", bound=Event)
 
 
-class EventReporter(Reporter):
-    """A reporter that also keeps the events."""
+class EventReporter(LogWriter):
+    """A log_writer that also keeps the events."""
 
     __slots__ = ("events",)
 
@@ -42,7 +42,7 @@ class Reported:
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
         self.log = FakeLog()
         self.reporters: list[EventReporter] = []
-        patch.setattr(server, "build_reporter", self._build)
+        patch.setattr(server, "build_log_writer", self._build)
 
     def _build(self, settings: Settings, log: str, on_failure: OnFailure) -> EventReporter:
         level, limit = LEVELS[settings.log.level], settings.log.queue_records
@@ -54,7 +54,7 @@ class Reported:
     @property
     def events(self) -> list[Event]:
         """The events of all servers, one after the other."""
-        return [event for reporter in self.reporters for event in tuple(reporter.events)]
+        return [event for log_writer in self.reporters for event in tuple(log_writer.events)]
 
     @property
     def kinds(self) -> list[str]:
@@ -94,10 +94,10 @@ class RunningServer:
     ) -> None:
         self.settings = Settings(listeners=with_ports(listeners), **changes)
         self.wakes = 0
-        sockets: assembly.Sockets = {}
+        sockets: startup.Sockets = {}
         if has_sockets:
-            sockets, _ = assembly.open_sockets(configuration(self.settings), [])
-        services = assembly.prepare_services(self.settings, Present())
+            sockets, _ = startup.open_sockets(configuration(self.settings), [])
+        services = startup.prepare_services(self.settings, ConnectionList())
         most = self.settings.max_connections or 10_000
         self.server = Server(self.settings, sockets, services, most, "stderr", self._wake)
         self._has_ended = False
@@ -123,8 +123,8 @@ class RunningServer:
         """Do what the daemon does for SIGHUP."""
         new = Settings(listeners=with_ports(listeners))
         plan = planned(self.settings, new)
-        sockets, _ = assembly.bind_all(plan.open)
-        services = assembly.prepare_services(new, Present())
+        sockets, _ = startup.bind_all(plan.open)
+        services = startup.prepare_services(new, ConnectionList())
         self.server.reload(plan, sockets, [], services, 10_000, new)
         self.settings = new
 

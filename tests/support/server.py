@@ -2,11 +2,11 @@
 
 from collections.abc import Callable, Sequence
 
-from netsrvd import assembly
+from netsrvd import startup
 from netsrvd.server import Server
-from netsrvd.services.base import Present
+from netsrvd.services.base import ConnectionList
 from netsrvd.settings import Settings
-from netsrvd.sockets.activation import Passed
+from netsrvd.sockets.activation import ActivatedSocket
 from tests.support.planned import configuration
 
 
@@ -16,14 +16,14 @@ def nothing() -> None:
 
 def build(
     settings: Settings,
-    passed: Sequence[Passed] = (),
+    passed: Sequence[ActivatedSocket] = (),
     *,
     log: str = "stderr",
     wake: Callable[[], None] = nothing,
 ) -> Server:
     """Return a server that has not started yet, with its sockets open."""
-    sockets, _ = assembly.open_sockets(configuration(settings), list(passed))
-    services = assembly.prepare_services(settings, Present())
+    sockets, _ = startup.open_sockets(configuration(settings), list(passed))
+    services = startup.prepare_services(settings, ConnectionList())
     return Server(settings, sockets, services, 10_000, log, wake)
 
 

@@ -6,16 +6,16 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Self, TypeVar
 
+from netsrvd.access.datagrams import DatagramPolicy
 from netsrvd.addresses import host_and_port
-from netsrvd.admission.datagrams import DatagramGate
 from netsrvd.connection import Connection
+from netsrvd.contracts import StreamFactory
 from netsrvd.event_loop import EventLoop
 from netsrvd.events import Event
 from netsrvd.handlers.connections import HandlerConnections
 from netsrvd.linux.mmsg import PAYLOAD_BYTES
-from netsrvd.listeners.contracts import StreamFactory
 from netsrvd.services import prepare
-from netsrvd.services.base import Present
+from netsrvd.services.base import ConnectionList
 from netsrvd.settings import Endpoint, ListenerSettings
 from netsrvd.sockets import activation, bind, broadcast
 from netsrvd.tcp import ConnectionLimit, SpareDescriptor, TCPListener
@@ -42,7 +42,7 @@ def opened(protocol: str, settings: ListenerSettings, host: str = "127.0.0.1") -
 def adopted(kind: int, host: str = "::") -> socket.socket:
     """Return a socket that systemd made, by default a dual-stack one, as it is adopted."""
     sock = as_systemd(kind, host)
-    [one] = activation.adopt([activation.Passed(sock, "echo")], (listener(),), {})
+    [one] = activation.adopt([activation.ActivatedSocket(sock, "echo")], (listener(),), {})
     return one.sock
 
 
@@ -101,7 +101,7 @@ class Serving:
         self.spare = SpareDescriptor()
         self.batches: Batches = {}
         self.handlers = HandlerConnections(self.tcp_loop, self.reports, self.failures)
-        self.present = Present()
+        self.present = ConnectionList()
         self.present.look = self.connections
         self._listeners: list[Served] = []
         self._ids = itertools.count(1)
@@ -166,7 +166,7 @@ class Serving:
             self.udp_loop,
             settings,
             prepare(service, settings, self.present).datagrams,
-            DatagramGate(settings, {sock.getsockname()[1]}, broadcast.is_broadcast),
+            DatagramPolicy(settings, {sock.getsockname()[1]}, broadcast.is_broadcast),
             handler=handler,
             batches=self.batches if payload_bytes == PAYLOAD_BYTES else {},
             report=self.reports,

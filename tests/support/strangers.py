@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[2]
 BECOME_NOBODY = """
 import os, pwd
 # While they can be read: a checkout may lie where nobody may look.
-import netsrvd.assembly, netsrvd.cli, netsrvd.commands.reload
+import netsrvd.startup, netsrvd.cli, netsrvd.commands.reload
 user = pwd.getpwnam("nobody")
 os.setgroups([])
 os.setgid(user.pw_gid)

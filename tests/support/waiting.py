@@ -2,7 +2,7 @@
 
 import threading
 
-from netsrvd.duty import Duty
+from netsrvd.loop_thread import LoopThread
 from tests.support.patience import SECONDS
 
 
@@ -11,6 +11,6 @@ def wait_event(event: threading.Event, what: str) -> None:
     assert event.wait(SECONDS), f"{what} did not come within {SECONDS:g} s"
 
 
-def wait_end(duty: Duty) -> None:
+def wait_end(thread: LoopThread) -> None:
     """Return when a thread has ended; fail if it goes on."""
-    assert duty.join(SECONDS), f"{duty.name} did not end within {SECONDS:g} s"
+    assert thread.join(SECONDS), f"{thread.name} did not end within {SECONDS:g} s"

@@ -19,7 +19,7 @@ NEXT_VERSION = f"{netsrvd.__version__}+next1"
 MOVED_VERSION = f"{netsrvd.__version__}+next2"
 MOVED = {
     "netsrvd/handover.py": "transfer",
-    "netsrvd/linux/outgoing.py": "unsent",
+    "netsrvd/linux/send_queue.py": "unsent",
     "netsrvd/linux/memfd.py": "sealed",
 }
 """Modules that a start does not import, each with the name that it has in the next version."""

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from netsrvd.events.life import ReloadFailed
+from netsrvd.events.lifecycle import ReloadFailed
 from tests.support.installed import CONFIG, SERVICE, configure, main_pid, run_records, shown
 from tests.support.machine import Machine
 

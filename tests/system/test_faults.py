@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from netsrvd.events.connections import Accepted, Closed, ServiceFailed
-from netsrvd.events.life import ReloadFailed, Stopped, ThreadFailed
+from netsrvd.events.lifecycle import ReloadFailed, Stopped, ThreadFailed
 from netsrvd.events.log import RecordsLost
 from tests.support.installed import (
     SERVICE,

@@ -108,7 +108,7 @@ def test_handlers_may_come_from_there(quiet: Machine) -> None:
     [
         ("systemd/daemon.py", OLDER),
         ("systemd/__init__.py", FOREIGN),
-        ("netsrvd/assembly.py", "import none_of_these\n"),
+        ("netsrvd/startup.py", "import none_of_these\n"),
         ("netsrvd/commands/run.py", "print 'Python 2'\n"),
     ],
 )

@@ -7,7 +7,7 @@ import pytest
 
 from netsrvd.events.connections import Accepted
 from netsrvd.events.flows import FlowBegan
-from netsrvd.events.life import Reloaded
+from netsrvd.events.lifecycle import Reloaded
 from tests.support.installed import configure, is_active, talk, tidy_up
 from tests.support.loads import Load, visited
 from tests.support.machine import Machine

@@ -2,7 +2,7 @@
 
 import pytest
 
-from netsrvd.events.life import Reloaded
+from netsrvd.events.lifecycle import Reloaded
 from netsrvd.events.sockets import PortShared
 from tests.support.installed import (
     NOBODY,

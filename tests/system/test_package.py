@@ -8,7 +8,7 @@ import pytest
 
 from netsrvd.events.connections import Accepted, Closed
 from netsrvd.events.flows import FlowBegan
-from netsrvd.events.life import Ready, Reloaded, ReloadFailed, Starting, Stopped
+from netsrvd.events.lifecycle import Ready, Reloaded, ReloadFailed, Starting, Stopped
 from tests.support.installed import (
     CLIENT,
     CONFIG,

@@ -7,8 +7,8 @@ from contextlib import contextmanager
 import pytest
 
 from netsrvd.events.connections import Accepted, Closed
-from netsrvd.events.handover import TookOver
-from netsrvd.events.life import NotHandedOver
+from netsrvd.events.handover import ConnectionsRestored
+from netsrvd.events.lifecycle import NotHandedOver
 from tests.support.installed import SERVICE, as_nobody, configure, drop_in, main_pid, shown
 from tests.support.machine import Machine
 from tests.support.patience import eventually
@@ -141,7 +141,7 @@ def test_a_stop_while_the_next_process_starts_drains(slow: Machine) -> None:
         assert shown(slow, "SubState") == "stop-sigterm"
     eventually(lambda: shown(slow, "SubState") == "dead", "its end")
     assert shown(slow, "Result") == "success"
-    assert told(slow, TookOver)[-1]["NETSRVD_LOST"] == "0"
+    assert told(slow, ConnectionsRestored)[-1]["NETSRVD_LOST"] == "0"
     closed, accepted = told(slow, Closed)[-1], told(slow, Accepted)[-1]
     assert closed["NETSRVD_REASON"] == "client"
     assert closed["NETSRVD_CONNECTION"] == accepted["NETSRVD_CONNECTION"]
@@ -205,7 +205,7 @@ with socket.create_connection(("127.0.0.1", 51423), timeout=40) as tcp:
 """A client that comes while no process serves."""
 
 
-def test_nobody_takes_the_ports_of_a_service_without_socket_unit(slow: Machine) -> None:
+def test_no_other_user_takes_the_ports_of_a_service_without_socket_unit(slow: Machine) -> None:
     """While one process has ended and the next has not begun, clients wait and no other user gets
     the ports: the sockets are in the descriptor store. It is empty later.
     """

@@ -13,8 +13,8 @@ from time import monotonic
 import pytest
 
 from netsrvd.events.connections import Accepted, Closed
-from netsrvd.events.handover import HandedOver, TookOver
-from netsrvd.events.life import (
+from netsrvd.events.handover import ConnectionsRestored, HandedOver
+from netsrvd.events.lifecycle import (
     CodeMissing,
     NotHandedOver,
     ReloadFailed,
@@ -104,14 +104,14 @@ def test_restarts_an_upgrade_and_reloads_go_unnoticed(
     quiet.run("systemctl", "stop", SERVICE)
 
     assert loads["visits"].faults == []
-    took = told(quiet, TookOver)
+    took = told(quiet, ConnectionsRestored)
     assert len(took) == RESTARTS + 1
     assert all(int(each["NETSRVD_LOST"]) == 0 for each in took)
     assert all(int(each["NETSRVD_CONNECTIONS"]) >= TALKERS for each in took)
     assert_whole(quiet, loads["tcp"])
     unserved = [round(1000 * float(each["NETSRVD_SECONDS"])) for each in took]
     with capsys.disabled():
-        print(f"\n{quiet.suite}: ms in which nobody served {TALKERS} connections: {unserved}")
+        print(f"\n{quiet.suite}: ms without service of {TALKERS} connections: {unserved}")
 
 
 def assert_whole(machine: Machine, talkers: Load) -> None:
@@ -194,7 +194,7 @@ def test_a_fault_that_only_a_start_finds_loses_nobody(quiet: Machine) -> None:
     quiet.run("systemctl", "start", SERVICE)
     configure(quiet, '[listener.echo.options]\nSO_RCVBUFFORCE = "1M"\n')
     assert quiet.run("python3", "-c", PATIENT, timeout=100).stdout == "served again\n"
-    assert [each["NETSRVD_LOST"] for each in told(quiet, TookOver)][-1] == "0"
+    assert [each["NETSRVD_LOST"] for each in told(quiet, ConnectionsRestored)][-1] == "0"
 
 
 def test_a_stop_drains_and_leaves_nothing_behind(quiet: Machine) -> None:
@@ -352,7 +352,7 @@ def test_an_upgrade_in_which_modules_moved_goes_unnoticed(
     pid = main_pid(quiet)
     since = 1e-6 * int(shown(quiet, "ExecMainStartTimestampMonotonic"))
     eventually(lambda: monotonic() > since + 3.0, "all modules are imported")
-    before = len(told(quiet, TookOver))
+    before = len(told(quiet, ConnectionsRestored))
     with Load(quiet, "tcp", TALKERS) as talkers:
         go_on([talkers], 0.2)
         quiet.run("apt-get", "install", "--yes", quiet.copy_in(moved_package), timeout=120)
@@ -360,7 +360,7 @@ def test_an_upgrade_in_which_modules_moved_goes_unnoticed(
         go_on([talkers], 0.2)
     assert talkers.faults == []
     assert quiet.run("ls", "/usr/lib/python3/dist-packages/netsrvd").stdout.count("transfer.py")
-    took = told(quiet, TookOver)[before:]
+    took = told(quiet, ConnectionsRestored)[before:]
     assert [each["NETSRVD_CONNECTIONS"] for each in took] == [str(TALKERS)]
     for kind in (NotHandedOver, CodeMissing, ThreadFailed):
         assert run_records(quiet, pid, f"MESSAGE_ID={kind.MESSAGE_ID}") == []

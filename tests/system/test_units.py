@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from netsrvd.events.connections import Accepted, Closed
-from netsrvd.events.life import Stopping
+from netsrvd.events.lifecycle import Stopping
 from netsrvd.events.log import RecordsLost
 from tests.support.installed import SERVICE, configure, is_active, main_pid, shown, talk, tidy_up
 from tests.support.machine import Machine

@@ -10,7 +10,7 @@ from netsrvd.connection import LINGER_SECONDS, RECEIVE_BYTES, Connection, connec
 from netsrvd.event_loop import READ, WRITE
 from netsrvd.events import ERROR
 from netsrvd.events.connections import Accepted, Closed, ServiceFailed
-from netsrvd.linux.outgoing import unacknowledged_bytes
+from netsrvd.linux.send_queue import unacknowledged_bytes
 from netsrvd.services.base import Stream
 from netsrvd.services.echo import Stream as Echo
 from netsrvd.settings import ListenerSettings
@@ -300,7 +300,7 @@ class Finished(Stream):
     """A service that has said all."""
 
     finished = True
-    heedless = True
+    discards_input = True
 
 
 @pytest.mark.parametrize("unsent", [b"", b"rest"])
@@ -433,7 +433,7 @@ def test_a_client_that_took_nothing_is_reset(
 class Heedless(Stream):
     """A service that goes on by itself, whatever it is sent."""
 
-    heedless = True
+    discards_input = True
 
     def more(self) -> bytes:
         """Return the next piece."""

@@ -14,16 +14,16 @@ from typing import Any
 import pytest
 
 from netsrvd import daemon, preload
-from netsrvd.assembly import prepare_services
 from netsrvd.daemon import RELOAD, RESTART, WAKE, Daemon, Start
 from netsrvd.errors import ResourceError
 from netsrvd.events import DEBUG, Event
-from netsrvd.events.handover import TookOver
-from netsrvd.events.life import CodeMissing, Reloaded, Starting, Stopped, Stopping
+from netsrvd.events.handover import ConnectionsRestored
+from netsrvd.events.lifecycle import CodeMissing, Reloaded, Starting, Stopped, Stopping
 from netsrvd.events.sockets import FamilyMissing
 from netsrvd.handover import CONNECTION, PENDING, STATE, Restored
-from netsrvd.services.base import Present
+from netsrvd.services.base import ConnectionList
 from netsrvd.settings import Settings
+from netsrvd.startup import prepare_services
 from tests.support.fake_notifier import FakeNotifier
 from tests.support.patience import SECONDS
 from tests.support.planned import configuration
@@ -38,20 +38,20 @@ class Stage:
     def __init__(self, patch: pytest.MonkeyPatch, folder: Path) -> None:
         self.reported = Reported(patch)
         self.notifier = FakeNotifier()
-        self.askers: Any = SimpleNamespace(waiting=lambda: ["asker"], close=lambda: None)
+        self.reload_socket: Any = SimpleNamespace(waiting=lambda: ["asker"], close=lambda: None)
         self.answers: list[tuple[Any, str]] = []
         self.signals: list[int | None] = []
         self.waits: list[float] = []
         self.config = folder / "netsrvd.toml"
         self.config.write_text("")
         patch.setattr(daemon, "Notifier", lambda: self.notifier)
-        patch.setattr(daemon, "Askers", lambda: self.askers)
+        patch.setattr(daemon, "ReloadSocket", lambda: self.reload_socket)
         patch.setattr(daemon, "answer", self.answer)
         patch.setattr(daemon, "told_outside", lambda asker: None)
         patch.setattr(daemon, "wait_signal", self.wait)
         patch.setattr(daemon, "stop_waits", lambda: False)
         notes: list[Event] = [FamilyMissing("a", "tcp", "IPv6")]
-        services = prepare_services(Settings(), Present())
+        services = prepare_services(Settings(), ConnectionList())
         start = Start(
             configuration(Settings())._replace(path=self.config),
             {},
@@ -66,8 +66,8 @@ class Stage:
         self.daemon._is_loaded = True
         self.server = self.daemon._server
 
-    def answer(self, askers: Any, problem: str, warnings: Any = ()) -> None:
-        self.answers.append((askers, problem))
+    def answer(self, reload_socket: Any, problem: str, warnings: Any = ()) -> None:
+        self.answers.append((reload_socket, problem))
 
     def wait(self, seconds: float) -> int | None:
         self.waits.append(seconds)
@@ -77,7 +77,7 @@ class Stage:
     def settle(self) -> None:
         """Return when all threads have answered what they were asked."""
         for thread in self.server.threads():
-            assert thread.settle(SECONDS)
+            assert thread.flush(SECONDS)
 
     def run(self, *signals: int | None) -> int:
         self.signals = list(signals)
@@ -129,8 +129,8 @@ def test_from_start_to_stop(stage: Stage, number: int, name: str) -> None:
 def test_the_watchdog_is_fed_while_all_threads_answer(stage: Stage) -> None:
     """Each tick asks all threads; the next one feeds the watchdog if all have answered."""
     stage.run(None, None, None, TERM)
-    assert stage.steps.count("alive") == 3
-    assert [thread.pulse for thread in stage.server.threads()] == [3]
+    assert stage.steps.count("feed_watchdog") == 3
+    assert [thread.heartbeat for thread in stage.server.threads()] == [3]
 
 
 def test_a_thread_of_a_reload_is_asked_too(stage: Stage) -> None:
@@ -139,12 +139,12 @@ def test_a_thread_of_a_reload_is_asked_too(stage: Stage) -> None:
     """
     stage.run(None, None, WAKE, TERM)
     stage.steps.clear()
-    late = SimpleNamespace(pulse=0)
-    late.ping = lambda number: setattr(late, "pulse", number)
+    late = SimpleNamespace(heartbeat=0)
+    late.ping = lambda number: setattr(late, "heartbeat", number)
     stage.server.threads = lambda: [late]  # type: ignore[method-assign, list-item, return-value]
     for _ in range(3):
         stage.daemon._tick()
-    assert stage.steps.count("alive") == 2
+    assert stage.steps.count("feed_watchdog") == 2
 
 
 @pytest.mark.parametrize(("watchdog", "tick"), [(0.0, 5.0), (8.0, 2.0), (60.0, 5.0)])
@@ -185,7 +185,7 @@ def test_a_reload_puts_new_settings_into_force(
     first, second = stage.reported.all(Reloaded)
     assert first == Reloaded("log.level, log.queue", "log.queue")
     assert second == Reloaded("", "")
-    assert stage.server.reporter.level == DEBUG
+    assert stage.server.log_writer.level == DEBUG
     begin = stage.steps.index("reloading")
     assert stage.steps[begin + 1].startswith("ready Serving")
     assert stage.answers == [(["asker"], "")] * 2
@@ -276,9 +276,9 @@ def test_what_the_process_before_left_goes_on(stage: Stage) -> None:
     forgotten = [f"forget {name}" for name in (STATE, CONNECTION, f"{PENDING}gone")]
     assert stage.steps[:3] == forgotten
     assert stage.steps[3].startswith("ready")
-    kinds = ["Starting", "FamilyMissing", "FamilyMissing", "TookOver", "Ready"]
+    kinds = ["Starting", "FamilyMissing", "FamilyMissing", "ConnectionsRestored", "Ready"]
     assert stage.reported.kinds[:5] == kinds
-    took_over = stage.reported.only(TookOver)
+    took_over = stage.reported.only(ConnectionsRestored)
     assert (took_over.connections, took_over.lost) == (0, 1)
 
 

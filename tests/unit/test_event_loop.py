@@ -295,8 +295,8 @@ def test_a_ping_comes_before_all_calls_that_wait(running: Running) -> None:
     """However many there are, the watchdog is answered by a loop that turns."""
     seen: list[int] = []
     for _ in range(3 * CALLS_PER_TURN):
-        running.loop.call_soon_threadsafe(lambda: seen.append(running.loop.duty.pulse))
-    running.loop.duty.ping(7)
+        running.loop.call_soon_threadsafe(lambda: seen.append(running.loop.thread.heartbeat))
+    running.loop.thread.ping(7)
     running.loop.start()
     running.turn()
     assert set(seen) == {7}
@@ -543,8 +543,8 @@ def test_an_error_of_epoll_that_is_ours_ends_the_loop(number: int) -> None:
 def test_a_loop_that_turns_answers_the_watchdog(running: Running) -> None:
     """A ping is answered by its number, in the thread itself."""
     running.loop.start()
-    running.loop.duty.ping(7)
-    eventually(lambda: running.loop.duty.pulse == 7)
+    running.loop.thread.ping(7)
+    eventually(lambda: running.loop.thread.heartbeat == 7)
 
 
 def test_a_loop_that_hangs_does_not_answer_the_watchdog(running: Running) -> None:
@@ -558,11 +558,11 @@ def test_a_loop_that_hangs_does_not_answer_the_watchdog(running: Running) -> Non
     running.loop.start()
     running.loop.call_soon_threadsafe(hang)
     assert entered.wait(SECONDS)
-    running.loop.duty.ping(7)
-    assert running.loop.duty.pulse == 0
+    running.loop.thread.ping(7)
+    assert running.loop.thread.heartbeat == 0
     assert not running.loop.join(0.01)
     go_on.set()
-    eventually(lambda: running.loop.duty.pulse == 7)
+    eventually(lambda: running.loop.thread.heartbeat == 7)
 
 
 def test_a_loop_runs_from_its_start_to_its_end() -> None:

@@ -9,9 +9,9 @@ import pytest
 
 import netsrvd.events
 from netsrvd.events import LEVELS, MODULES, Event, all_events, one_line
-from netsrvd.events.connections import AcceptTrouble, Closed
+from netsrvd.events.connections import AcceptFailing, Closed
 from netsrvd.events.flows import FlowEnded, ReceiveTrouble
-from netsrvd.events.life import Reloaded, ReloadFailed, Stopping
+from netsrvd.events.lifecycle import Reloaded, ReloadFailed, Stopping
 from netsrvd.events.log import LogFallback
 from tests.support.samples import hostile, sample
 
@@ -79,8 +79,8 @@ def test_it_is_frozen(kind: type[Event]) -> None:
         (ReloadFailed("one\ntwo"), "stays: one; two"),
         (Stopping("SIGTERM", 0, 10.0), "stopping on SIGTERM: nothing to drain"),
         (Stopping("SIGTERM", 2, 0.5), "draining 2 connections for up to 0.5 s"),
-        (sample(AcceptTrouble, pause_ms=0), "text; going on"),
-        (sample(AcceptTrouble, pause_ms=100), "text; trying again every 100 ms"),
+        (sample(AcceptFailing, pause_ms=0), "text; going on"),
+        (sample(AcceptFailing, pause_ms=100), "text; trying again every 100 ms"),
         (sample(ReceiveTrouble, pause_ms=0), "text; going on"),
         (sample(ReceiveTrouble, pause_ms=100), "text; trying again every 100 ms"),
     ],

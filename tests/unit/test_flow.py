@@ -2,7 +2,7 @@
 
 import pytest
 
-from netsrvd.admission.sources import Source
+from netsrvd.access.sources import Source
 from netsrvd.events.flows import FlowBegan, FlowEnded
 from netsrvd.flow import Flow
 from netsrvd.settings import ListenerSettings

@@ -21,7 +21,7 @@ from netsrvd.events.handover import HandoverUnusable
 from netsrvd.handover import CONNECTION, FIELDS, OPTIONAL, PENDING, STATE, ConnectionState
 from netsrvd.linux import memfd
 from netsrvd.settings import Endpoint, ListenerSettings
-from netsrvd.sockets.bind import Opened
+from netsrvd.sockets.bind import ListeningSocket
 from tests.support.fdstore import Store
 from tests.support.listening import FakeSocket, failure
 from tests.support.owner import LOCAL, PEER, Owner
@@ -309,7 +309,7 @@ def test_nobody_is_forgotten(owner: Owner, sizes: list[int], room: int) -> None:
 # --- save -------------------------------------------------------------------------------------
 
 
-STEPS = [f"store {CONNECTION}", f"store {PENDING}lab", f"store {STATE}", "settle"]
+STEPS = [f"store {CONNECTION}", f"store {PENDING}lab", f"store {STATE}", "barrier"]
 
 
 def test_what_is_saved_is_restored(systemd: Any, clients: Clients, owner: Owner) -> None:
@@ -390,7 +390,7 @@ def test_listening_sockets_go_along_as_far_as_there_is_room(systemd: Any) -> Non
     listener = ListenerSettings("lab", port=7007)
     with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("", 0)) as two:
         bound = [
-            (Endpoint("lab", "tcp", host, 7007), Opened(sock, "tcp", listener, "bound"))
+            (Endpoint("lab", "tcp", host, 7007), ListeningSocket(sock, "tcp", listener, "bound"))
             for host, sock in (("127.0.0.1", one), ("0.0.0.0", two))
         ]
         for room, count in ((0, 0), (1, 1), (5, 2)):
@@ -399,7 +399,7 @@ def test_listening_sockets_go_along_as_far_as_there_is_room(systemd: Any) -> Non
             names = [name for _, name in systemd.stored]
             assert len({*names}) == count
             for name in names:
-                systemd.forget(name)
+                systemd.fdstore_remove(name)
         assert one.fileno() >= 0
         assert two.fileno() >= 0
 
@@ -407,10 +407,10 @@ def test_listening_sockets_go_along_as_far_as_there_is_room(systemd: Any) -> Non
 def test_a_systemd_that_takes_no_socket_costs_no_connection(systemd: Any) -> None:
     """The next process has to bind it again; what may be in the store takes its room."""
     systemd.store_room = 5
-    systemd.fails = {"settle": failure(errno.ETIMEDOUT)}
+    systemd.fails = {"barrier": failure(errno.ETIMEDOUT)}
     listener = ListenerSettings("lab", port=7007)
     with socket.create_server(("127.0.0.1", 0)) as sock:
-        opened = Opened(sock, "tcp", listener, "bound")
+        opened = ListeningSocket(sock, "tcp", listener, "bound")
         assert handover.keep([(Endpoint("lab", "tcp", "127.0.0.1", 7007), opened)], systemd) == 1
 
 

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from netsrvd.assembly import WORDS
 from netsrvd.commands import apply
 from netsrvd.config import files
 from netsrvd.errors import SystemdError, UsageError
+from netsrvd.startup import VALIDATORS
 from netsrvd.systemd import saved
 from netsrvd.systemd.plan import Host, Plan, Target
 from netsrvd.systemd.saved import Saved
@@ -34,7 +34,7 @@ def test_what_is_in_force_is_not_undone_as_it_cannot_be_kept(
     kept = Saved(tmp_path, "netsrvd.toml", (), {}, "then")
     host = Host((Target("netsrvd.service"),), {})
     made = Plan((), (), {}, (), "", has_new_drop_in=False, serving=(), kept=(), sockets=())
-    configuration = files.load(None, WORDS)
+    configuration = files.load(None, VALIDATORS)
     work = apply.Work(configuration, tmp_path / "netsrvd.toml", host, made, (), {}, (), ())
     calls: list[str] = []
 

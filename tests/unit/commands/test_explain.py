@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from netsrvd.admission.connections import ConnectionGate
+from netsrvd.access.connections import ConnectionPolicy
 from netsrvd.commands import explain
 from netsrvd.errors import UsageError
 
@@ -141,8 +141,8 @@ def test_the_limits_of_the_source_are_shown(ask: Any) -> None:
 
 
 def test_it_judges_as_the_daemon_does(ask: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the gate says is the verdict, whatever that is."""
-    monkeypatch.setattr(ConnectionGate, "refusal", lambda *_: ("whim", "because"))
+    """What the policy says is the verdict, whatever that is."""
+    monkeypatch.setattr(ConnectionPolicy, "refusal", lambda *_: ("whim", "because"))
     assert ask("echo", "127.0.0.1").verdict == "echo: tcp 127.0.0.1: refused: whim: because"
 
 

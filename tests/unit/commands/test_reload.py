@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from netsrvd import reload_socket
 from netsrvd.commands import reload, systemctl
 from netsrvd.errors import ConfigError, NetsrvdError, ReloadError, UsageError
-from netsrvd.reporting import askers
-from netsrvd.reporting.askers import LONGEST_ANSWER, MOST_WAITING, Askers, answer, path
+from netsrvd.reload_socket import LONGEST_ANSWER, MOST_WAITING, ReloadSocket, answer, path
 
 ME = os.getpid()
 
@@ -22,7 +22,7 @@ class Scene:
     """A daemon with our PID, and what happens when it gets a signal."""
 
     def __init__(self) -> None:
-        self.askers = Askers()
+        self.reload_socket = ReloadSocket()
         self.signals: list[tuple[int, int]] = []
         self.on_signal: Callable[[], object] = list
 
@@ -33,7 +33,7 @@ class Scene:
 
     def answers(self, problem: str) -> None:
         """Have it answer a signal."""
-        self.on_signal = lambda: answer(self.askers.waiting(), problem)
+        self.on_signal = lambda: answer(self.reload_socket.waiting(), problem)
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def scene(monkeypatch: pytest.MonkeyPatch) -> Iterator[Scene]:
     made = Scene()
     monkeypatch.setattr(signal, "pidfd_send_signal", made.send)
     yield made
-    made.askers.close()
+    made.reload_socket.close()
 
 
 def asked(pid: int = ME) -> int:
@@ -76,10 +76,10 @@ def test_a_daemon_that_ends_has_not_answered(scene: Scene) -> None:
     """Whether it had begun with the reload or not."""
 
     def ends_at_once() -> None:
-        scene.askers.close()
+        scene.reload_socket.close()
 
     def ends_in_between() -> None:
-        for each in scene.askers.waiting():
+        for each in scene.reload_socket.waiting():
             each.close()
 
     for end in (ends_in_between, ends_at_once):
@@ -122,7 +122,7 @@ def test_a_crowd_of_askers_is_told(scene: Scene) -> None:
 
 def test_a_process_that_is_no_daemon_gets_no_signal(scene: Scene) -> None:
     """SIGHUP would end it."""
-    scene.askers.close()
+    scene.reload_socket.close()
     with pytest.raises(UsageError, match=f"process {ME} is no netsrvd that answers: it has no"):
         asked()
     assert scene.signals == []
@@ -133,7 +133,7 @@ def test_a_process_for_which_another_one_answers_gets_no_signal(
 ) -> None:
     """The kernel says which process listens."""
     ours = path(ME)
-    monkeypatch.setattr(askers, "path", lambda _: ours)
+    monkeypatch.setattr(reload_socket, "path", lambda _: ours)
     with pytest.raises(UsageError, match=f"process {ME} answers for 1, which gets no signal"):
         asked(1)
     assert scene.signals == []
@@ -157,7 +157,7 @@ def test_a_process_that_must_not_be_looked_at_is_told(
     def denied(_: int) -> str:
         raise PermissionError
 
-    monkeypatch.setattr(askers, "path", denied)
+    monkeypatch.setattr(reload_socket, "path", denied)
     monkeypatch.setattr(os, "geteuid", lambda: user)
     with pytest.raises(UsageError, match=f"process {ME} is another user's.*{words}"):
         asked()
@@ -190,7 +190,7 @@ def test_all_who_ask_at_once_are_answered(scene: Scene) -> None:
 
     def answers() -> None:
         if everybody.wait(10) == 0:
-            answer(scene.askers.waiting(), "")
+            answer(scene.reload_socket.waiting(), "")
 
     scene.on_signal = answers
     threads = [threading.Thread(target=lambda: statuses.append(asked())) for _ in range(3)]

@@ -8,20 +8,22 @@ from typing import Any
 
 import pytest
 
-from netsrvd import assembly, detach, handover
+from netsrvd import detach, handover, startup
 from netsrvd.commands import inetd, run
 from netsrvd.daemon import Start
 from netsrvd.errors import ConfigError, NetsrvdError, SocketError, UsageError
 from netsrvd.handover import Restored
 from netsrvd.settings import Endpoint, ListenerSettings
 from netsrvd.sockets import activation
-from netsrvd.sockets.activation import Passed
-from netsrvd.sockets.bind import Opened
+from netsrvd.sockets.activation import ActivatedSocket
+from netsrvd.sockets.bind import ListeningSocket
 from tests.support.listening import FakeSocket
 
 SOCK: Any = FakeSocket()
-PASSED = [Passed(SOCK, "echo")]
-SOCKETS = {Endpoint("echo", "tcp"): [Opened(SOCK, "tcp", ListenerSettings("echo"), "systemd")]}
+PASSED = [ActivatedSocket(SOCK, "echo")]
+SOCKETS = {
+    Endpoint("echo", "tcp"): [ListeningSocket(SOCK, "tcp", ListenerSettings("echo"), "systemd")]
+}
 
 
 class Scene:
@@ -48,9 +50,9 @@ class Scene:
 
         patch.setattr(run, "Daemon", Daemon)
         patch.setattr(activation, "passed", lambda: self.step("adopt", (PASSED, self.stored)))
-        patch.setattr(activation, "turn_away", lambda passed: self.step("turn away", passed))
-        patch.setattr(assembly, "open_sockets", lambda *_: self.step("open", (SOCKETS, [])))
-        patch.setattr(assembly, "choose_log", self.choose_log)
+        patch.setattr(activation, "drain_and_close", lambda passed: self.step("turn away", passed))
+        patch.setattr(startup, "open_sockets", lambda *_: self.step("open", (SOCKETS, [])))
+        patch.setattr(startup, "choose_log", self.choose_log)
         patch.setattr(detach, "detached", self.detached)
 
     def step(self, name: str, result: object) -> Any:
@@ -143,7 +145,7 @@ def test_the_configuration_is_found_again(scene: Scene, monkeypatch: pytest.Monk
     monkeypatch.chdir(scene.config.parent)
     scene.run(config=Path(scene.config.name))
     assert scene.start.configuration.path == scene.config
-    monkeypatch.setattr(assembly.files, "DEFAULT_FILE", scene.config)
+    monkeypatch.setattr(startup.files, "DEFAULT_FILE", scene.config)
     scene.run(config=None)
     assert scene.start.configuration.path is None
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from netsrvd.assembly import WORDS
 from netsrvd.commands import service_view, systemctl
 from netsrvd.commands.service_view import DYNAMIC_UID, Identity, View, complaint_of
 from netsrvd.config import files
+from netsrvd.startup import VALIDATORS
 
 SHIPPED = {
     "LoadState": "loaded",
@@ -163,7 +163,7 @@ def test_all_files_of_a_configuration_are_looked_at(loaded: Path) -> None:
     quotes = loaded.parent / "quotes"
     quotes.write_text("x")
     loaded.write_text(f'[listener.lab]\nservice = "qotd"\nport = 17\nquotes = "{quotes}"\n')
-    faults, notes, looked = service_view.judge(None, files.load(None, WORDS))
+    faults, notes, looked = service_view.judge(None, files.load(None, VALIDATORS))
     assert (notes, looked) == ([], True)
     assert [(fault.file, fault.line) for fault in faults] == [
         (str(loaded.parent / "conf.d"), 0),
@@ -186,7 +186,7 @@ def test_what_was_not_looked_at_is_said(
 ) -> None:
     """Without the unit, or where it cannot be told, nothing is promised."""
     monkeypatch.setattr(systemctl, "show", lambda *_: [unit])
-    found = service_view.judge(None, files.load(None, WORDS))
+    found = service_view.judge(None, files.load(None, VALIDATORS))
     assert found == ([], [f"not tried as netsrvd.service would read it: {note}"], False)
 
 
@@ -196,7 +196,7 @@ def test_without_systemd_that_is_said(
     """The reason is that of systemctl."""
     monkeypatch.setattr(systemctl, "show", REAL_SHOW)
     monkeypatch.setattr(systemctl, "BOOTED", tmp_path / "nowhere")
-    [note] = service_view.judge(None, files.load(None, WORDS))[1]
+    [note] = service_view.judge(None, files.load(None, VALIDATORS))[1]
     assert note.endswith("would read it: systemd does not manage this host")
 
 
@@ -205,8 +205,8 @@ def test_another_file_is_not_for_the_service(loaded: Path) -> None:
     other = loaded.with_name("other.toml")
     for file in (other, loaded):
         file.touch()
-    assert service_view.judge(other, files.load(other, WORDS)) == ([], [], False)
-    assert service_view.judge(loaded, files.load(loaded, WORDS))[2]
+    assert service_view.judge(other, files.load(other, VALIDATORS)) == ([], [], False)
+    assert service_view.judge(loaded, files.load(loaded, VALIDATORS))[2]
 
 
 def test_the_properties_of_units(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -252,6 +252,6 @@ def test_a_quote_in_a_path_is_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its properties cannot be taken apart: that is a note, not a traceback."""
     unit = SHIPPED | {"BindReadOnlyPaths": "/srv/o'clock:/etc/netsrvd:rbind"}
     monkeypatch.setattr(systemctl, "show", lambda *_: [unit])
-    faults, [note], looked = service_view.judge(None, files.load(None, WORDS))
+    faults, [note], looked = service_view.judge(None, files.load(None, VALIDATORS))
     assert (faults, looked) == ([], False)
     assert "has a quote" in note

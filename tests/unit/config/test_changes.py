@@ -2,10 +2,10 @@
 
 import pytest
 
-from netsrvd.assembly import WORDS
 from netsrvd.config import changes, schema
 from netsrvd.errors import ConfigError
 from netsrvd.settings import Endpoint, ListenerSettings, LogSettings, Settings
+from netsrvd.startup import VALIDATORS
 from tests.support.effort import in_proportion
 from tests.support.planned import planned
 
@@ -157,5 +157,5 @@ def test_the_options_of_a_new_listener_need_no_restart() -> None:
 
 def test_changes_are_told_by_the_keys_of_the_files() -> None:
     """What the record of a reload names is what the administrator wrote, for every setting."""
-    rules = (*schema.GLOBAL_RULES, *schema.LOG_RULES, *schema.listener_rules(WORDS))
+    rules = (*schema.GLOBAL_RULES, *schema.LOG_RULES, *schema.listener_rules(VALIDATORS))
     assert {rule.field: rule.key for rule in rules if rule.key != rule.field} == changes.KEYS

@@ -11,11 +11,11 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from netsrvd.assembly import WORDS
 from netsrvd.config import files, schema
 from netsrvd.config.files import Configuration, Sources
 from netsrvd.errors import ConfigError
 from netsrvd.settings import DEFAULT_PORT, Settings
+from netsrvd.startup import VALIDATORS
 from tests.support.configurations import SETTINGS
 from tests.support.effort import in_proportion
 
@@ -38,7 +38,7 @@ def load(main: Path, text: str = "", **drop_ins: str) -> Configuration:
     main.write_bytes(text.encode())
     for name, content in drop_ins.items():
         (main.parent / "conf.d" / f"{name}.toml").write_text(content)
-    return files.load(main, WORDS)
+    return files.load(main, VALIDATORS)
 
 
 def problems(main: Path, text: str = "", **drop_ins: str) -> list[str]:
@@ -55,7 +55,7 @@ def problems(main: Path, text: str = "", **drop_ins: str) -> list[str]:
 def test_the_default_file_may_be_missing(monkeypatch: pytest.MonkeyPatch, main: Path) -> None:
     """Without a configuration file there are the defaults; none of them comes from a file."""
     monkeypatch.setattr(files, "DEFAULT_FILE", main)
-    found = files.load(None, WORDS)
+    found = files.load(None, VALIDATORS)
     assert (found.settings, found.files, found.sources.origins) == (Settings(), (), {})
 
 
@@ -63,13 +63,13 @@ def test_drop_ins_need_no_main_file(monkeypatch: pytest.MonkeyPatch, main: Path)
     """A drop-in counts even where the default file itself is missing."""
     monkeypatch.setattr(files, "DEFAULT_FILE", main)
     (main.parent / "conf.d/a.toml").write_text("workers = 2")
-    assert files.load(None, WORDS).settings == Settings(workers=2)
+    assert files.load(None, VALIDATORS).settings == Settings(workers=2)
 
 
 def test_a_named_file_may_not_be_missing(main: Path) -> None:
     """Who names a file means it."""
     with pytest.raises(ConfigError, match=r"netsrvd.toml: there is no such file$"):
-        files.load(main, WORDS)
+        files.load(main, VALIDATORS)
 
 
 def test_drop_ins_override_key_by_key(main: Path) -> None:
@@ -101,7 +101,7 @@ def test_each_key_remembers_its_file(main: Path) -> None:
         'workers = 1\n[log]\ntarget = "syslog"\nlevel = "error"',
         a='[log]\nlevel = "debug"\n[listener.echo.options]\nSO_KEEPALIVE = true',
     )
-    origins = dict(line.split("# ") for line in found.lines(WORDS))
+    origins = dict(line.split("# ") for line in found.lines(VALIDATORS))
     by_key = {text.split(" = ")[0]: Path(origin).name for text, origin in origins.items()}
     told = {key: origin for key, origin in by_key.items() if origin != "default"}
     assert told == {
@@ -116,7 +116,7 @@ def test_each_key_remembers_its_file(main: Path) -> None:
 def test_a_table_can_take_the_place_of_a_value(main: Path) -> None:
     """A drop-in mends a value that stood where a table belongs; its keys are then its own."""
     found = load(main, "log = 7", a='[log]\nlevel = "debug"')
-    [line] = [line for line in found.lines(WORDS) if line.startswith("log.level")]
+    [line] = [line for line in found.lines(VALIDATORS) if line.startswith("log.level")]
     assert line.endswith("a.toml:2")
 
 
@@ -125,7 +125,7 @@ def test_hidden_files_and_other_names_are_no_drop_ins(main: Path) -> None:
     load(main)
     for name in (".a.toml", "a.toml~", "a.toml.dpkg-new", "README"):
         (main.parent / "conf.d" / name).write_text("not TOML")
-    assert files.load(main, WORDS).files == (main,)
+    assert files.load(main, VALIDATORS).files == (main,)
 
 
 def test_a_file_that_cannot_be_read_is_a_fault(main: Path) -> None:
@@ -226,7 +226,7 @@ def test_any_bytes_give_settings_or_faults(main: Path, data: bytes) -> None:
     """The same holds for files that are no text at all."""
     main.write_bytes(data)
     with suppress(ConfigError):
-        files.load(main, WORDS)
+        files.load(main, VALIDATORS)
 
 
 WHOLE = (DATA / "good/everything.toml").read_text()
@@ -250,7 +250,7 @@ def test_any_mutation_gives_settings_or_faults(
 @given(SETTINGS)
 def test_what_check_prints_means_the_same_settings(main: Path, given_settings: Settings) -> None:
     """The effective configuration is valid TOML; read as a file it gives the same settings."""
-    text = "\n".join(Configuration(given_settings, (), Sources()).lines(WORDS))
+    text = "\n".join(Configuration(given_settings, (), Sources()).lines(VALIDATORS))
     assert load(main, text).settings == given_settings
 
 
@@ -297,14 +297,14 @@ def test_the_answer_is_in_proportion(main: Path, kind: str) -> None:
 
     def printed(count: int) -> int:
         found = outcome(main, LARGE[kind](count))
-        return sum(map(len, found.lines(WORDS) if isinstance(found, Configuration) else found))
+        return sum(map(len, found.lines(VALIDATORS) if isinstance(found, Configuration) else found))
 
     assert printed(400) < 6 * printed(100)
 
 
 def test_a_long_list_does_not_widen_all_lines(main: Path) -> None:
     """The origins stand in one column, which a line of any length may break through."""
-    lines = load(main, LARGE["networks"](100)).lines(WORDS)
+    lines = load(main, LARGE["networks"](100)).lines(VALIDATORS)
     long = [line for line in lines if len(line) > 200]
     assert [line.split(" = ")[0] for line in long] == ["listener.echo.allow"]
     columns = {line.index("  # ") for line in lines if line not in long}
@@ -319,7 +319,7 @@ def test_tables_below_all_settings_are_not_looked_into() -> None:
         deep = {"k": deep}
     files._merge({}, deep, (), Path(), origins)
     assert max(map(len, origins)) == files.DEEPEST
-    assert max(len(path) for path, _ in schema.effective(Settings(), WORDS)) == files.DEEPEST
+    assert max(len(path) for path, _ in schema.effective(Settings(), VALIDATORS)) == files.DEEPEST
 
 
 def test_only_the_first_faults_have_hints(main: Path) -> None:
@@ -336,9 +336,9 @@ def test_only_the_first_faults_have_hints(main: Path) -> None:
 @pytest.mark.parametrize("path", GOOD, ids=lambda path: path.stem)
 def test_good_files(path: Path) -> None:
     """Each file of data/config/good is valid, and so is what `check` makes of it."""
-    found = files.load(path, WORDS)
+    found = files.load(path, VALIDATORS)
     assert found.files == (path,)
-    assert tomllib.loads("\n".join(found.lines(WORDS)))
+    assert tomllib.loads("\n".join(found.lines(VALIDATORS)))
 
 
 @pytest.mark.parametrize("path", BAD, ids=lambda path: path.stem)
@@ -346,7 +346,7 @@ def test_bad_files(path: Path) -> None:
     """Each file of data/config/bad has one fault, which its first line tells, at its line."""
     expected = path.read_text().splitlines()[0].removeprefix("# ")
     with pytest.raises(ConfigError) as caught:
-        files.load(path, WORDS)
+        files.load(path, VALIDATORS)
     [fault] = caught.value.faults
     assert (fault.file, fault.text) == (str(path), expected)
     key = fault.key[-1].removesuffix("port") if fault.key else "port"

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from netsrvd.config.overlaps import Taken
+from netsrvd.config.overlaps import PortConflicts
 from netsrvd.settings import Endpoint
 from tests.support.configurations import overlap
 from tests.support.effort import steps
@@ -37,30 +37,30 @@ ENDPOINTS = st.builds(
 def test_endpoints_overlap(change: dict[str, str], overlaps: bool) -> None:  # noqa: FBT001
     """Two endpoints overlap, in either order, where the kernel would not let both be bound."""
     other = ONE._replace(**change)  # type: ignore[arg-type]
-    assert Taken([ONE]).overlapped(other) == (ONE if overlaps else None)
-    assert Taken([other]).overlapped(ONE) == (other if overlaps else None)
+    assert PortConflicts([ONE]).find_conflict(other) == (ONE if overlaps else None)
+    assert PortConflicts([other]).find_conflict(ONE) == (other if overlaps else None)
 
 
 @pytest.mark.parametrize(("interface", "overlaps"), [("eth0", True), ("eth1", False), ("", True)])
 def test_interfaces_keep_endpoints_apart(interface: str, overlaps: bool) -> None:  # noqa: FBT001
     """Two interfaces do not meet; one and all of them do."""
     other = ONE._replace(interface=interface)
-    assert bool(Taken([ONE._replace(interface="eth0")]).overlapped(other)) is overlaps
+    assert bool(PortConflicts([ONE._replace(interface="eth0")]).find_conflict(other)) is overlaps
 
 
 def test_what_systemd_passed_overlaps_nothing() -> None:
     """An endpoint that stands for passed sockets has no address of its own."""
     adopted = Endpoint("one", "tcp")
-    assert Taken([adopted, ONE]).overlapped(adopted) is None
-    assert Taken([adopted]).overlapped(ONE._replace(host="0.0.0.0")) is None
+    assert PortConflicts([adopted, ONE]).find_conflict(adopted) is None
+    assert PortConflicts([adopted]).find_conflict(ONE._replace(host="0.0.0.0")) is None
 
 
 @given(st.lists(ENDPOINTS, max_size=6), ENDPOINTS)
 def test_many_are_compared_as_each_would_be(taken: list[Endpoint], new: Endpoint) -> None:
     """One is found exactly if there is one, and what is found is one of them."""
-    found = Taken(taken).overlapped(new)
-    overlapped = [each for each in taken if overlap(each, new)]
-    assert found in overlapped if overlapped else found is None
+    found = PortConflicts(taken).find_conflict(new)
+    find_conflict = [each for each in taken if overlap(each, new)]
+    assert found in find_conflict if find_conflict else found is None
 
 
 def test_the_effort_is_in_proportion() -> None:
@@ -68,6 +68,6 @@ def test_the_effort_is_in_proportion() -> None:
 
     def compare(count: int) -> int:
         many = [ONE._replace(port=7 + number) for number in range(count)]
-        return steps(lambda: [Taken(many).overlapped(ONE)])
+        return steps(lambda: [PortConflicts(many).find_conflict(ONE)])
 
     assert compare(400) < 5 * compare(100)

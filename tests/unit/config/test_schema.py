@@ -4,22 +4,22 @@ from typing import Any
 
 import pytest
 
-from netsrvd.assembly import WORDS
 from netsrvd.config import schema
 from netsrvd.config.schema import NAME, Problem
 from netsrvd.settings import DEFAULT_OPTIONS, ListenerSettings, LogSettings, Settings
+from netsrvd.startup import VALIDATORS
 
 
 def faults(tree: object) -> dict[str, str]:
     """Return the text of each fault by its dotted key."""
-    _, problems = schema.read_settings(tree, WORDS)  # type: ignore[arg-type]
+    _, problems = schema.read_settings(tree, VALIDATORS)  # type: ignore[arg-type]
     assert len({problem.path for problem in problems}) == len(problems)
     return {".".join(problem.path): problem.text for problem in problems}
 
 
 def settings(tree: dict[str, Any]) -> Settings:
     """Return the settings of a tree without faults."""
-    found, problems = schema.read_settings(tree, WORDS)
+    found, problems = schema.read_settings(tree, VALIDATORS)
     assert not problems
     return found
 
@@ -121,7 +121,7 @@ def test_every_key_fills_its_field() -> None:
 
 def test_no_field_is_out_of_reach() -> None:
     """Every field of the settings has a rule, but for those that tables of their own fill."""
-    assert schema.unruled_fields(WORDS) == {"log", "listeners", "name", "options"}
+    assert schema.unruled_fields(VALIDATORS) == {"log", "listeners", "name", "options"}
 
 
 def test_more_listeners_stand_beside_echo() -> None:
@@ -237,9 +237,9 @@ def test_two_listeners_on_one_address_conflict(
     an interface only itself and none, and the families, protocols and ports do not meet.
     """
     for one, two in ((first, second), (second, first)):
-        _, found = schema.read_settings({"listener": {"echo": one, "lab": two}}, WORDS)
+        _, found = schema.read_settings({"listener": {"echo": one, "lab": two}}, VALIDATORS)
         assert bool(found) == bool(wanted_twice)
-    _, found = schema.read_settings({"listener": {"echo": first, "lab": second}}, WORDS)
+    _, found = schema.read_settings({"listener": {"echo": first, "lab": second}}, VALIDATORS)
     where = ", ".join(sorted(wanted_twice))
     text = (
         f"port 51423 ({where}) is also wanted by listener echo; "
@@ -260,7 +260,7 @@ def test_a_listener_can_conflict_with_itself() -> None:
 def test_of_many_on_one_address_each_is_named_once() -> None:
     """Each listener that comes too late is told of the one that was there first."""
     tree = {"listener": {name: {"host": "::", "protocols": "udp"} for name in ("lab", "tin")}}
-    _, found = schema.read_settings(tree, WORDS)
+    _, found = schema.read_settings(tree, VALIDATORS)
     assert [(problem.path[1], problem.text.split("; ")[0]) for problem in found] == [
         ("lab", "port 51423 (udp ::) is also wanted by listener echo"),
         ("tin", "port 51423 (udp ::) is also wanted by listener echo"),
@@ -281,7 +281,7 @@ def test_what_is_no_name_of_a_listener(name: str) -> None:
 
 def test_effective_settings_are_in_the_order_of_the_rules() -> None:
     """Every key is listed once, with the value that stands for it in TOML."""
-    rows = schema.effective(Settings(), WORDS)
+    rows = schema.effective(Settings(), VALIDATORS)
     assert rows[:2] == [(("workers",), 0), (("max_connections",), 0)]
     assert rows[2:4] == [(("drain_timeout",), "10s"), (("idle_exit",), 0)]
     assert rows[4] == (("log", "target"), "auto")
@@ -297,4 +297,4 @@ def test_effective_settings_are_in_the_order_of_the_rules() -> None:
 def test_a_disabled_echo_is_listed() -> None:
     """Where there is no listener `echo` the list says so, for it is there by default."""
     found = settings({"listener": {"echo": {"enabled": False}, "lab": {"port": 7}}})
-    assert (("listener", "echo", "enabled"), False) in schema.effective(found, WORDS)
+    assert (("listener", "echo", "enabled"), False) in schema.effective(found, VALIDATORS)

@@ -11,17 +11,17 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from netsrvd.config import values
-from netsrvd.config.values import Kind
+from netsrvd.config.values import Type
 
 HUGE = 16**5000
 """More digits than Python writes in decimal; TOML can have it in hexadecimal."""
 
 DURATION = values.duration(0, 3600.0)
-WORD = values.word(("tcp", "udp"))
+WORD = values.choice(("tcp", "udp"))
 NAMED = values.matching(re.compile("[a-z]+"), "names")
-SEVERAL = values.several(WORD.read, may_be_empty=False, what="one or both")
+SEVERAL = values.list_of(WORD.read, may_be_empty=False, what="one or both")
 
-TAKEN: list[tuple[Kind, Any, Any]] = [
+TAKEN: list[tuple[Type, Any, Any]] = [
     (values.integer(0, 64), 0, 0),
     (values.integer(0, 64), 64, 64),
     (DURATION, 30, 30.0),
@@ -32,7 +32,7 @@ TAKEN: list[tuple[Kind, Any, Any]] = [
     (DURATION, "1h", 3600.0),
     (values.duration(0, 1e9), "2d", 172_800.0),
     (WORD, "udp", "udp"),
-    (values.flag(), False, False),
+    (values.boolean(), False, False),
     (values.interface(), "", ""),
     (values.interface(), "eth0.7", "eth0.7"),
     (values.interface(), "größe0", "größe0"),
@@ -41,10 +41,10 @@ TAKEN: list[tuple[Kind, Any, Any]] = [
     (NAMED, "lab", "lab"),
     (SEVERAL, "tcp", ("tcp",)),
     (SEVERAL, ["udp", "tcp", "udp"], ("udp", "tcp")),
-    (values.several(WORD.read, may_be_empty=True, what=""), [], ()),
+    (values.list_of(WORD.read, may_be_empty=True, what=""), [], ()),
 ]
 
-REFUSED: list[tuple[Kind, Any, str]] = [
+REFUSED: list[tuple[Type, Any, str]] = [
     *(
         (values.integer(1, 9, "a port"), wrong, "a port from 1 to 9")
         for wrong in (0, 10, True, 1.0, "1", None, [1])
@@ -54,7 +54,7 @@ REFUSED: list[tuple[Kind, Any, str]] = [
         for wrong in (-1, 3601, "61min", "1 week", "", "s", "٣s", True, math.inf, math.nan, [])
     ),
     *((WORD, wrong, 'one of "tcp", "udp"') for wrong in ("TCP", "", 1, ["tcp"])),
-    *((values.flag(), wrong, "true or false") for wrong in (0, 1, "true", None)),
+    *((values.boolean(), wrong, "true or false") for wrong in (0, 1, "true", None)),
     *(
         (values.interface(), wrong, "the name of a network interface")
         for wrong in ("a b", "a/b", "a:b", "x" * 16, "ö" * 8, "\x1b[1m", "\u202e", "..", 7)
@@ -67,7 +67,7 @@ REFUSED: list[tuple[Kind, Any, str]] = [
 
 
 @pytest.mark.parametrize(("kind", "value", "setting"), TAKEN)
-def test_what_is_right_is_taken(kind: Kind, value: object, setting: object) -> None:
+def test_what_is_right_is_taken(kind: Type, value: object, setting: object) -> None:
     """A value of the right type and range becomes the setting that it means."""
     read = kind.read(value)
     assert (read, type(read)) == (setting, type(setting))
@@ -75,7 +75,7 @@ def test_what_is_right_is_taken(kind: Kind, value: object, setting: object) -> N
 
 @pytest.mark.parametrize(("kind", "value", "expected"), REFUSED)
 def test_what_is_wrong_is_refused_with_what_was_expected(
-    kind: Kind, value: object, expected: str
+    kind: Type, value: object, expected: str
 ) -> None:
     """A wrong value raises ValueError, whose text completes the sentence "expected ..."."""
     with pytest.raises(ValueError) as caught:  # noqa: PT011 - its text is looked at below
@@ -85,7 +85,7 @@ def test_what_is_wrong_is_refused_with_what_was_expected(
 
 
 @pytest.mark.parametrize("kind", [values.integer(1, 9), DURATION, WORD, SEVERAL])
-def test_a_huge_number_is_as_wrong_as_any_other(kind: Kind) -> None:
+def test_a_huge_number_is_as_wrong_as_any_other(kind: Type) -> None:
     """A number that is too large even to be written is refused in the same way."""
     for wrong in (HUGE, [HUGE]):
         with pytest.raises(ValueError, match=r"^(a|one) "):

@@ -5,9 +5,9 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from netsrvd.duty import Duty
 from netsrvd.handlers.pool import PoolThread, Task, ThreadPool
-from netsrvd.linux.mailbox import Mailbox
+from netsrvd.linux.call_queue import CallQueue
+from netsrvd.loop_thread import LoopThread
 from tests.support.patience import wait_readable
 from tests.support.reports import Failures
 from tests.support.waiting import wait_event
@@ -17,8 +17,8 @@ class Owner:
     """The thread that owns a pool, which is the test's."""
 
     def __init__(self, size: int) -> None:
-        self.mailbox, self.failures = Mailbox(), Failures()
-        self.pool = ThreadPool("handler lab", size, self.mailbox, self.failures)
+        self.calls, self.failures = CallQueue(), Failures()
+        self.pool = ThreadPool("handler lab", size, self.calls, self.failures)
         self.results: list[object] = []
         self.gates: list[threading.Event] = []
 
@@ -29,24 +29,24 @@ class Owner:
 
     def held(self) -> threading.Event:
         """Submit a task that lasts until the event is set."""
-        begun, gate = threading.Event(), threading.Event()
-        self.gates.append(gate)
+        begun, policy = threading.Event(), threading.Event()
+        self.gates.append(policy)
 
         def work() -> str:
             begun.set()
-            wait_event(gate, "the end of a task")
+            wait_event(policy, "the end of a task")
             return threading.current_thread().name
 
         self.submit(work)
         if self.pool.busy == len(self.gates):
             wait_event(begun, "the begin of a task")
-        return gate
+        return policy
 
     def results_of(self, count: int) -> list[object]:
         """Return the results as soon as there are so many."""
         while len(self.results) < count:
-            wait_readable(self.mailbox.fileno(), "a result")
-            self.mailbox.deliver()
+            wait_readable(self.calls.fileno(), "a result")
+            self.calls.run_pending()
         return self.results
 
 
@@ -55,13 +55,13 @@ def owner() -> Iterator[Owner]:
     """Return the owner of a pool of two."""
     made = Owner(2)
     yield made
-    for gate in made.gates:
-        gate.set()
+    for policy in made.gates:
+        policy.set()
     while made.pool.busy:
-        wait_readable(made.mailbox.fileno(), "the last results")
-        made.mailbox.deliver()
+        wait_readable(made.calls.fileno(), "the last results")
+        made.calls.run_pending()
     made.pool.shutdown()
-    made.mailbox.close()
+    made.calls.close()
     assert made.failures.found == []
 
 
@@ -72,8 +72,8 @@ def test_the_owner_gets_the_result(owner: Owner) -> None:
     owner.pool.submit(
         Task(lambda: current().name, lambda name: names.extend((name, current().name)))
     )
-    wait_readable(owner.mailbox.fileno(), "a result")
-    owner.mailbox.deliver()
+    wait_readable(owner.calls.fileno(), "a result")
+    owner.calls.run_pending()
     assert names == ["handler lab 1", "MainThread"]
 
 
@@ -113,11 +113,11 @@ def test_a_host_without_threads_to_spare_has_tasks_wait(
     monkeypatch.setattr(threading.Thread, "start", begin)
     owner.pool.assign()
     assert owner.results_of(1) == ["first"]
-    gate = owner.held()
+    policy = owner.held()
     monkeypatch.setattr(threading.Thread, "start", none_left)
     owner.submit(lambda: "third")
     assert (owner.pool.busy, len(owner.pool.waiting)) == (1, 1)
-    gate.set()
+    policy.set()
     assert owner.results_of(3)[2] == "third"
 
 
@@ -127,8 +127,8 @@ def test_a_task_that_waits_can_be_cancelled(owner: Owner) -> None:
     waits = owner.submit(lambda: pytest.fail("done all the same"))
     assert owner.pool.cancel(waits)
     assert not owner.pool.cancel(waits)
-    for gate in gates:
-        gate.set()
+    for policy in gates:
+        policy.set()
     assert len(owner.results_of(2)) == 2
 
 
@@ -138,13 +138,13 @@ def test_a_pool_grows_and_shrinks(owner: Owner) -> None:
     gates = [owner.held() for _ in range(4)]
     owner.pool.resize(4)
     assert (owner.pool.busy, len(owner.pool.waiting)) == (4, 0)
-    for gate in gates[:2]:
-        gate.set()
+    for policy in gates[:2]:
+        policy.set()
     owner.results_of(2)
     owner.pool.resize(1)
     assert threading.active_count() == before + 2
-    for gate in gates[2:]:
-        gate.set()
+    for policy in gates[2:]:
+        policy.set()
     owner.results_of(4)
     assert threading.active_count() == before + 1
 
@@ -154,8 +154,8 @@ def test_a_pool_that_is_shut_down_forgets_what_waits(owner: Owner) -> None:
     gates = owner.held(), owner.held()
     owner.submit(lambda: pytest.fail("begun"))
     owner.pool.shutdown()
-    for gate in gates:
-        gate.set()
+    for policy in gates:
+        policy.set()
     assert len(owner.results_of(2)) == 2
 
 
@@ -165,21 +165,21 @@ def test_all_threads_are_asked_to_end_before_one_is_waited_for(
 ) -> None:
     """The owner is an event loop, and each thread may have to wait for the interpreter lock."""
     gates = [owner.held(), owner.held()]
-    for gate in gates:
-        gate.set()
+    for policy in gates:
+        policy.set()
     owner.results_of(2)
     steps: list[str] = []
-    stop, join = PoolThread.stop, Duty.join
+    stop, join = PoolThread.stop, LoopThread.join
 
     def noted_stop(thread: PoolThread) -> None:
         steps.append("stop")
         stop(thread)
 
-    def noted_join(duty: Duty, seconds: float | None = None) -> bool:
+    def noted_join(thread: LoopThread, seconds: float | None = None) -> bool:
         steps.append("join")
-        return join(duty, seconds)
+        return join(thread, seconds)
 
     monkeypatch.setattr(PoolThread, "stop", noted_stop)
-    monkeypatch.setattr(Duty, "join", noted_join)
+    monkeypatch.setattr(LoopThread, "join", noted_join)
     smaller(owner.pool)
     assert steps == ["stop", "stop", "join", "join"]

@@ -3,7 +3,7 @@
 from hashlib import sha256
 
 from netsrvd.services import chargen
-from tests.support.askers import ASKER
+from tests.support.service_client import CLIENT
 
 DIGEST = "d5d3e80916ad39ad74782baa349c20b17fed165ef4e6156f6eecd59c0e6e7285"
 """Of the 95 lines whose first ones the RFC prints; computed without this program."""
@@ -20,17 +20,17 @@ def test_the_pattern_is_that_of_the_rfc() -> None:
 
 def test_a_stream_never_ends_and_has_no_seam() -> None:
     """Each piece goes on where the one before ended, whatever the client sends meanwhile."""
-    stream = chargen.Stream(ASKER, 0.0)
+    stream = chargen.Stream(CLIENT, 0.0)
     said = stream.greeting() + stream.respond(b"stop!") + stream.more() + stream.more()
     assert said == chargen.PATTERN * (len(said) // len(chargen.PATTERN))
     assert len(said) > 2 * len(chargen.PATTERN)
-    assert stream.heedless
+    assert stream.discards_input
     assert not stream.finished
 
 
 def test_a_datagram_has_up_to_512_characters() -> None:
     """Their number is random, from 0 to 512, and they are the beginning of the pattern."""
-    answers = [chargen.Datagrams().answer(memoryview(b"x"), ASKER, 0.0) for _ in range(5000)]
+    answers = [chargen.Datagrams().answer(memoryview(b"x"), CLIENT, 0.0) for _ in range(5000)]
     lengths = {len(answer) for answer in answers}
     assert min(lengths) < 20
     assert 500 < max(lengths) <= 512

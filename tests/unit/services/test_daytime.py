@@ -8,7 +8,7 @@ import pytest
 
 from netsrvd.config import schema
 from netsrvd.services import daytime
-from tests.support.askers import answered, prepared, said
+from tests.support.service_client import answered, prepared, said
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from netsrvd.services import echo
-from tests.support.askers import ASKER
+from tests.support.service_client import CLIENT
 
 CHUNKS = st.lists(st.binary(max_size=100))
 
@@ -12,7 +12,7 @@ CHUNKS = st.lists(st.binary(max_size=100))
 @given(CHUNKS)
 def test_echo_sends_back_every_byte_in_order(chunks: list[bytes]) -> None:
     """What comes in goes out, however it is cut; nothing is added before, after or between."""
-    service = echo.Stream(ASKER, 0.0)
+    service = echo.Stream(CLIENT, 0.0)
     said = service.greeting() + b"".join(
         service.respond(chunk) + service.more() for chunk in chunks
     )
@@ -22,4 +22,4 @@ def test_echo_sends_back_every_byte_in_order(chunks: list[bytes]) -> None:
 
 def test_echo_sends_back_whole_batches() -> None:
     """Every datagram is its own answer, so nobody is asked about it."""
-    assert echo.Datagrams.as_received
+    assert echo.Datagrams.is_echo

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from netsrvd.services import qotd
-from tests.support.askers import answered, prepared, said
+from tests.support.service_client import answered, prepared, said
 
 
 @pytest.fixture

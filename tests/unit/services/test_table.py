@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from netsrvd.listeners.contracts import DatagramService, StreamService
+from netsrvd.contracts import DatagramService, StreamService
 from netsrvd.services import SERVICES
-from tests.support.askers import ASKER, answered, prepared
+from tests.support.service_client import CLIENT, answered, prepared
 
 AT = 1_800_000_000.0
 
@@ -20,16 +20,16 @@ ONE_WAY = ("daytime", "time", "qotd", "active", "whoami")
 def test_a_service_keeps_the_contract(name: str) -> None:
     """Each has all that the listeners call."""
     service = prepared(name)
-    stream: StreamService = service.stream(ASKER, AT)
+    stream: StreamService = service.stream(CLIENT, AT)
     assert isinstance(stream.greeting(), bytes)
     assert isinstance(stream.respond(b"x"), bytes)
     assert isinstance(stream.more(), bytes)
     assert isinstance(stream.finished, bool)
-    assert isinstance(stream.heedless, bool)
+    assert isinstance(stream.discards_input, bool)
     datagrams: DatagramService = service.datagrams
-    assert isinstance(datagrams.as_received, bool)
+    assert isinstance(datagrams.is_echo, bool)
     assert 0 <= datagrams.reply_floor_bytes <= 64
-    assert isinstance(datagrams.answer(memoryview(b"x"), ASKER, AT), bytes | None)
+    assert isinstance(datagrams.answer(memoryview(b"x"), CLIENT, AT), bytes | None)
     assert name.islower()
 
 
@@ -38,15 +38,15 @@ def test_a_one_way_service_says_all_at_once(name: str) -> None:
     """By TCP there is one greeting and no answer, whatever the client sends, which is thrown away
     meanwhile; by UDP there is the same text.
     """
-    service = prepared(name, ASKER)
-    stream = service.stream(ASKER, AT)
+    service = prepared(name, CLIENT)
+    stream = service.stream(CLIENT, AT)
     said = stream.greeting()
     assert said
     assert stream.finished
-    assert stream.heedless
+    assert stream.discards_input
     assert stream.respond(b"x" * 1000) == stream.more() == b""
     assert answered(service, b"x" * 1000, at=AT) == said
-    assert not service.datagrams.as_received
+    assert not service.datagrams.is_echo
 
 
 @pytest.mark.parametrize(
@@ -82,12 +82,12 @@ def heard(name: str, asked: list[bytes], taken: list[int], cuts: set[int]) -> by
     Before the steps whose numbers are in `cuts` the connection moves to another process.
     """
     service = prepared(name)
-    stream = service.stream(ASKER, AT)
+    stream = service.stream(CLIENT, AT)
     backlog, received = stream.greeting(), b""
     for step, (question, count) in enumerate(zip_longest(asked, taken, fillvalue=None)):
         if step in cuts:
-            stream = service.stream(ASKER, AT)
-        if question and (stream.heedless or not backlog):
+            stream = service.stream(CLIENT, AT)
+        if question and (stream.discards_input or not backlog):
             backlog += stream.respond(question)
         if not backlog and not stream.finished:
             backlog = stream.more()

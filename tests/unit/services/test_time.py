@@ -3,7 +3,7 @@
 import pytest
 
 from netsrvd.services import time
-from tests.support.askers import ASKER, answered, prepared, said
+from tests.support.service_client import CLIENT, answered, prepared, said
 
 
 @pytest.mark.parametrize(
@@ -46,7 +46,7 @@ def test_it_is_right_through_2036(at: float, sent: str) -> None:
 def test_nothing_is_said_while_the_clock_is_not_set(at: float) -> None:
     """A clock before this program's release: a connection ends without a byte, UDP is silent."""
     service = prepared("time")
-    stream = service.stream(ASKER, at)
+    stream = service.stream(CLIENT, at)
     assert stream.greeting() == b""
     assert stream.finished
     assert answered(service, b"", at=at) is None

@@ -12,7 +12,7 @@ import pytest
 from netsrvd.errors import ActivationError
 from netsrvd.settings import ListenerSettings
 from netsrvd.sockets import activation
-from netsrvd.sockets.activation import Passed
+from netsrvd.sockets.activation import ActivatedSocket
 from systemd import daemon
 from tests.support.listening import FakeSocket, failure
 
@@ -23,11 +23,11 @@ BOTH = (ECHO, LAB)
 TCP, UDP = socket.SOCK_STREAM, socket.SOCK_DGRAM
 
 
-def passed(name: str = "", kind: int = TCP, host: str = "0.0.0.0", **given: Any) -> Passed:
+def passed(name: str = "", kind: int = TCP, host: str = "0.0.0.0", **given: Any) -> ActivatedSocket:
     """Return a socket as systemd passes it."""
     family = given.pop("family", socket.AF_INET6 if ":" in host else socket.AF_INET)
     port = given.pop("port", 7)
-    return Passed(FakeSocket(family, kind, address=(host, port), **given), name)  # type: ignore[arg-type]
+    return ActivatedSocket(FakeSocket(family, kind, address=(host, port), **given), name)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -42,7 +42,7 @@ def passed(name: str = "", kind: int = TCP, host: str = "0.0.0.0", **given: Any)
         (passed(port=7007, host="::ffff:192.0.2.9"), "lab"),
     ],
 )
-def test_a_socket_finds_its_listener(one: Passed, listener: str) -> None:
+def test_a_socket_finds_its_listener(one: ActivatedSocket, listener: str) -> None:
     """The name counts first, then the address and port; the listener must want the protocol."""
     [opened] = activation.adopt([one], BOTH, {})
     assert (opened.listener.name, opened.origin) == (listener, "systemd")
@@ -82,7 +82,7 @@ def test_a_passed_socket_is_prepared(kind: int) -> None:
         ),
     ],
 )
-def test_wrong_kinds_are_refused(one: Passed, fault: str) -> None:
+def test_wrong_kinds_are_refused(one: ActivatedSocket, fault: str) -> None:
     """What cannot be served is refused loudly, with the name that the socket unit gave it."""
     with pytest.raises(ActivationError) as caught:
         activation.adopt([one], BOTH, {})
@@ -127,7 +127,7 @@ def test_what_waits_is_taken_before_a_failed_start(
     copy = pair[1].dup()
     for _ in range(3):
         pair[0].send(b"x")
-    activation.turn_away([Passed(pair[1], "echo")])
+    activation.drain_and_close([ActivatedSocket(pair[1], "echo")])
     assert pair[1].fileno() == -1
     copy.setblocking(False)
     with copy, pytest.raises(BlockingIOError):
@@ -142,7 +142,7 @@ def test_connections_that_wait_are_closed_before_a_failed_start(tmp_path: Path) 
         listener.bind(path)
         listener.listen()
         client.connect(path)
-        activation.turn_away([Passed(listener, "echo")])
+        activation.drain_and_close([ActivatedSocket(listener, "echo")])
         assert client.recv(1) == b""
     assert listener.fileno() == -1
 

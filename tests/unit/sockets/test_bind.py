@@ -9,7 +9,7 @@ import pytest
 from netsrvd.errors import NetsrvdError, PrivilegeError, SocketError
 from netsrvd.settings import Endpoint, ListenerSettings
 from netsrvd.sockets import bind
-from netsrvd.sockets.bind import FamilyMissingError, Opened
+from netsrvd.sockets.bind import FamilyMissingError, ListeningSocket
 from tests.support.listening import FakeSocket, failure
 
 Make = Callable[..., FakeSocket]
@@ -91,7 +91,7 @@ def test_the_four_steps_in_their_order(fake: Make, protocol: str, steps: list[st
     sock = fake()
     opened = bind.open_endpoint(endpoint(protocol), LISTENER)
     assert sock.steps == steps
-    assert opened == Opened(sock, protocol, LISTENER, "bound")  # type: ignore[arg-type]
+    assert opened == ListeningSocket(sock, protocol, LISTENER, "bound")  # type: ignore[arg-type]
     assert opened.address() == ("127.0.0.1", 51423)
     assert not sock.closed
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from netsrvd.assembly import WORDS
 from netsrvd.config import files
+from netsrvd.startup import VALIDATORS
 from netsrvd.systemd import comparison
 from netsrvd.systemd.plan import Host, Target
 
@@ -20,6 +20,6 @@ def test_only_what_the_service_reads_is_compared(
     """`netsrvd apply`, to which a difference leads, takes the file that ExecStart= names."""
     host = Host((Target("netsrvd.service"),), {}, config=config)
     monkeypatch.setattr(comparison, "look", lambda: host)
-    found = comparison.compare(files.load(None, WORDS))
+    found = comparison.compare(files.load(None, VALIDATORS))
     assert bool(found.differences) == is_compared
     assert found.problem == ("" if is_compared else "the service reads /srv/other.toml")

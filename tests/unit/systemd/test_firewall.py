@@ -28,7 +28,7 @@ RULES = """\
     ],
 )
 def test_rules_of_ufw(port: tuple[str, int], *, is_closed: bool) -> None:
-    """Ports, lists, ranges, and rules for both protocols."""
+    """SourcePorts, lists, ranges, and rules for both protocols."""
     assert bool(firewall.closed([port], RULES)) is is_closed
 
 

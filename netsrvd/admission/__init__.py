@@ -1,4 +1,0 @@
-"""Access and limits: whether a peer is admitted, or the reason and the rule that refuse it.
-
-A gate only decides: its caller passes the time, and it opens no socket.
-"""

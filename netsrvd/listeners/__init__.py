@@ -1,1 +1,0 @@
-"""What TCP and UDP listeners share: refusals, repeated errors, drops, the PROXY header."""

@@ -1,1 +1,0 @@
-"""The PROXY protocol: the clients of connections and datagrams that a proxy forwards."""

@@ -1,0 +1,100 @@
+"""RefusalLog: one record at once for each source and reason, then one with a count each window."""
+
+from collections.abc import Callable
+from math import inf
+
+from netsrvd.addresses import proxy_fields, source
+from netsrvd.events import Event
+from netsrvd.events.refusals import Refused, RefusedAgain
+from netsrvd.settings import ListenerSettings
+
+REFUSED_SOURCES_KEPT = 1000
+"""Sources and reasons that have records of their own at a time. Forged senders can be any number;
+those beyond this one have records together, so that they cannot flood the log."""
+
+OTHER_SOURCES = "others"
+
+Peer = tuple[str, int]
+
+NOT_CONFIGURED = "configuration", "the files do not name the address that it asked for"
+"""The refusal of what comes by a socket of systemd that the files contradict."""
+
+Addresses = frozenset[str] | None
+"""The local addresses that a socket serves (`addresses.is_among`); None for every one."""
+
+
+class RefusedSource:
+    """A source that is refused for one reason."""
+
+    __slots__ = ("since", "times")
+
+    def __init__(self, now: float) -> None:
+        self.since = now
+        self.times = 0
+        """RefusalLog that no record has counted yet."""
+
+
+class RefusalLog:
+    """What one listener refuses, by one protocol. Owned by its event loop."""
+
+    __slots__ = ("_protocol", "_refused", "_report", "_settings", "due_at")
+
+    def __init__(
+        self, report: Callable[[Event], None], settings: ListenerSettings, protocol: str
+    ) -> None:
+        self._report = report
+        self._settings = settings
+        self._protocol = protocol
+        self._refused: dict[tuple[str, str], RefusedSource] = {}
+        self.due_at = inf
+        """When `expire` has something to do."""
+
+    def update(self, settings: ListenerSettings) -> None:
+        """Use new settings from now on."""
+        self._settings = settings
+        self._plan()
+
+    def add(
+        self,
+        refusal: tuple[str, str],
+        peer: Peer,
+        local: Peer,
+        now: float,
+        proxy: Peer | None = None,
+    ) -> None:
+        """Count one refusal; the first of a source for a reason is reported at once."""
+        reason, rule = refusal
+        key = source(peer[0]), reason
+        offender = self._refused.get(key)
+        if offender is None and len(self._refused) >= REFUSED_SOURCES_KEPT:
+            key = OTHER_SOURCES, reason
+            offender = self._refused.get(key)
+        if offender is not None:
+            offender.times += 1
+            return
+        if not self._refused:
+            self.due_at = now + self._settings.refusal_seconds
+        self._refused[key] = RefusedSource(now)
+        names = self._settings.name, self._settings.service, self._protocol
+        self._report(Refused(*names, *peer, *local, *key, rule, *proxy_fields(proxy)))
+
+    def expire(self, now: float, *, all_of_them: bool = False) -> None:
+        """Report the sources whose window is over, and forget those without new refusals."""
+        if not (all_of_them or now >= self.due_at):
+            return
+        window = self._settings.refusal_seconds
+        names = self._settings.name, self._settings.service, self._protocol
+        for key, offender in list(self._refused.items()):
+            seconds = now - offender.since
+            if seconds < window and not all_of_them:
+                continue
+            if offender.times:
+                self._report(RefusedAgain(*names, *key, offender.times, seconds))
+                offender.since, offender.times = now, 0
+            else:
+                del self._refused[key]
+        self._plan()
+
+    def _plan(self) -> None:
+        since = min((each.since for each in self._refused.values()), default=inf)
+        self.due_at = since + self._settings.refusal_seconds
