@@ -124,7 +124,7 @@ def test_a_hung_journal_slows_nobody(journal: LogDaemon, start: Start) -> None:
         assert median(hung) < writer.PATIENCE_SECONDS / 2
         eventually(lambda: running.counters().closed == 400, "all have left")
         for thread in running.threads():
-            assert thread.settle(SECONDS)  # so that what it last reported is counted, too
+            assert thread.flush(SECONDS)  # so that what it last reported is counted, too
         lost = running.log_writer.lost
         assert lost > 200
         with read(journal) as after:
@@ -170,10 +170,10 @@ def test_who_must_have_every_record_waits(
             clients.append(stack.enter_context(connect(address)))
             assert echoed(clients[-1])
         [tcp, *_] = running.threads()
-        assert tcp.settle(SECONDS)  # it was perhaps still taking whoever comes
+        assert tcp.flush(SECONDS)  # it was perhaps still taking whoever comes
         late = stack.enter_context(connect(address))
         late.send(b"x")
-        assert tcp.settle(SECONDS)
+        assert tcp.flush(SECONDS)
         assert all(echoed(client) for client in clients)
         assert nothing_more(late)
         with read(journal) as records:

@@ -66,7 +66,7 @@ def test_a_pause_leaves_newcomers_to_the_kernel(running: Reloading, ports: tuple
         with connect(address) as outside:
             outside.send(b"x")
             for _ in range(2):  # a whole turn lies between them
-                assert all(thread.settle(SECONDS) for thread in running.server.threads())
+                assert all(thread.flush(SECONDS) for thread in running.server.threads())
             assert echoed(inside)
             assert nothing_more(outside)
             assert nothing_more(asker)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from netsrvd.events.lifecycle import ThreadFailed
-from netsrvd.linux import calls
+from netsrvd.linux import call_queue
 from netsrvd.linux.call_queue import CallQueue
 from netsrvd.log.records import Record
 from netsrvd.server import Server
@@ -163,7 +163,7 @@ def test_a_stop_does_not_need_a_thread_that_fails(log: FakeLog, name: str) -> No
         assert client.recv(1) == b""
 
 
-def test_a_log_that_fails_is_a_failure_of_the_reporter(
+def test_a_log_that_fails_is_a_failure_of_the_server(
     running: Server, log: FakeLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A bug in the writing of records does not go unseen."""
@@ -175,7 +175,7 @@ def test_a_log_that_fails_is_a_failure_of_the_reporter(
     [tcp, *_] = running.threads()
     tcp.calls.put(explode)
     eventually(lambda: len(running.failures) == 2, "both have failed")
-    assert running.failures[1].startswith("thread log_writer failed: PlantedError('thread tcp")
+    assert running.failures[1].startswith("thread log failed: PlantedError('thread tcp")
     assert log.closed
 
 
@@ -242,13 +242,13 @@ def while_writing(monkeypatch: pytest.MonkeyPatch, happens: Callable[[], None]) 
             due.pop()()
         real(descriptor, value)
 
-    monkeypatch.setattr(calls.os, "eventfd_write", write)
+    monkeypatch.setattr(call_queue.os, "eventfd_write", write)
 
 
 def test_mail_may_be_read_while_it_is_posted(
     box: CallQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An owner that is awake for something else may look into the calls at the very moment at
+    """An owner that is awake for something else may look into the queue at the very moment at
     which another thread is about to wake it: nothing fails, nothing is lost, nothing spins.
     """
     came: list[int] = []
@@ -306,7 +306,7 @@ def test_mail_from_many_threads_comes_once_and_in_order(serving: Serving) -> Non
 def test_a_server_sleeps_when_nothing_happens(running: Server) -> None:
     """All threads together use no processor time while nobody asks them for anything."""
     for thread in running.threads():
-        assert thread.settle(SECONDS)
+        assert thread.flush(SECONDS)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as nothing:
         nothing.bind(("127.0.0.1", 0))
         before = resource.getrusage(resource.RUSAGE_SELF)
@@ -318,7 +318,7 @@ def test_a_server_sleeps_when_nothing_happens(running: Server) -> None:
 def test_a_wake_up_never_goes_to_a_closed_mailbox(
     box: CallQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A calls that is closed while somebody posts waits for that wake-up, whose descriptor could
+    """A queue that is closed while a call is queued waits for that wake-up: its descriptor could
     belong to a client by the time it is written.
     """
     closing = threading.Thread(target=box.close)

@@ -101,8 +101,8 @@ class Serving:
         self.spare = SpareDescriptor()
         self.batches: Batches = {}
         self.handlers = HandlerConnections(self.tcp_loop, self.reports, self.failures)
-        self.present = ConnectionList()
-        self.present.look = self.connections
+        self.connection_list = ConnectionList()
+        self.connection_list.live = self.connections
         self._listeners: list[Served] = []
         self._ids = itertools.count(1)
 
@@ -138,7 +138,7 @@ class Serving:
         made = TCPListener(
             self.tcp_loop,
             settings,
-            prepare(service, settings, self.present).stream if ours else service,  # type: ignore[arg-type]
+            prepare(service, settings, self.connection_list).stream if ours else service,  # type: ignore[arg-type]
             is_echo=service == "echo",
             take=partial(self.handlers.take, handler) if handler else None,
             total=self.limit,
@@ -165,7 +165,7 @@ class Serving:
         made = UDPListener(
             self.udp_loop,
             settings,
-            prepare(service, settings, self.present).datagrams,
+            prepare(service, settings, self.connection_list).datagrams,
             DatagramPolicy(settings, {sock.getsockname()[1]}, broadcast.is_broadcast),
             handler=handler,
             batches=self.batches if payload_bytes == PAYLOAD_BYTES else {},
