@@ -140,7 +140,7 @@ class Daemon:
             wake_main,
         )
         self._notifier = Notifier()
-        self._callers = ReloadSocket()
+        self._reload_socket = ReloadSocket()
         self._mounts = mounts.roots()
 
     def run(self) -> int:
@@ -274,10 +274,10 @@ class Daemon:
 
     def _reload(self) -> None:
         """Read the configuration again and put it into force, all or nothing."""
-        asked = self._callers.waiting()
+        callers = self._reload_socket.waiting()
         self._notifier.reloading()
         try:
-            for outside in filter(None, map(told_outside, asked)):
+            for outside in filter(None, map(told_outside, callers)):
                 self._check_directory(outside)
                 follow_zone(outside.zone)
             self._check_mounts(self._directory)
@@ -289,11 +289,11 @@ class Daemon:
             self._server.report(ReloadFailed(reason))
             self._fault = f"Reload failed, the old configuration is in force: {reason}; "
             self._notifier.ready(self._status())
-            answer(asked, reason)
+            answer(callers, reason)
             return
         self._fault = ""
         self._notifier.ready(self._status())
-        answer(asked, "", [problem.text() for problem in self._problems])
+        answer(callers, "", [problem.text() for problem in self._problems])
 
     def _change(self, configuration: Configuration) -> None:
         """Put a configuration into force, or raise what went wrong and change nothing."""
@@ -350,7 +350,7 @@ class Daemon:
     def _end(self, reason: str) -> int:
         """Stop in order; return the exit status."""
         server = self._server
-        self._callers.close()
+        self._reload_socket.close()
         shutdown = Shutdown(server, self._notifier, wait_signal, reason)
         shutdown.run(
             0.0 if reason == FAILURE else self._settings.drain_seconds,

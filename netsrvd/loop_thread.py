@@ -66,7 +66,7 @@ class LoopThread:
         return done.wait(seconds)
 
     def join(self, seconds: float | None = None) -> bool:
-        """Wait until the thread has ended, then close its calls. False if it still runs."""
+        """Wait until the thread has ended, then close its queue. False if it still runs."""
         if self.started:
             self._thread.join(seconds)
         if self._thread.is_alive():

@@ -23,7 +23,7 @@ MODULES = (
     "netsrvd.linux.send_queue",
     # a reload that adds a handler
     "netsrvd.events.handlers",
-    "netsrvd.linux.letter",
+    "netsrvd.linux.reply",
     "netsrvd.handlers.connection",
     "netsrvd.handlers.connections",
     "netsrvd.handlers.datagrams",

@@ -67,10 +67,10 @@ def identity(directory: str) -> str:
     return f"{found.st_dev} {found.st_ino}"
 
 
-def told_outside(asker: socket.socket) -> Outside | None:
+def told_outside(caller: socket.socket) -> Outside | None:
     """Return what a caller has sent of its view of the host; None if it has not sent it."""
     try:
-        fields = asker.recv(LONGEST_ANSWER, socket.MSG_DONTWAIT).split(b"\0")
+        fields = caller.recv(LONGEST_ANSWER, socket.MSG_DONTWAIT).split(b"\0")
     except OSError:
         return None
     return Outside(*map(os.fsdecode, fields)) if len(fields) == len(Outside._fields) else None
@@ -119,12 +119,12 @@ class ReloadSocket:
             return found
         with suppress(OSError):
             for _ in range(MOST_WAITING):
-                asker = self._socket.accept()[0]
-                _, user = credentials(asker)
+                caller = self._socket.accept()[0]
+                _, user = credentials(caller)
                 if user in (0, os.geteuid()):
-                    found.append(asker)
+                    found.append(caller)
                 else:
-                    asker.close()
+                    caller.close()
         return found
 
     def close(self) -> None:
@@ -146,17 +146,15 @@ WARNING = "warning: "
 """Begins each line of an answer that does not speak of a failure."""
 
 
-def answer(
-    reload_socket: Iterable[socket.socket], problem: str, warnings: Iterable[str] = ()
-) -> None:
+def answer(callers: Iterable[socket.socket], problem: str, warnings: Iterable[str] = ()) -> None:
     """Send the callers the result, an empty problem for success; close their connections."""
     text = problem or "\n".join(WARNING + each for each in warnings)
     message = b"\n" + text.encode(errors="replace")[:LONGEST_ANSWER]
-    for asker in reload_socket:
-        with asker, suppress(OSError):
-            asker.setblocking(False)
-            asker.send(message)
-            asker.recv(1)  # a close with something unread would take the answer away (ECONNRESET)
+    for caller in callers:
+        with caller, suppress(OSError):
+            caller.setblocking(False)
+            caller.send(message)
+            caller.recv(1)  # a close with something unread would take the answer away (ECONNRESET)
 
 
 def _listening(parent: str) -> tuple[socket.socket, int]:

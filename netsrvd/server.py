@@ -79,11 +79,11 @@ class Server:
         services.connection_list.live = self.connections
         self.failures: list[str] = []
         self.log_writer = build_log_writer(settings, log, self.failed)
-        self.report = self.log_writer.port()
+        self.report = self.log_writer.handle()
         self.new_id = connection_ids()
         self._tcp = EventLoop("tcp", self.failed)
         self._udp = EventLoop("udp", self.failed)
-        self._tcp_report, self._udp_report = self.log_writer.port(), self.log_writer.port()
+        self._tcp_report, self._udp_report = self.log_writer.handle(), self.log_writer.handle()
         self._limit = ConnectionLimit(max_connections)
         self._spare = SpareDescriptor()
         self._batches: Batches = {}

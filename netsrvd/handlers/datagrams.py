@@ -12,7 +12,7 @@ from netsrvd.events.handlers import HandlerStuck
 from netsrvd.flow import Flow
 from netsrvd.handlers.connection import describable
 from netsrvd.handlers.pool import Task, ThreadPool
-from netsrvd.linux import letter
+from netsrvd.linux import reply
 from netsrvd.log.throttle import format_errno
 from netsrvd.tracebacks import described
 
@@ -149,7 +149,7 @@ class DatagramHandler:
         longest = max(len(pending.datagram.payload), flow.settings.reply_floor_bytes)
         answer = found[:longest]
         try:
-            letter.answer(pending.sock, pending.envelope, answer, pinned=flow.is_link_local)
+            reply.send(pending.sock, pending.envelope, answer, pinned=flow.is_link_local)
         except OSError as error:  # also EBADF: the socket was closed by a reload
             self._unsent(flow, format_errno(error))
             return

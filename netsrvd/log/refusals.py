@@ -1,4 +1,4 @@
-"""RefusalLog: one record at once for each source and reason, then one with a count each window."""
+"""Refusals: one record at once for each source and reason, then one with a count each window."""
 
 from collections.abc import Callable
 from math import inf
@@ -31,7 +31,7 @@ class RefusedSource:
     def __init__(self, now: float) -> None:
         self.since = now
         self.times = 0
-        """RefusalLog that no record has counted yet."""
+        """Refusals that no record has counted yet."""
 
 
 class RefusalLog:
@@ -65,12 +65,12 @@ class RefusalLog:
         """Count one refusal; the first of a source for a reason is reported at once."""
         reason, rule = refusal
         key = source(peer[0]), reason
-        offender = self._refused.get(key)
-        if offender is None and len(self._refused) >= REFUSED_SOURCES_KEPT:
+        refused = self._refused.get(key)
+        if refused is None and len(self._refused) >= REFUSED_SOURCES_KEPT:
             key = OTHER_SOURCES, reason
-            offender = self._refused.get(key)
-        if offender is not None:
-            offender.times += 1
+            refused = self._refused.get(key)
+        if refused is not None:
+            refused.times += 1
             return
         if not self._refused:
             self.due_at = now + self._settings.refusal_seconds
@@ -84,13 +84,13 @@ class RefusalLog:
             return
         window = self._settings.refusal_seconds
         names = self._settings.name, self._settings.service, self._protocol
-        for key, offender in list(self._refused.items()):
-            seconds = now - offender.since
+        for key, refused in list(self._refused.items()):
+            seconds = now - refused.since
             if seconds < window and not all_of_them:
                 continue
-            if offender.times:
-                self._report(RefusedAgain(*names, *key, offender.times, seconds))
-                offender.since, offender.times = now, 0
+            if refused.times:
+                self._report(RefusedAgain(*names, *key, refused.times, seconds))
+                refused.since, refused.times = now, 0
             else:
                 del self._refused[key]
         self._plan()

@@ -47,8 +47,8 @@ class Log(Protocol):
         """Close what is open."""
 
 
-class Port:
-    """The way to the log of one thread, which alone counts its losses; see `LogWriter.port`."""
+class LogHandle:
+    """The way to the log of one thread, which alone counts its losses; see `LogWriter.handle`."""
 
     __slots__ = ("_log_writer", "lost", "may_wait")
 
@@ -83,9 +83,9 @@ class LogWriter:
 
     __slots__ = (
         "_given_up_at",
+        "_handles",
         "_limit",
         "_log",
-        "_ports",
         "_queue",
         "_stopping",
         "_thread",
@@ -104,7 +104,7 @@ class LogWriter:
         self._limit = limit
         self.waits = waits
         self._queue: deque[Event] = deque()
-        self._ports: list[Port] = []
+        self._handles: list[LogHandle] = []
         self._told = 0
         self._unwritten = 0
         self._stopping = False
@@ -119,17 +119,17 @@ class LogWriter:
     @property
     def lost(self) -> int:
         """How many records were lost since the start, a moment ago."""
-        return sum(port.lost for port in self._ports) + self._unwritten
+        return sum(port.lost for port in self._handles) + self._unwritten
 
     @property
     def congested(self) -> bool:
         """Whether new clients should wait until the log has caught up."""
         return self.waits and len(self._queue) >= self._limit
 
-    def port(self) -> Port:
+    def handle(self) -> LogHandle:
         """Return a way to the log for one more thread. Called by the main thread only."""
-        port = Port(self)
-        self._ports.append(port)
+        port = LogHandle(self)
+        self._handles.append(port)
         return port
 
     def put(self, event: Event) -> bool:

@@ -43,7 +43,7 @@ def reader() -> Callable[[object], str]:
 
 
 def prepare(name: str, settings: ServiceSettings, connections: ConnectionList) -> Service:
-    """Return a service as a listener settings it; the files that it needs are read now.
+    """Return a service for a listener; the files that it needs are read now.
 
     Raises OSError or ValueError where these cannot be used.
     """

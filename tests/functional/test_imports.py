@@ -26,27 +26,17 @@ PUBLIC = {
 """Of Python's own modules, those that a daemon which serves TCP and UDP echo has imported."""
 
 OURS = {
-    *("__main__", "addresses", "access", "startup", "cli", "commands", "config", "counters"),
-    *("connection", "daemon", "detach", "loop_thread", "errnos", "errors", "escapes", "event_loop"),
-    *(
-        "events",
-        "flow",
-        "linux",
-        "log",
-        "contracts",
-        "proxy_pending",
-        "proxy_protocol",
-        "reload_socket",
-        "server",
-        "services",
-    ),
-    *("settings", "shutdown", "sockets", "tcp", "tracebacks", "udp", "units"),
+    *("__main__", "access", "addresses", "cli", "commands", "config", "connection", "contracts"),
+    *("counters", "daemon", "detach", "errnos", "errors", "escapes", "event_loop", "events"),
+    *("flow", "linux", "log", "loop_thread", "proxy_datagrams", "proxy_pending", "proxy_protocol"),
+    *("reload_socket", "server", "services", "settings", "shutdown", "sockets", "startup"),
+    *("systemd", "tcp", "tracebacks", "udp", "units"),
 }
 """Rooms and words; no hand-over, and of services and events only what is used."""
 
 NOT_OURS = {
     *("netsrvd.services.chargen", "netsrvd.services.discard", "netsrvd.events.handover"),
-    *("netsrvd.handover", "netsrvd.linux.memfd", "netsrvd.linux.letter"),
+    *("netsrvd.handover", "netsrvd.linux.memfd", "netsrvd.linux.reply"),
     *("netsrvd.handlers", "netsrvd.services.handler", "netsrvd.events.handlers"),
     *("netsrvd.commands.inetd", "netsrvd.sockets.inetd", "netsrvd.log.stderr_to_log"),
     *("netsrvd.commands.check", "netsrvd.commands.sockopts"),

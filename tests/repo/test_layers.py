@@ -52,7 +52,7 @@ USERS = {
         *("addresses", "detach", "handover"),
         "access.access_list",
         *("commands.inetd", "commands.reload", "commands.sockopts"),
-        *("linux.letter", "linux.mmsg"),
+        *("linux.reply", "linux.mmsg"),
         *("connection", "proxy_pending", "tcp", "udp"),
         *("handlers.connection", "handlers.datagrams"),
         *("log.drops", "proxy_protocol"),

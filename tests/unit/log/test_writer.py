@@ -75,7 +75,7 @@ def test_events_are_written_in_order(make: Make) -> None:
     """What is reported is written, one after the other, and all of it before the end."""
     log = FakeLog()
     log_writer = make(log, limit=100)
-    port = log_writer.port()
+    port = log_writer.handle()
     for number in range(50):
         port(event(number))
     end(log_writer)
@@ -133,7 +133,7 @@ def test_the_level_decides_what_is_written(make: Make) -> None:
 def test_a_full_queue_loses_and_counts_and_tells_once(make: Make) -> None:
     """Beyond its limit records are lost; how many is known exactly and told when there is room."""
     log_writer, log = stuck(make)
-    port, other = log_writer.port(), log_writer.port()
+    port, other = log_writer.handle(), log_writer.handle()
     for number in range(1, 6):
         port(event(number))
     other(event(6))
@@ -148,7 +148,7 @@ def test_each_loss_is_told_by_itself(make: Make) -> None:
     """A second loss is told with its own number and the sum since the start."""
     log = FakeLog()
     log_writer = make(log, starts=False)
-    port = log_writer.port()
+    port = log_writer.handle()
     for count in (4, 5):
         for number in range(count):
             port(event(number))
@@ -163,7 +163,7 @@ def test_no_record_is_lost_unseen(make: Make) -> None:
     log_writer = make(log, limit=10)
 
     def report() -> None:
-        port = log_writer.port()
+        port = log_writer.handle()
         for number in range(500):
             port(event(number))
 
@@ -179,7 +179,7 @@ def test_no_record_is_lost_unseen(make: Make) -> None:
 def test_with_wait_nothing_is_lost_but_nobody_new_is_taken(make: Make) -> None:
     """Instead of losing records the log_writer is congested, until the log has taken some."""
     log_writer, log = stuck(make, waits=True)
-    port = log_writer.port()
+    port = log_writer.handle()
     for number in range(1, 3):
         port(event(number))
     assert not port.congested

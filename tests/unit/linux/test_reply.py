@@ -1,4 +1,4 @@
-"""netsrvd.linux.letter: what it hands to sendmsg(2); tests/integration sends it"""
+"""netsrvd.linux.reply: what it hands to sendmsg(2); tests/integration sends it"""
 
 import socket
 import struct
@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from netsrvd.linux import letter
+from netsrvd.linux import reply
 
 INTERFACE = struct.pack("=i", 3)
 PEER4, LOCAL4, ASKED4 = (socket.inet_aton(f"192.0.2.{last}") for last in (1, 9, 8))
@@ -46,7 +46,7 @@ def test_an_ipv4_answer(envelope: bytes, source: bytes, pinned: bool) -> None:  
     by the interface where it came in only if it is pinned.
     """
     sock: Any = Sock(socket.AF_INET)
-    letter.answer(sock, envelope, b"x", pinned=pinned)
+    reply.send(sock, envelope, b"x", pinned=pinned)
     [payload], [(level, option, data)], flags, address = sock.sent
     assert (payload, flags, address) == (b"x", socket.MSG_DONTWAIT, ("192.0.2.1", 40_000))
     assert (level, option) == (socket.IPPROTO_IP, 8)
@@ -57,7 +57,7 @@ def test_an_ipv4_answer(envelope: bytes, source: bytes, pinned: bool) -> None:  
 def test_an_ipv6_answer(pinned: bool) -> None:  # noqa: FBT001
     """The same, with the scope of a link-local peer."""
     sock: Any = Sock(socket.AF_INET6)
-    letter.answer(sock, ipv6(), b"x", pinned=pinned)
+    reply.send(sock, ipv6(), b"x", pinned=pinned)
     _, [(level, option, data)], _, address = sock.sent
     assert address == ("fe80::1", 40_000, 0, 3)
     assert (level, option) == (socket.IPPROTO_IPV6, socket.IPV6_PKTINFO)

@@ -17,7 +17,7 @@ PACKET_INFO = {
 }
 
 
-def answer(sock: socket.socket, envelope: bytes, payload: bytes, *, pinned: bool) -> None:
+def send(sock: socket.socket, envelope: bytes, payload: bytes, *, pinned: bool) -> None:
     """Send `payload` to the sender of a datagram, from the address that this was sent to.
 
     `envelope` is one of `Batch.envelopes`. The routing table chooses the interface, unless the
