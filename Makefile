@@ -10,7 +10,7 @@ BENCH := build/bench/venv
 FUZZ := build/fuzz/venv
 FUZZ_SECONDS ?= 60
 
-.PHONY: run test $(TIERS) bench bench-peers fuzz deb format clean
+.PHONY: run test $(TIERS) bench bench-peers fuzz deb pictures format clean
 
 run: $(VENV)/runs ## serve echo on port 51423 in the foreground, until Ctrl-C
 	$(RUN)/netsrvd run
@@ -34,14 +34,17 @@ fuzz: $(FUZZ)/ready ## let atheris look for inputs that break a promise, FUZZ_SE
 deb: ## build and check the package, into build/deb
 	packaging/make-deb
 
-format: $(VENV)/ready ## lay out the code and mend what can be mended mechanically
+pictures: ## draw docs/pictures/*.svg from their sources
+	packaging/make-pictures
+
+format: $(VENV)/ready ## lay out the code and fix what can be fixed mechanically
 	$(RUN)/ruff format netsrvd tests
 	$(RUN)/ruff check --fix netsrvd tests
 
 clean: ## remove what was made here
 	rm -rf $(VENV) build .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info
 
-# Whoever only runs it needs no tools of tests.
+# To run it needs no tools of tests.
 $(VENV)/runs: pyproject.toml packaging/make-venv
 	packaging/make-venv $(PYTHON) $(VENV)
 	touch $@
