@@ -13,7 +13,7 @@ from netsrvd.settings import ListenerSettings
 from tests.support.patience import eventually
 from tests.support.peers import connect, echoed, reset
 from tests.support.proxied import CLIENT, LOCAL, v1
-from tests.support.running_server import Reported, RunningServer
+from tests.support.server import Reported, RunningServer
 
 """struct linger: a close sends a reset."""
 

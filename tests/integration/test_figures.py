@@ -8,7 +8,7 @@ import pytest
 from netsrvd.events.lifecycle import ThreadFailed
 from tests.support.patience import eventually
 from tests.support.peers import connect, datagrams, echoed
-from tests.support.running_server import Reported, RunningServer, on_loopback
+from tests.support.server import Reported, RunningServer, on_loopback
 
 LISTENERS = (
     on_loopback("echo", protocols=("tcp", "udp")),

@@ -12,7 +12,7 @@ from netsrvd.udp import UDPListener
 from tests.support.patience import eventually
 from tests.support.peers import connect, datagrams, echoed, nothing_more
 from tests.support.run import free_port
-from tests.support.running_server import Reported, RunningServer, on_loopback
+from tests.support.server import Reported, RunningServer, on_loopback
 
 UPPER = "python:tests.support.handlers:upper"
 

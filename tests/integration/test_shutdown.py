@@ -20,7 +20,7 @@ from tests.support.listening import failure
 from tests.support.patience import eventually
 from tests.support.peers import connect, echoed
 from tests.support.proxied import v1
-from tests.support.running_server import Reported, RunningServer, on_loopback
+from tests.support.server import Reported, RunningServer, on_loopback
 
 TERM, WAKE, RELOAD = int(signal.SIGTERM), int(signal.SIGUSR2), int(signal.SIGHUP)
 

@@ -27,7 +27,7 @@ from netsrvd.startup import prepare_services
 from tests.support.fake_notifier import FakeNotifier
 from tests.support.patience import SECONDS
 from tests.support.planned import configuration
-from tests.support.running_server import Reported
+from tests.support.server import Reported
 
 TERM, INT = signal.SIGTERM, signal.SIGINT
 
