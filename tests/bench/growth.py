@@ -1,5 +1,6 @@
-"""What becomes of the figures as something grows: connections, the log's speed, processes."""
+"""How the figures change with one number: connections, the log's speed, instances, accepts."""
 
+import random
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from functools import partial
@@ -8,8 +9,17 @@ from tests.bench import stage
 from tests.bench.boxes import Box
 from tests.bench.figures import Sample
 from tests.bench.loads import Bench
-from tests.bench.peers import OWN, XINETD_LOGS, Peer, instances, netsrvd
-from tests.bench.scenarios import QUICK, SCENARIOS, STEADY_TCP, Scenario
+from tests.bench.peers import (
+    OWN,
+    PEERS,
+    REFERENCE,
+    XINETD_LOGS,
+    Peer,
+    accepting,
+    instances,
+    netsrvd,
+)
+from tests.bench.scenarios import QUICK, SCENARIOS, STEADY_TCP, STORM, Scenario
 from tests.bench.servers import everywhere, log_cpu
 from tests.bench.sides import side_by_side
 
@@ -24,6 +34,10 @@ LOGGED = Scenario("churn, logged", CHURN, "")
 SPEEDS = (1000, 3000, 10_000, 30_000)
 LOGS = {name: Scenario(f"log {name}", CHURN, "") for name in ("none", "journal", *map(str, SPEEDS))}
 DROPS, WAITS, SILENT = "netsrvd, drops", "netsrvd, waits", "netsrvd, errors only"
+
+ACCEPTS = (1, 4, 8, 16, 32, 64)
+"""Numbers of accepts a turn that are compared; the program's own is one of them."""
+BURSTS = Scenario("accepts a turn", STORM, "", quiet=0)
 
 COUNTS = (1, 2, 4)
 FREE = {
@@ -42,14 +56,15 @@ def ask_anew(bench: Bench, number: int, scenario: Scenario, peer: Peer, log: Box
 
 
 def logged(bench: Bench, rounds: int) -> None:
-    """Measure short connections that are all logged to a journal.
+    """Measure short connections that are all logged to a journal; the reference logs nothing.
 
-    It is empty each time, and its records are counted: `records_lost` are those that are missing
-    to two for each connection. It runs where the scheduler puts it: with two CPUs its place beside
-    the load would be the limit.
+    The journal is empty each time, and its records are counted: `records_lost` are those that are
+    missing to two for each connection. It runs where the scheduler puts it: with two CPUs its
+    place beside the load would be the limit.
     """
     waits = netsrvd(WAITS, '[log]\nwhen_full = "wait"\n')
-    identifiers = {netsrvd(): OWN, waits: OWN, XINETD_LOGS: "xinetd"}
+    reference = next(peer for peer in PEERS if peer.name == REFERENCE)
+    identifiers = {reference: "", netsrvd(): OWN, waits: OWN, XINETD_LOGS: "xinetd"}
     for number in range(rounds):
         for peer, identifier in identifiers.items():
             with stage.journal(everywhere()) as log:
@@ -57,13 +72,14 @@ def logged(bench: Bench, rounds: int) -> None:
                 if server is None:
                     continue
                 with server:
-                    before = stage.records(identifier)
+                    before = stage.records(identifier) if identifier else 0
                     sample = bench.ask(number, LOGGED, server, log)
+                    if "failed" in sample or not identifier:
+                        continue
                     server.box.settle()
                     log.settle()
                     records = stage.records(identifier) - before
-            if "failed" not in sample:
-                sample["records_lost"] = max(0, 2 * sample["total"] - records)
+                    sample["records_lost"] = max(0, 2 * sample["total"] - records)
 
 
 def connections(bench: Bench, peers: list[Peer], rounds: int) -> None:
@@ -100,3 +116,15 @@ def processes(bench: Bench, rounds: int) -> None:
             for count in COUNTS:
                 ask_anew(bench, number, FREE["tcp"], instances(count), log)
                 ask_anew(bench, number, FREE["udp"], instances(count), log)
+
+
+def bursts(bench: Bench, rounds: int) -> None:
+    """Measure an established client beside connecting ones, with other numbers of accepts a turn.
+
+    More accepts a turn let the established client wait longer; fewer cost a turn of the loop for
+    each connection.
+    """
+    with stage.journal(log_cpu()) as log:
+        for number in range(rounds):
+            for accepts in random.sample(ACCEPTS, len(ACCEPTS)):
+                ask_anew(bench, number, BURSTS, accepting(accepts), log)

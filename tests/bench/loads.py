@@ -78,6 +78,9 @@ def measure(server: Server, scenario: Scenario, log: Box, seconds: float) -> Sam
     before, work = weigh(), Work(server.box, log)
     parts, crowded = run(commands, weigh)
     sample = combined(parts) | work.since()
+    if scenario.quiet is not None:
+        quiet = parts[scenario.quiet]
+        sample |= {"quiet_p50_us": quiet["p50_us"], "quiet_p99_us": quiet["p99_us"]}
     if crowd:
         sample["crowd"] = crowd
         sample["crowd_kib"] = (crowded.pss_kib - before.pss_kib) / crowd

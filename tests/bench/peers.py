@@ -13,8 +13,12 @@ PYTHON = sys.executable
 
 REFERENCE = "C"
 OWN = "netsrvd"
-OWN_PORT = 51423
+NO_RECORDS, LIMITS = "netsrvd, notice", "netsrvd, limits"
+ONE_LOOP, UVLOOP, GO = "one loop", "uvloop", "go"
+OWN_PORT, LIMITS_PORT, NO_RECORDS_PORT = 51423, 51424, 51425
+TREE_PYTHON = ROOT / ".venv/bin/python"
 PROGRAM = os.environ.get("NETSRVD", str(ROOT / ".venv/bin/netsrvd"))
+RUN = ("run", "--log", "journal", "--config", "{configuration}")
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,8 @@ class Peer:
     port: int = 0
     configuration: str = ""
     """`{configuration}` stands for a file with it."""
+    general: bool = True
+    """Measured in all scenarios that name no peers; otherwise only where a scenario names it."""
 
 
 def netsrvd(
@@ -39,6 +45,7 @@ def netsrvd(
     configuration: str = "",
     about: str = "as users run it: default configuration, log to the journal",
     port: int = OWN_PORT,
+    program: tuple[str, ...] = (PROGRAM,),
 ) -> Peer:
     """Return netsrvd with a configuration of its own; an empty one is the default.
 
@@ -46,11 +53,12 @@ def netsrvd(
     """
     return Peer(
         name,
-        (PROGRAM, "run", "--log", "journal", "--config", "{configuration}"),
+        (*program, *RUN),
         (PROGRAM, "--version"),
         about,
         port=port,
         configuration=configuration,
+        general=name == OWN,
     )
 
 
@@ -59,6 +67,12 @@ def instances(count: int) -> Peer:
     one = netsrvd()
     launcher = (PYTHON, str(HERE / "instances.py"), str(count), str(OWN_PORT))
     return Peer(f"{count} instances", (*launcher, *one.command), one.version, "", port=OWN_PORT)
+
+
+def accepting(accepts: int) -> Peer:
+    """Return the tree's netsrvd with another number of accepts in a turn of the tcp loop."""
+    patched = (str(TREE_PYTHON), str(HERE / "burst.py"), str(accepts))
+    return netsrvd(f"{accepts} accepts", program=patched)
 
 
 def _library(name: str, about: str, *, package: str = "") -> Peer:
@@ -78,11 +92,15 @@ C_BOTH = f'"{BIN}/epoll_echo" "$0" & exec "{BIN}/mmsg_echo" "$0"'
 
 XINETD_LOGS = _xinetd("xinetd, logs", "syslog", "internal echo, each connection logged twice")
 
+OTHER_NETWORKS = [f"198.18.{number}.0/24" for number in range(32)]  # RFC 2544
+
 LIMITED = netsrvd(
-    "limited",
+    LIMITS,
     f"""
 [listener.echo]
-port = {OWN_PORT + 1}
+port = {LIMITS_PORT}
+allow = {["loopback", *OTHER_NETWORKS[::2]]}
+deny = {OTHER_NETWORKS[1::2]}
 unlimited = []
 connection_rate = 1000000
 connection_burst = 1000000
@@ -93,8 +111,18 @@ byte_rate = "1000G"
 byte_burst = "1000G"
 reply_rate = "1000G"
 """,
-    "netsrvd without addresses that are exempt from the limits of a source, which nobody reaches",
-    OWN_PORT + 1,
+    "netsrvd with all limits of a source and 32 networks to allow or deny, none of them reached",
+    LIMITS_PORT,
+)
+
+SILENT = netsrvd(
+    NO_RECORDS,
+    f"""
+log.level = "notice"
+listener.echo.port = {NO_RECORDS_PORT}
+""",
+    'netsrvd with `level = "notice"`, so without records of connections',
+    NO_RECORDS_PORT,
 )
 
 PEERS = (
@@ -105,19 +133,21 @@ PEERS = (
         "the reference: a process with one epoll loop, one with recvmmsg",
     ),
     netsrvd(),
+    SILENT,
     LIMITED,
-    _library("uvloop", "protocols on libuv", package="uvloop"),
+    _library(UVLOOP, "protocols on libuv", package="uvloop"),
     Peer(
-        "one loop",
+        ONE_LOOP,
         (PYTHON, str(HERE / "loop.py"), "{port}"),
         (PYTHON, "--version"),
         "Python, epoll and recvmmsg in one loop without any policy",
+        general=False,
     ),
     _library("asyncio", "protocols"),
     _library("gevent", "a greenlet a connection", package="gevent"),
     _library("twisted", "protocols", package="twisted"),
     _library("socketserver", "a thread a connection and a datagram"),
-    Peer("go", (f"{BIN}/go_echo", "{port}"), ("go", "version"), "a goroutine a connection"),
+    Peer(GO, (f"{BIN}/go_echo", "{port}"), ("go", "version"), "a goroutine a connection"),
     Peer("rust", (f"{BIN}/rust_echo", "{port}"), ("rustc", "--version"), "a thread a connection"),
     Peer("node", ("node", str(HERE / "echo.js"), "{port}"), ("node", "--version"), "streams"),
     _xinetd("xinetd", "none", "internal echo without log and libwrap: its best case"),

@@ -3,17 +3,27 @@
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from tests.bench.cold import COLD
 from tests.bench.figures import Figures, Spread, spread
-from tests.bench.growth import FREE, LOGGED
-from tests.bench.peers import OWN, PEERS, REFERENCE
-from tests.bench.scenarios import COMPARED, SCENARIOS, START, TOGETHER, Scenario
-from tests.bench.targets import Target, targets
+from tests.bench.growth import ACCEPTS, BURSTS, FREE, LOGGED
+from tests.bench.peers import LIMITS, ONE_LOOP, OWN, PEERS, REFERENCE, accepting
+from tests.bench.scenarios import (
+    COMPARED,
+    LIMITED_SCENARIOS,
+    SCENARIOS,
+    START,
+    TOGETHER_SCENARIOS,
+    Scenario,
+)
+from tests.bench.targets import Target, earlier_targets, targets
 
 PLOTS = "performance"
 """The folder of the plots, beside the page."""
 
 BEGIN = "<!-- Written by `make bench` from here on. -->"
 END = "<!-- Written by `make bench` up to here. -->"
+
+QUANTILES = ("p50", "p99")
 
 Lines = Iterator[str]
 
@@ -30,14 +40,20 @@ def page(document: dict[str, Any]) -> Lines:
     figures = Figures(document["samples"])
     yield from conditions(document, figures)
     yield from section("Targets", target_lines(targets(figures)))
-    if "churn" in figures.samples:
-        yield from section("CPU time of a message, as a ratio to C", summary_lines(figures))
-        yield from section("Loads at the same time", together_lines(figures))
-        yield from section("Memory", memory_lines(figures))
-    if LOGGED.name in figures.samples:
-        yield from section("Each connection logged twice", logged_lines(figures))
-    if FREE["tcp"].name in figures.samples:
-        yield from section("Growth", growth_lines())
+    yield from section("Earlier targets", target_lines(earlier_targets(figures)))
+    parts = [
+        ("CPU time of a message, as a ratio to C", ("churn",), summary_lines),
+        ("Loads at the same time", TOGETHER_SCENARIOS, together_lines),
+        ("Limits in force", LIMITED_SCENARIOS, limits_lines),
+        ("Memory", (START,), memory_lines),
+        ("Each connection logged twice", (LOGGED.name,), logged_lines),
+        ("Accepts of a turn", (BURSTS.name,), accepts_lines),
+        ("Cold start", (COLD,), cold_lines),
+        ("Growth", (FREE["tcp"].name,), growth_lines),
+    ]
+    for title, scenarios, lines in parts:
+        if any(scenario in figures.samples for scenario in scenarios):
+            yield from section(title, lines(figures))
     for scenario in SCENARIOS:
         if scenario.name in figures.samples and len(scenario.loads) == 1:
             yield from section(f"`{scenario.name}`", scenario_lines(scenario, figures))
@@ -106,7 +122,7 @@ def target_lines(found: list[Target]) -> Lines:
             [
                 each.work,
                 each.reference or "-",
-                ("≥ " if each.at_least else "≤ ") + f"{each.limit:g}",
+                limit_shown(each),
                 shown(each.figure),
                 each.verdict,
             ]
@@ -115,8 +131,14 @@ def target_lines(found: list[Target]) -> Lines:
     )
 
 
+def limit_shown(target: Target) -> str:
+    """Return a limit with its direction, and the aim if there is one."""
+    aim = f" (aim {target.aim:g})" if target.aim else ""
+    return ("≥ " if target.at_least else "≤ ") + f"{target.limit:g}{aim}"
+
+
 def summary_lines(figures: Figures) -> Lines:
-    """Yield a line for each peer, a column for each scenario that everybody is tried under."""
+    """Yield a line for each peer, a column for each scenario that all are measured under."""
     yield f"![CPU time of a message, as a ratio to C]({PLOTS}/cost.svg)"
     yield ""
     tried = {name for each in COMPARED for name in figures.samples.get(each, ())}
@@ -145,26 +167,83 @@ def mark(figures: Figures, scenario: str, peer: str) -> str:
 
 
 def together_lines(figures: Figures) -> Lines:
-    """Yield what several loads at once get, those that are named first and second."""
-    head = ["", "rate 1", "p50", "p99", "rate 2", "p50", "p99", "sum", "of one loop"]
+    """Yield what several loads at once get, those that are named first and second.
+
+    With a quiet side, which waits for each answer, the last column is its latency. Without one it
+    is the sum of the rates.
+    """
+    columns = ["rate 1", "p50", "p99", "rate 2", "p50", "p99"]
     for scenario in SCENARIOS:
-        if len(scenario.loads) == 1 or scenario.name not in figures.samples:
+        if scenario.name not in TOGETHER_SCENARIOS or scenario.name not in figures.samples:
             continue
+        last = "rates to one loop" if scenario.quiet is None else "quiet p50 to C"
+        head = ["", *columns, "CPU µs", "CPU to C", last]
         rows = []
-        for peer in TOGETHER:
+        for peer in (*scenario.among, *scenario.also):
             rounds = [sample["parts"] for sample in figures.rounds(scenario.name, peer).values()]
             parts = [
                 middle(spread([parts[place][key] for parts in rounds]))
                 for place in (0, 1)
                 for key in ("rate", "p50_us", "p99_us")
             ]
-            total = figures.spread(scenario.name, peer, "rate")
-            ratio = figures.ratio("rate", scenario.name, peer, "one loop")
-            rows.append([peer, *parts, middle(total), shown(ratio)])
+            cost = figures.spread(scenario.name, peer, "server_us")
+            to_c = figures.ratio("server_us", scenario.name, peer, REFERENCE)
+            if scenario.quiet is None:
+                ratio = figures.ratio("rate", scenario.name, peer, ONE_LOOP)
+            else:
+                ratio = figures.ratio("quiet_p50_us", scenario.name, peer, REFERENCE)
+            rows.append([peer, *parts, middle(cost), shown(to_c), shown(ratio)])
         yield f"`{scenario.name}`: {scenario.about}. Messages a second, latencies in µs."
         yield ""
         yield from table(head, rows)
         yield ""
+
+
+def limits_lines(figures: Figures) -> Lines:
+    """Yield what it costs that all limits of a source and access lists are in force."""
+    rows = [
+        [
+            scenario,
+            *(middle(figures.spread(scenario, peer, "server_us")) for peer in (OWN, LIMITS)),
+            shown(figures.ratio("server_us", scenario, LIMITS, OWN)),
+        ]
+        for scenario in LIMITED_SCENARIOS
+    ]
+    head = ["", "netsrvd, CPU µs", "with limits", "ratio in one round"]
+    yield from table(head, rows)
+
+
+def accepts_lines(figures: Figures) -> Lines:
+    """Yield how the number of accepts in a turn changes what established clients wait."""
+    rows = []
+    for accepts in ACCEPTS:
+        peer = accepting(accepts).name
+        rounds = figures.rounds(BURSTS.name, peer).values()
+        rows.append([
+            str(accepts),
+            *(shown(figures.spread(BURSTS.name, peer, f"quiet_{key}_us")) for key in QUANTILES),
+            shown(spread([sample["parts"][1]["rate"] for sample in rounds])),
+            shown(spread([sample["parts"][1]["p99_us"] for sample in rounds])),
+        ])  # fmt: skip
+    yield from table(
+        [
+            "accepts a turn",
+            "established: p50 µs",
+            "p99 µs",
+            "connections a second",
+            "their p99 µs",
+        ],
+        rows,
+    )
+
+
+def cold_lines(figures: Figures) -> Lines:
+    """Yield how long a program takes from exec to its first answer."""
+    rows = [
+        [peer, shown(figures.spread(COLD, peer, "first_answer_ms"))]
+        for peer in figures.samples[COLD]
+    ]
+    yield from table(["", "exec to the first answer, ms"], rows)
 
 
 def memory_lines(figures: Figures) -> Lines:
@@ -195,7 +274,7 @@ def logged_lines(figures: Figures) -> Lines:
     yield from table(head, rows)
 
 
-def growth_lines() -> Lines:
+def growth_lines(_: Figures) -> Lines:
     """Yield the plots."""
     for name, title in (
         ("connections", "CPU time of a message against the number of connections"),

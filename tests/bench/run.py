@@ -11,12 +11,13 @@ from typing import Any
 
 from tests.bench import growth, report, stage
 from tests.bench.boxes import BUILD, OUTPUT, ROOT
+from tests.bench.cold import cold_starts
 from tests.bench.figures import Figures
 from tests.bench.loads import Bench
 from tests.bench.peers import PEERS
 from tests.bench.scenarios import SCENARIOS
 from tests.bench.sides import side_by_side
-from tests.bench.targets import targets
+from tests.bench.targets import earlier_targets, targets
 from tests.bench.versions import machine, version
 
 ALL = (None, "*", "*")
@@ -40,14 +41,15 @@ def main() -> None:
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     top = argparse.ArgumentParser(prog="tests.bench.run", description=__doc__)
-    top.add_argument("--rounds", type=int, default=5)
+    top.add_argument("--rounds", type=int, default=6)
     top.add_argument("--seconds", type=float, default=0.6, help="of each measurement (0.6)")
     top.add_argument("--peers", default="*", help="only those, as 'go,xinetd*'; never without C")
     top.add_argument("--scenarios", default="*", help="only those, as 'udp*,churn'")
     top.add_argument(
         "--only",
-        choices=("sides", "logged", "growth"),
-        help="only the comparison side by side, the one with the journal, or the growth",
+        choices=("sides", "logged", "cold", "accepts", "growth"),
+        help="only the comparison side by side, the one with the journal, cold starts, the accepts "
+        "of a turn, or the growth",
     )
     top.add_argument("--publish", action="store_true", help="write into docs/performance.md, too")
     top.add_argument("--report", action="store_true", help="measure nothing, report the last run")
@@ -74,6 +76,10 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         side_by_side(bench, peers, scenarios, rounds)
     if only in (None, "logged"):
         growth.logged(bench, rounds)
+    if only in (None, "cold"):
+        cold_starts(bench, rounds)
+    if only in (None, "accepts"):
+        growth.bursts(bench, rounds)
     if only in (None, "growth"):
         fewer = (rounds + 1) // 2
         growth.connections(bench, peers, fewer)
@@ -104,7 +110,8 @@ def write(document: dict[str, Any], *, publish: bool) -> None:
     plots.draw_all(figures, drawn)
     text = "\n".join(report.page(document)) + "\n"
     (BUILD / PAGE.name).write_text(text)
-    print("\n".join(report.target_lines(targets(figures))))
+    found = [*targets(figures), *earlier_targets(figures)]
+    print("\n".join(report.target_lines([each for each in found if each.figure])))
     print(f"\nmore in {(BUILD / PAGE.name).relative_to(ROOT)}")
     if publish:
         shutil.copytree(drawn, PAGE.parent / report.PLOTS, dirs_exist_ok=True)

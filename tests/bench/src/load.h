@@ -23,7 +23,7 @@ enum { MOST_CONNECTIONS = 20000, MOST_PORTS = 1024, MOST_SECONDS = 60 };
 static const uint64_t NS = 1000000000, PATIENCE = 2000000000, WARM_UP = 150000000;
 
 static struct {
-    int port, connections, idle, window, ports;
+    int port, connections, idle, window, ports, every_us;
     size_t size;
     double seconds;
     bool flood;
@@ -43,10 +43,11 @@ __attribute__((noreturn, format(printf, 1, 2))) static inline void give_up(const
 
 static inline void read_options(int count, char **words)
 {
-    for (int letter; (letter = getopt(count, words, "a:c:fi:p:s:t:u:w:")) != -1;)
+    for (int letter; (letter = getopt(count, words, "a:c:e:fi:p:s:t:u:w:")) != -1;)
         switch (letter) {
         case 'a': options.from = optarg; break;
         case 'c': options.connections = atoi(optarg); break;
+        case 'e': options.every_us = atoi(optarg); break;
         case 'f': options.flood = true; break;
         case 'i': options.idle = atoi(optarg); break;
         case 'p': options.ports = atoi(optarg); break;
@@ -58,11 +59,12 @@ static inline void read_options(int count, char **words)
         }
     if (optind + 1 != count || options.connections < 1 || options.idle < 0 ||
         options.connections + options.idle > MOST_CONNECTIONS || options.window < 1 ||
+        options.every_us < 0 || options.every_us > 1000000 ||
         options.window > 16384 || options.ports < 1 || options.ports > MOST_PORTS ||
         options.size < 1 || options.size > 1 << 20 || options.seconds <= 0 ||
         options.seconds > MOST_SECONDS)
-        give_up("usage: %s [-c CONNECTIONS] [-i IDLE] [-w WINDOW] [-p PORTS] [-s BYTES] "
-                "[-a FROM] [-f] [-t SECONDS] [-u CPU_CLOCK]... PORT", words[0]);
+        give_up("usage: %s [-c CONNECTIONS] [-e US] [-i IDLE] [-w WINDOW] [-p PORTS] "
+                "[-s BYTES] [-a FROM] [-f] [-t SECONDS] [-u CPU_CLOCK]... PORT", words[0]);
     options.port = atoi(words[optind]);
     struct rlimit limit;
     getrlimit(RLIMIT_NOFILE, &limit);

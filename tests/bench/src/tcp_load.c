@@ -1,5 +1,10 @@
 // Steady TCP load: CONNECTIONS with one message of BYTES on the way each, beside IDLE silent ones.
+//
+// With -e there is no more than one message in that time on each connection, so that most of the
+// messages are not those of moments in which the server is idle. Such a load has a real-time priority,
+// as it is the server's delay that is measured and not that of other loads.
 #include "load.h"
+#include <sched.h>
 
 typedef struct {
     int fd;
@@ -46,6 +51,11 @@ static void begin_message(connection *c)
     write_on(c);
 }
 
+static bool is_due(const connection *c, uint64_t t)
+{
+    return !c->dead && c->got == c->goal && c->since + options.every_us * 1000ull <= t;
+}
+
 static void read_on(connection *c)
 {
     static unsigned char buffer[SPAN];
@@ -60,8 +70,26 @@ static void read_on(connection *c)
     if (c->got < c->goal)
         return;
     message_took(now() - c->since);
-    if (timed.phase != OVER)
+    if (timed.phase != OVER && (!options.every_us || is_due(c, now())))
         begin_message(c);
+}
+
+// Waits for events; with -e for no longer than until the next message is due.
+static int wait_events(struct epoll_event *events, int most)
+{
+    if (!options.every_us)
+        return epoll_wait(poller, events, most, 20);
+    uint64_t t = now(), wait = 20000000;
+    for (int i = 0; i < options.connections; i++) {
+        connection *c = &connections[i];
+        if (timed.phase != OVER && is_due(c, t))
+            begin_message(c);
+        uint64_t due = c->since + options.every_us * 1000ull;
+        if (!c->dead && c->got == c->goal && due - t < wait)
+            wait = due > t ? due - t : 0;
+    }
+    struct timespec limit = {.tv_nsec = wait};
+    return epoll_pwait2(poller, events, most, &limit, NULL);
 }
 
 static void open_all(void)
@@ -104,12 +132,14 @@ int main(int count, char **words)
     make_pattern();
     poller = epoll_create1(0);
     open_all();
+    if (options.every_us) // without root it goes on as it is
+        sched_setscheduler(0, SCHED_FIFO, &(struct sched_param){.sched_priority = 1});
     wait_for_start();
     for (int i = 0; i < options.connections; i++)
         begin_message(&connections[i]);
     for (;;) {
         struct epoll_event events[512];
-        int n = epoll_wait(poller, events, 512, 20);
+        int n = wait_events(events, 512);
         uint64_t t = now();
         if (is_over(t) && (all_home() || t > timed.end + PATIENCE))
             break;
