@@ -53,7 +53,7 @@ class Box:
     """A cgroup whose clock also counts processes that have ended.
 
     Without root there is no cgroup; then it is the sessions that were started, and their clocks
-    are those of /proc: in steps of 10 ms, without the children that nobody has waited for.
+    are those of /proc: in steps of 10 ms, without the children that no process has waited for.
     """
 
     def __init__(self, name: str) -> None:
@@ -151,7 +151,7 @@ class Box:
                 time.sleep(0.005)
         for leader in self._leaders:
             leader.wait()
-        with suppress(ChildProcessError):  # orphans come to us, who are PID 1 here
+        with suppress(ChildProcessError):  # orphans come to this process, PID 1 of its namespace
             while os.waitpid(-1, os.WNOHANG)[0]:
                 pass
         if self._home:

@@ -59,7 +59,7 @@ class Bench:
 
 
 def measure(server: Server, scenario: Scenario, log: Box, seconds: float) -> Sample:
-    """Return what a server does under a scenario, and who else was busy meanwhile."""
+    """Return what a server does under a scenario, and what else was busy meanwhile."""
 
     def weigh() -> Memory:
         """Wait until what came before is done, such as the log of new connections."""
@@ -88,7 +88,7 @@ def measure(server: Server, scenario: Scenario, log: Box, seconds: float) -> Sam
 
 
 class Work:
-    """Who has used the machine since this was made."""
+    """What has used the machine since this was made."""
 
     def __init__(self, server: Box, log: Box) -> None:
         self._server, self._log = server, log
@@ -98,7 +98,9 @@ class Work:
         """Return the seconds of the clock, all CPUs, the log, and the rest of the bench."""
         kinds = Path("/proc/stat").read_text().split()[1:9]
         busy = sum(map(int, kinds)) - int(kinds[IDLE]) - int(kinds[IOWAIT])
-        own = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+        own = [
+            resource.getrusage(each) for each in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+        ]
         bench = sum(each.ru_utime + each.ru_stime for each in own) + self._server.cpu_us() / 1e6
         return [time.monotonic(), busy / TICKS_PER_SECOND, self._log.cpu_us() / 1e6, bench]
 

@@ -42,7 +42,7 @@ def parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     top = argparse.ArgumentParser(prog="tests.bench.run", description=__doc__)
     top.add_argument("--rounds", type=int, default=6)
-    top.add_argument("--seconds", type=float, default=0.6, help="of each measurement (0.6)")
+    top.add_argument("--seconds", type=float, default=0.5, help="of each measurement (0.5)")
     top.add_argument("--peers", default="*", help="only those, as 'go,xinetd*'; never without C")
     top.add_argument("--scenarios", default="*", help="only those, as 'udp*,churn'")
     top.add_argument(

@@ -28,7 +28,7 @@ STORE = Path("/run/log/journal")
 SLOW_LOG = Path(__file__).with_name("peers") / "slow_log.py"
 
 # As systemd does at boot, 512 datagrams may wait in a Unix socket, not 10 (only root can say so).
-# The unit of netsrvd lifts the journal's rate limit for itself; here it is lifted for everybody.
+# The unit of netsrvd lifts the journal's rate limit for itself; here it is lifted for all servers.
 SET_UP = f"""
 ip link set lo up
 ip address add {STRANGER}/32 dev lo
@@ -45,8 +45,8 @@ exec "$@"
 """
 
 
-def enter() -> None:
-    """Return on the stage. Called elsewhere, this process becomes another one that is there."""
+def enter(module: str = "tests.bench.run") -> None:
+    """Return on the stage. Elsewhere this process is replaced by one that runs a module there."""
     if ON_STAGE in os.environ:
         return
     if home := cgroup_home():
@@ -56,7 +56,7 @@ def enter() -> None:
     spaces = ["--mount", "--net", "--pid", "--fork", "--kill-child", "--mount-proc"]
     if os.geteuid() != 0:
         spaces += ["--user", "--map-root-user"]
-    again = [sys.executable, "-m", "tests.bench.run", *sys.argv[1:]]
+    again = [sys.executable, "-m", module, *sys.argv[1:]]
     os.environ[ON_STAGE] = "yes"
     os.execvp("unshare", ["unshare", *spaces, "sh", "-ec", SET_UP, "sh", *again])
 

@@ -2,7 +2,7 @@
 //
 // A datagram that is not back within 250 ms is lost, and another one takes its place. With -f
 // (flood) no answer is waited for: what the server took is what this network namespace received,
-// so nobody else may use it.
+// so no other program may use it.
 #include "load.h"
 
 enum { BATCH = 64, RING = 1 << 16 };
