@@ -1,6 +1,7 @@
 """Turns what was measured into the page that is read: Markdown with tables and plots."""
 
 from collections.abc import Iterable, Iterator
+from textwrap import wrap
 from typing import Any
 
 from tests.bench.cold import COLD
@@ -22,6 +23,9 @@ PLOTS = "performance"
 
 BEGIN = "<!-- Written by `make bench` from here on. -->"
 END = "<!-- Written by `make bench` up to here. -->"
+
+WIDTH = 100
+"""Characters of the lines of the page, tables excepted."""
 
 QUANTILES = ("p50", "p99")
 
@@ -101,17 +105,18 @@ def middle(figure: Spread | None) -> str:
 def conditions(document: dict[str, Any], figures: Figures) -> Lines:
     """Yield what must be known to read the rest."""
     machine = document["machine"]
-    yield (
+    told = (
         f"{machine['date']}, commit {machine['commit']}: {machine['system']}, "
         f"Linux {machine['kernel']}, {machine['processor']} with {machine['cpus']} CPUs, "
         f"Python {machine['python']}; {document['rounds']} rounds of {document['seconds']:g} s, "
-        f"{document['minutes']:.0f} minutes in all."
+        f"{document['minutes']:.0f} minutes in all. "
     )
     if busy := figures.others_busy():
-        yield (
-            f"What is no part of the bench took {busy.median:.2f} CPUs meanwhile, "
+        told += (
+            f"Programs that are no part of the bench took {busy.median:.2f} CPUs meanwhile, "
             f"at most {busy.high:.2f}."
         )
+    yield from wrap(told, WIDTH)
 
 
 def target_lines(found: list[Target]) -> Lines:
@@ -193,7 +198,8 @@ def together_lines(figures: Figures) -> Lines:
             else:
                 ratio = figures.ratio("quiet_p50_us", scenario.name, peer, REFERENCE)
             rows.append([peer, *parts, middle(cost), shown(to_c), shown(ratio)])
-        yield f"`{scenario.name}`: {scenario.about}. Messages a second, latencies in µs."
+        line = f"`{scenario.name}`: {scenario.about}. Messages a second, latencies in µs."
+        yield from wrap(line, WIDTH)
         yield ""
         yield from table(head, rows)
         yield ""
@@ -310,4 +316,5 @@ def version_lines(versions: dict[str, str]) -> Lines:
     """Yield what was compared, and what was not there."""
     about = {peer.name: peer.about for peer in PEERS}
     for name, version in versions.items():
-        yield f"- {name} ({about.get(name, '')}): {version or 'not installed'}"
+        line = f"- {name} ({about.get(name, '')}): {version or 'not installed'}"
+        yield from wrap(line, WIDTH, subsequent_indent="  ", break_on_hyphens=False)
