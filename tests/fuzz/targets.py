@@ -7,7 +7,17 @@ with the inputs in tests/data/fuzz/<target>.
 
 from collections.abc import Callable
 
-from tests.fuzz import access, configuration, datagram, environment, proxy, quotes, records, values
+from tests.fuzz import (
+    access,
+    configuration,
+    datagram,
+    environment,
+    proxy,
+    quotes,
+    records,
+    stamp,
+    values,
+)
 
 Check = Callable[[bytes], None]
 
@@ -19,5 +29,6 @@ TARGETS: dict[str, Check] = {
     "proxy": proxy.check,
     "quotes": quotes.check,
     "records": records.check,
+    "stamp": stamp.check,
     "values": values.check,
 }

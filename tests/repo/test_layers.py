@@ -40,6 +40,7 @@ ROWS = (
         "tracebacks",
         "preload",
         "linux",
+        "packets",
         "",
     },
 )

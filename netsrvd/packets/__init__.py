@@ -1,0 +1,1 @@
+"""Packets of protocols that measure: made and read, by both ends."""
