@@ -20,7 +20,7 @@ from netsrvd.errnos import BUG_ERRNOS, RECEIVED_ERRNOS
 from netsrvd.event_loop import READ, EventLoop
 from netsrvd.events.flows import FlowRecordsSuppressed, ReceiveRecovered, ReceiveTrouble
 from netsrvd.flow import Flow
-from netsrvd.linux.mmsg import LAYOUTS, PAYLOAD_BYTES, Batch
+from netsrvd.linux.mmsg import LAYOUTS, PAYLOAD_BYTES, Batch, packet_info
 from netsrvd.log.drops import KernelDrops
 from netsrvd.log.refusals import NOT_CONFIGURED, Addresses, Peer, RefusalLog
 from netsrvd.log.throttle import ErrorThrottle, format_errno
@@ -549,10 +549,8 @@ class UDPSocket:
 
     def _set_reply_source(self, index: int, envelope: bytes, flow: Flow) -> None:
         """Set the source of an answer that the routing table or the kernel would not choose."""
-        if flow.is_link_local:
-            self.batch.pin(index, envelope)
-        if flow.source_unknown:
-            self.batch.answer_from_asked(index, envelope)
+        source = packet_info(self.batch.arrival(envelope), pinned=flow.is_link_local)
+        self.batch.set_control(index, source.packed())
 
     def _dispatch(
         self,

@@ -1,9 +1,12 @@
-"""recvmmsg(2) and sendmmsg(2): many datagrams in one system call, with their local addresses.
+"""recvmmsg(2) and sendmmsg(2): many datagrams in one system call, with their control messages.
 
 All buffers are made once. A batch is received into them and sent back from them, without a copy:
 the send headers point to the same payload, name and control buffers as the receive headers, and
 only the lengths are carried over. Lengths are moved with strided memory views, one operation for
 the whole batch; the views for each number of datagrams are made once, too.
+
+What the control messages say is parsed, in whatever order they come. An answer that is to leave as
+its datagram came needs no more than the received block, in which the interface is cleared.
 """
 
 import ctypes
@@ -14,7 +17,7 @@ import struct
 import sys
 from typing import Any, NamedTuple
 
-from netsrvd.addresses import host_and_port, unmapped
+from netsrvd.addresses import UNKNOWN, host_and_port, unmapped
 from netsrvd.linux.memory import untouched_memory
 
 BATCH = 64
@@ -60,10 +63,7 @@ class Mmsghdr(ctypes.Structure):
 
 
 class Layout(NamedTuple):
-    """Where the parts of a name and of a packet-info control message stand (ip(7), ipv6(7)).
-
-    Offsets count from the start of the struct cmsghdr, whose 16 bytes come first.
-    """
+    """Where the parts of a name stand, and how long a packet-info message is (ip(7), ipv6(7))."""
 
     family: int
     level: int
@@ -74,16 +74,13 @@ class Layout(NamedTuple):
     scope: slice
     """The interface of a link-local address; nothing in IPv4."""
     control_length: int
-    """CMSG_SPACE() of the one control message that is switched on."""
-    asked: slice
-    """The address that the datagram was sent to."""
-    local: slice
-    """The address of this host that it was received on; differs for multicast and broadcast."""
-    interface: slice
+    """CMSG_SPACE() of a packet-info message: the only one, unless a service asks for more."""
+    interface_at: int
+    """Where the interface stands in it, from the start of its struct cmsghdr."""
 
     @property
     def control_at(self) -> int:
-        """Return where the control message begins in an envelope: behind the name, aligned."""
+        """Return where the control messages begin in an envelope: behind the name, aligned."""
         return (self.name_length + 7) & ~7
 
 
@@ -94,11 +91,8 @@ IPV4 = Layout(
     name_length=16,
     host=slice(4, 8),
     scope=slice(0, 0),
-    # struct in_pktinfo { int ipi_ifindex; struct in_addr ipi_spec_dst; struct in_addr ipi_addr; };
     control_length=32,
-    interface=slice(16, 20),
-    local=slice(20, 24),
-    asked=slice(24, 28),
+    interface_at=16,
 )
 IPV6 = Layout(
     family=socket.AF_INET6,
@@ -107,13 +101,140 @@ IPV6 = Layout(
     name_length=28,
     host=slice(8, 24),
     scope=slice(24, 28),
-    # struct in6_pktinfo { struct in6_addr ipi6_addr; unsigned int ipi6_ifindex; };
     control_length=40,
-    asked=slice(16, 32),
-    local=slice(16, 32),
-    interface=slice(32, 36),
+    interface_at=32,
 )
 LAYOUTS = {layout.family: layout for layout in (IPV4, IPV6)}
+
+# struct cmsghdr { size_t cmsg_len; int cmsg_level; int cmsg_type; };
+_HEADER = struct.Struct("@Nii")
+_ALIGNMENT = struct.calcsize("@N")
+# struct in_pktinfo { int ipi_ifindex; struct in_addr ipi_spec_dst; struct in_addr ipi_addr; };
+_IPV4_INFO = struct.Struct("@i4s4s")
+# struct in6_pktinfo { struct in6_addr ipi6_addr; unsigned int ipi6_ifindex; };
+_IPV6_INFO = struct.Struct("@16sI")
+_INT = struct.Struct("@i")
+# struct timespec { long tv_sec; long tv_nsec; };
+_TIMESPEC = struct.Struct("@ll")
+
+# <asm-generic/socket.h>, which Python 3.13 does not have either; SCM_TIMESTAMPING comes with three
+# of struct timespec, of which the first is the time that the kernel took.
+SO_TIMESTAMPNS, SO_TIMESTAMPING = 35, 37
+
+MAPPED = bytes(10) + b"\xff\xff"
+"""Begins an IPv4 address that a dual-stack socket shows (RFC 4291, 2.5.5.2)."""
+
+
+class Arrival:
+    """What the control messages of a datagram say. Addresses are packed, four or sixteen bytes."""
+
+    __slots__ = ("asked", "interface", "local", "packet_info", "received_ns", "tos", "ttl")
+
+    def __init__(self) -> None:
+        self.asked = self.local = b""
+        """The address that it was sent to, and the one of this host that received it: they differ
+        for multicast and broadcast. Empty if no message tells it."""
+        self.interface = 0
+        self.packet_info = b""
+        """The messages that told all this, one behind the other: a mapped peer has two of them."""
+        self.received_ns = 0
+        """When the kernel received it, in nanoseconds since 1970; 0 if it took no time."""
+        self.ttl: int | None = None
+        """Time to live, or hop limit, with which it came."""
+        self.tos = 0
+        """The type of service, or traffic class: six bits of DSCP, two of ECN."""
+
+
+def parse(control: bytes, end: int | None = None) -> Arrival:
+    """Return what control messages say, in any order, up to byte `end`; see cmsg(3).
+
+    A message that is cut, or unknown, says nothing.
+    """
+    found = Arrival()
+    at, end = 0, len(control) if end is None else end
+    while at + _HEADER.size <= end:
+        length, level, kind = _HEADER.unpack_from(control, at)
+        if not _HEADER.size <= length <= end - at:
+            break
+        data, length = at + _HEADER.size, length - _HEADER.size
+        next_at = data + (length + _ALIGNMENT - 1 & -_ALIGNMENT)
+        if length < _LENGTHS.get((level, kind), sys.maxsize):
+            pass
+        elif level == socket.SOL_SOCKET:
+            seconds, nanoseconds = _TIMESPEC.unpack_from(control, data)
+            found.received_ns = seconds * 1_000_000_000 + nanoseconds or found.received_ns
+        elif kind in _INFO:
+            _read_packet_info(found, level, control[at:next_at])
+        elif kind in _TTL:
+            (found.ttl,) = _INT.unpack_from(control, data)
+        else:
+            found.tos = control[data] if length < _INT.size else _INT.unpack_from(control, data)[0]
+        at = next_at
+    return found
+
+
+_INFO, _TTL = (IP_PKTINFO, socket.IPV6_PKTINFO), (socket.IP_TTL, socket.IPV6_HOPLIMIT)
+
+_LENGTHS = {
+    (socket.SOL_SOCKET, SO_TIMESTAMPNS): _TIMESPEC.size,
+    (socket.SOL_SOCKET, SO_TIMESTAMPING): _TIMESPEC.size,
+    (socket.IPPROTO_IP, IP_PKTINFO): _IPV4_INFO.size,
+    (socket.IPPROTO_IP, socket.IP_TTL): _INT.size,
+    (socket.IPPROTO_IP, socket.IP_TOS): 1,
+    (socket.IPPROTO_IPV6, socket.IPV6_PKTINFO): _IPV6_INFO.size,
+    (socket.IPPROTO_IPV6, socket.IPV6_HOPLIMIT): _INT.size,
+    (socket.IPPROTO_IPV6, socket.IPV6_TCLASS): _INT.size,
+}
+"""The messages that are read, with the least length of their data."""
+
+
+def _read_packet_info(found: Arrival, level: int, message: bytes) -> None:
+    """Take the addresses from a packet-info message.
+
+    For a mapped peer, that of IPv6 names the destination, and that of IPv4 tells the local address.
+    """
+    found.packet_info += message
+    if level == socket.IPPROTO_IPV6:
+        found.asked, found.interface = _IPV6_INFO.unpack_from(message, _HEADER.size)
+        found.local = MAPPED + found.local if found.local else found.asked
+        return
+    interface, local, asked = _IPV4_INFO.unpack_from(message, _HEADER.size)
+    if found.asked:
+        found.local = MAPPED + local
+    else:
+        found.asked, found.local, found.interface = asked, local, interface
+
+
+class Message(NamedTuple):
+    """A control message to be sent, as socket.sendmsg takes it."""
+
+    level: int
+    kind: int
+    data: bytes
+
+    def packed(self) -> bytes:
+        """Return it as sendmsg(2) takes it, padded so that another one may follow."""
+        made = _HEADER.pack(_HEADER.size + len(self.data), self.level, self.kind) + self.data
+        return made + bytes(-len(made) % _ALIGNMENT)
+
+
+def packet_info(arrival: Arrival, *, pinned: bool) -> Message:
+    """Return the control message by which an answer leaves from the address that was asked.
+
+    The routing table chooses the interface, unless the answer is `pinned` to the one where its
+    datagram came in (link-local addresses). Where the kernel kept no local address, which IPv4 does
+    for datagrams that came before packet information was on, the address that was asked is taken.
+    """
+    interface, source = arrival.interface if pinned else 0, arrival.local
+    if not any(source[-4:]) and source[:-4] in (b"", MAPPED):
+        source = arrival.asked
+    if len(source) == IPV6_BYTES:
+        return Message(socket.IPPROTO_IPV6, socket.IPV6_PKTINFO, _IPV6_INFO.pack(source, interface))
+    data = _IPV4_INFO.pack(interface, source, arrival.asked)
+    return Message(socket.IPPROTO_IP, IP_PKTINFO, data)
+
+
+IPV6_BYTES = 16
 
 DONTWAIT = int(socket.MSG_DONTWAIT)
 
@@ -139,14 +260,20 @@ class Batch:
     """
 
     __slots__ = (
-        *("_buffers", "_control_at", "_cuts", "_envelopes", "_flags", "_interfaces", "_layout"),
-        *("_no_interfaces", "_payloads", "_receive_at", "_received", "_send_at", "_send_lengths"),
-        *("_few", "_stride", "payload_bytes"),
+        *("_buffers", "_control_at", "_control_bytes", "_cuts", "_envelopes", "_few", "_flags"),
+        *("_interfaces", "_layout", "_no_interfaces", "_payloads", "_receive_at", "_received"),
+        *("_rows", "_send_at", "_send_lengths", "_stride", "payload_bytes"),
     )
 
-    def __init__(self, layout: Layout, payload_bytes: int = PAYLOAD_BYTES) -> None:
+    def __init__(
+        self, layout: Layout, payload_bytes: int = PAYLOAD_BYTES, control_bytes: int = 0
+    ) -> None:
+        """Make the buffers; `control_bytes` is the room for control messages if there are more
+        than packet information.
+        """
         name_space = layout.control_at
-        stride = name_space + layout.control_length
+        control_bytes = control_bytes or layout.control_length
+        stride = name_space + control_bytes
         iovecs = (Iovec * BATCH)(), (Iovec * BATCH)()
         headers = (Mmsghdr * BATCH)(), (Mmsghdr * BATCH)()
         envelopes = (ctypes.c_char * (BATCH * stride))()
@@ -162,7 +289,7 @@ class Batch:
                 header.iov = ctypes.addressof(iovec_row) + index * ctypes.sizeof(Iovec)
                 header.iov_count = 1
                 header.control = envelope + name_space
-                header.control_length = layout.control_length
+                header.control_length = control_bytes
         self.payload_bytes = payload_bytes
         self._few = True
         """Whether the last call received few datagrams."""
@@ -178,10 +305,12 @@ class Batch:
         self._flags = _column(headers[0], Msghdr.flags.offset)
         low_half = ctypes.sizeof(ctypes.c_size_t) - 4 if sys.byteorder == "big" else 0
         self._send_lengths = _column(iovecs[1], Iovec.length.offset + low_half)
-        rows = memoryview(envelopes).cast("B", (BATCH, stride))
-        self._interfaces = _column(rows, name_space + layout.interface.start)
+        self._rows = memoryview(envelopes).cast("B")
+        rows = self._rows.cast("B", (BATCH, stride))
+        self._interfaces = _column(rows, name_space + layout.interface_at)
         self._no_interfaces = _column((ctypes.c_uint32 * BATCH)(), 0)
         self._control_at = name_space
+        self._control_bytes = control_bytes
 
     def receive(self, descriptor: int) -> int:
         """Receive what has arrived, without waiting; return how many datagrams, 0 for none.
@@ -251,24 +380,40 @@ class Batch:
         scope = int.from_bytes(envelope[self._layout.scope], sys.byteorder)
         return host_and_port((host, int.from_bytes(envelope[2:4], "big"), 0, scope))
 
+    def arrival(self, envelope: bytes) -> Arrival:
+        """Return what the control messages in an envelope say."""
+        return parse(envelope[self._control_at :])
+
     def asked(self, envelope: bytes) -> str:
         """Return the address that the datagram was sent to."""
-        part = self._part(envelope, self._layout.asked)
-        return unmapped(socket.inet_ntop(self._layout.family, part))
+        return self._shown(self.arrival(envelope).asked)
 
     def local(self, envelope: bytes) -> str:
         """Return this host's own address that it came in on, "0.0.0.0" where the kernel kept none.
 
         IPv4 keeps it only if packet information was on when the datagram arrived.
         """
-        part = self._part(envelope, self._layout.local)
-        return unmapped(socket.inet_ntop(self._layout.family, part))
+        return self._shown(self.arrival(envelope).local)
+
+    def _shown(self, packed: bytes) -> str:
+        if len(packed) == IPV6_BYTES:
+            return unmapped(socket.inet_ntop(socket.AF_INET6, packed))
+        return socket.inet_ntop(socket.AF_INET, packed) if packed else UNKNOWN
+
+    def control_lengths(self, count: int) -> list[int]:
+        """Return how long the control messages of each datagram are, once after `receive`."""
+        found = []
+        for row in range(count):
+            header = self._buffers[1][0][row].header
+            found.append(header.control_length)
+            header.control_length = self._control_bytes
+        return found
 
     def reply_as_received(self, count: int) -> None:
         """Make the answers of a batch: every payload as it came, from the address it was sent to.
 
-        The outgoing interface is left to the routing table, as TCP does it; `pin` names it where
-        the address alone does not say enough.
+        The outgoing interface is left to the routing table, as TCP does it. `set_control` says
+        more where the address does not say enough.
         """
         self._send_lengths[count][:] = self._received[count]
         self._interfaces[count][:] = self._no_interfaces[count]
@@ -285,16 +430,11 @@ class Batch:
         self._send_lengths[BATCH][index] = length
         return length
 
-    def pin(self, index: int, envelope: bytes) -> None:
-        """Answer one datagram through the interface that it came from (link-local addresses)."""
-        interface = self._part(envelope, self._layout.interface)
-        self._interfaces[BATCH][index] = int.from_bytes(interface, sys.byteorder)
-
-    def answer_from_asked(self, index: int, envelope: bytes) -> None:
-        """Answer one datagram from the address it was sent to where `local` does not know it."""
+    def set_control(self, index: int, control: bytes) -> None:
+        """Give one answer control messages of its own, instead of those of its datagram."""
         start = index * self._stride + self._control_at
-        local, asked = self._layout.local, self._part(envelope, self._layout.asked)
-        memoryview(self._envelopes).cast("B")[start + local.start : start + local.stop] = asked
+        self._rows[start : start + len(control)] = control
+        self._buffers[1][1][index].header.control_length = len(control)
 
     def send(self, descriptor: int, start: int, stop: int) -> int:
         """Send the answers `start` to `stop`, without waiting; return how many the kernel took.
@@ -307,9 +447,6 @@ class Batch:
             return int(count)
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
-
-    def _part(self, envelope: bytes, part: slice) -> bytes:
-        return envelope[self._control_at + part.start : self._control_at + part.stop]
 
 
 def _column(rows: ctypes.Array[Any] | memoryview, offset: int) -> list[memoryview]:

@@ -3,18 +3,7 @@
 import socket
 import sys
 
-from netsrvd.addresses import UNKNOWN
-from netsrvd.linux.mmsg import IP_PKTINFO, LAYOUTS, Layout
-
-HEADER_BYTES = 16
-"""struct cmsghdr { size_t cmsg_len; int cmsg_level; int cmsg_type; }, before its data."""
-
-PACKET_INFO = {
-    # struct in_pktinfo { int ipi_ifindex; struct in_addr ipi_spec_dst; struct in_addr ipi_addr; };
-    socket.AF_INET: (IP_PKTINFO, 12),
-    # struct in6_pktinfo { struct in6_addr ipi6_addr; unsigned int ipi6_ifindex; };
-    socket.AF_INET6: (socket.IPV6_PKTINFO, 20),
-}
+from netsrvd.linux.mmsg import LAYOUTS, Layout, packet_info, parse
 
 
 def send(sock: socket.socket, envelope: bytes, payload: bytes, *, pinned: bool) -> None:
@@ -24,14 +13,8 @@ def send(sock: socket.socket, envelope: bytes, payload: bytes, *, pinned: bool) 
     answer is `pinned` to the one where it came in (link-local addresses). Raises OSError.
     """
     layout = LAYOUTS[sock.family]
-    option, length = PACKET_INFO[sock.family]
-    at = layout.control_at + HEADER_BYTES
-    control = bytearray(HEADER_BYTES) + envelope[at : at + length]
-    if not pinned:
-        control[layout.interface] = bytes(4)
-    if control[layout.local] == socket.inet_aton(UNKNOWN):  # the kernel kept only what was asked
-        control[layout.local] = control[layout.asked]
-    ancillary = [(layout.level, option, control[HEADER_BYTES:])]
+    info = packet_info(parse(envelope[layout.control_at :]), pinned=pinned)
+    ancillary = [(info.level, info.kind, info.data)]
     sock.sendmsg([payload], ancillary, socket.MSG_DONTWAIT, _name(layout, envelope))
 
 

@@ -2,6 +2,7 @@
 
 import ctypes
 import errno
+import itertools
 import os
 import socket
 import struct
@@ -71,8 +72,12 @@ def test_structures_are_laid_out_as_in_c(
 @pytest.mark.parametrize("layout", [IPV4, IPV6])
 def test_control_messages_have_the_room_that_they_need(layout: Layout) -> None:
     """One packet-info message fits exactly, as CMSG_SPACE() counts it."""
-    size = max(part.stop for part in (layout.asked, layout.local, layout.interface)) - 16
+    size = {socket.AF_INET: 12, socket.AF_INET6: 20}[layout.family]
     assert layout.control_length == socket.CMSG_SPACE(size)
+    address = bytes({socket.AF_INET: 4, socket.AF_INET6: 16}[layout.family])
+    arrival = mmsg.Arrival()
+    arrival.asked = arrival.local = address
+    assert len(mmsg.packet_info(arrival, pinned=False).packed()) == layout.control_length
 
 
 def test_an_ipv4_envelope_is_read() -> None:
@@ -253,20 +258,121 @@ def test_the_beginning_of_a_datagram_can_be_taken_off(pair: Pair, batch: Batch, 
     assert bytes(batch.payload(2)) == b"after"
 
 
-def test_an_answer_can_be_pinned_to_its_interface(batch: Batch) -> None:
+@pytest.mark.parametrize(("pinned", "interface"), [(False, 0), (True, 3)])
+def test_an_answer_can_be_pinned_to_its_interface(
+    batch: Batch,
+    pinned: bool,  # noqa: FBT001
+    interface: int,
+) -> None:
     """A link-local answer goes out where its request came in; no other answer is touched."""
     made = ipv4("169.254.1.1", 7, 3, "169.254.1.9", "169.254.1.9")
-    batch.pin(2, made)
-    assert batch._interfaces[4].tolist() == [0, 0, 3, 0]
+    batch.set_control(2, mmsg.packet_info(batch.arrival(made), pinned=pinned).packed())
+    assert batch._interfaces[4].tolist() == [0, 0, interface, 0]
 
 
 def test_an_answer_can_be_sent_from_where_it_was_asked(batch: Batch) -> None:
     """Where the kernel kept no local address, the one that was asked takes its place."""
     made = ipv4("192.0.2.1", 7, 3, "0.0.0.0", "192.0.2.9")
-    batch.answer_from_asked(2, made)
+    assert batch.local(made) == "0.0.0.0"
+    batch.set_control(2, mmsg.packet_info(batch.arrival(made), pinned=False).packed())
     found = batch.envelopes(4)
     assert [batch.local(each) for each in found] == ["0.0.0.0", "0.0.0.0", "192.0.2.9", "0.0.0.0"]
-    assert batch.asked(found[2]) == "0.0.0.0"
+
+
+TIME = (1_700_000_000, 250_000_000)
+MESSAGES = {
+    "time": (1, 35, struct.pack("=qq", *TIME)),
+    "times": (1, 37, struct.pack("=qq", *TIME) + bytes(32)),
+    "info": (0, 8, struct.pack("=i", 3) + socket.inet_aton("192.0.2.9") * 2),
+    "ttl": (0, 2, struct.pack("=i", 61)),
+    "tos": (0, 1, b"\xb9"),
+    "info6": (41, 50, socket.inet_pton(socket.AF_INET6, "2001:db8::9") + struct.pack("=I", 4)),
+    "mapped": (
+        *(41, 50),
+        socket.inet_pton(socket.AF_INET6, "::ffff:192.0.2.9") + struct.pack("=I", 3),
+    ),
+    "hops": (41, 52, struct.pack("=i", 62)),
+    "class": (41, 67, struct.pack("=i", 0xB9)),
+    "unknown": (1, 99, b"abcde"),
+}
+
+
+def control(*names: str) -> bytes:
+    """Return control messages of these names, one behind the other."""
+    return b"".join(mmsg.Message(*MESSAGES[name]).packed() for name in names)
+
+
+@pytest.mark.parametrize(
+    ("names", "asked", "local", "interface"),
+    [
+        (("time", "info", "ttl", "tos"), "192.0.2.9", "192.0.2.9", 3),
+        (("times", "info6", "hops", "class"), "2001:db8::9", "2001:db8::9", 4),
+        (("times", "mapped", "info", "ttl", "tos"), "::ffff:192.0.2.9", "::ffff:192.0.2.9", 3),
+    ],
+)
+def test_control_messages_are_read_in_any_order(
+    names: tuple[str, ...], asked: str, local: str, interface: int
+) -> None:
+    """Each says the same wherever it stands, and with one that is not known between them."""
+    for order in itertools.permutations((*names, "unknown")):
+        found = mmsg.parse(control(*order))
+        packed = [text(each) for each in (found.asked, found.local)]
+        assert (packed, found.interface) == ([asked, local], interface)
+        assert found.received_ns == TIME[0] * 10**9 + TIME[1]
+        assert (found.ttl, found.tos) == (62 if "hops" in names else 61, 0xB9)
+
+
+def text(packed: bytes) -> str:
+    return socket.inet_ntop(socket.AF_INET6 if len(packed) == 16 else socket.AF_INET, packed)
+
+
+def test_what_is_missing_is_not_known() -> None:
+    """Without a message there is no address, no time and no TTL; a cut one says nothing."""
+    whole = control("info", "ttl")
+    for found in (mmsg.parse(b""), mmsg.parse(whole, 20), mmsg.parse(control("unknown"))):
+        assert (found.asked, found.local, found.received_ns, found.ttl) == (b"", b"", 0, None)
+    assert mmsg.parse(whole, 40).asked == socket.inet_aton("192.0.2.9")
+    assert mmsg.parse(whole, 40).ttl is None
+
+
+def test_no_time_is_known_if_the_kernel_took_none() -> None:
+    """The times of SO_TIMESTAMPING may be zero: then a time from elsewhere stays."""
+    none = mmsg.Message(1, 37, bytes(48)).packed()
+    assert mmsg.parse(none).received_ns == 0
+    assert mmsg.parse(control("time") + none).received_ns == TIME[0] * 10**9 + TIME[1]
+
+
+def test_a_broadcast_to_a_mapped_address_is_told() -> None:
+    """The local address of a mapped peer's datagram is that of the IPv4 message."""
+    info = (*MESSAGES["info"][:2], struct.pack("=i", 3) + bytes([192, 0, 2, 1, 192, 0, 2, 9]))
+    found = mmsg.parse(control("mapped") + mmsg.Message(*info).packed())
+    assert (text(found.asked), text(found.local)) == ("::ffff:192.0.2.9", "::ffff:192.0.2.1")
+
+
+def test_control_messages_beyond_the_packet_information_are_received_and_sent(
+    loopback: Pair,
+) -> None:
+    """With room for them all messages come, each time; the answer has those that it was given."""
+    one, two = loopback
+    batch = Batch(IPV4, PAYLOAD_BYTES, control_bytes=256)
+    for number in (12, 13):  # IP_RECVTTL, IP_RECVTOS
+        two.setsockopt(socket.IPPROTO_IP, number, 1)
+    one.setsockopt(socket.IPPROTO_IP, 12, 1)
+    for ttl in (61, 62):
+        one.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, ttl)
+        one.sendto(b"hello", two.getsockname())
+        assert batch.receive(two.fileno()) == 1
+        [length], [envelope] = batch.control_lengths(1), batch.envelopes(1)
+        arrival = mmsg.parse(envelope[IPV4.control_at :], length)
+        assert (text(arrival.asked), arrival.ttl, arrival.tos) == ("127.0.0.1", ttl, 0)
+        batch.reply_as_received(1)
+        ours = mmsg.Message(socket.IPPROTO_IP, socket.IP_TTL, struct.pack("=i", 200))
+        source = mmsg.packet_info(arrival, pinned=False)
+        batch.set_control(0, source.packed() + ours.packed())
+        assert batch.send(two.fileno(), 0, 1) == 1
+        data, ancillary, _, _ = one.recvmsg(100, 100)
+        assert data == b"hello"
+        assert ancillary == [(socket.IPPROTO_IP, socket.IP_TTL, struct.pack("=i", 200))]
 
 
 def test_layouts_are_found_by_family() -> None:
