@@ -81,8 +81,15 @@ class DatagramService(Protocol):
         """True if each datagram is its own answer; then `answer` is not called."""
 
     @property
+    def is_timed(self) -> bool:
+        """True if it is a `timed.TimedService`, of which `reply` is called instead of `answer`."""
+
+    @property
     def reply_floor_bytes(self) -> int:
         """How long an answer to a shorter datagram may be."""
+
+    def resume(self, old: "DatagramService") -> None:
+        """Go on with what the service of the old settings knows of its peers."""
 
     def answer(self, payload: memoryview, client: Client, at: float) -> bytes | None:
         """Return the answer to one datagram, None for none; may raise any exception."""

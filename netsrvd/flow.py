@@ -26,6 +26,7 @@ class Flow:
         "proxy",
         "received",
         "refused",
+        "reply_control",
         "settings",
         "source",
         "source_unknown",
@@ -65,6 +66,8 @@ class Flow:
         """The kernel did not keep the address on which it came in: see `Batch.local`."""
         self.needs_source = self.is_link_local or source_unknown
         """Its answers need more than the routing table to find their way."""
+        self.reply_control = b""
+        """The control messages of its answers, if its service is timed and has answered."""
         self.is_logged = True
         """False if it has no record of its beginning, and of its end only after an error."""
         self.has_began_record = True

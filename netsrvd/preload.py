@@ -37,9 +37,12 @@ MODULES = (
     "netsrvd.services.daytime",
     "netsrvd.services.discard",
     "netsrvd.services.echo",
+    "netsrvd.services.echoplus",
     "netsrvd.services.qotd",
+    "netsrvd.services.stamp",
     "netsrvd.services.time",
     "netsrvd.services.whoami",
+    "netsrvd.timed",
     # a configuration with lists or faults
     "netsrvd.config.key_lines",
     "difflib",

@@ -20,7 +20,7 @@ from netsrvd.events.sockets import InterfaceLost, Listening, ListeningEnded
 from netsrvd.loop_thread import LoopThread
 from netsrvd.services import prepare
 from netsrvd.services.base import Client, Service, Stream
-from netsrvd.settings import Endpoint, ListenerSettings, Settings
+from netsrvd.settings import TIMED_SERVICES, Endpoint, ListenerSettings, Settings
 from netsrvd.sockets import bind, interfaces
 from netsrvd.sockets.activation import bind_to_interface, shares_ports
 from netsrvd.sockets.bind import ListeningSocket
@@ -344,6 +344,7 @@ class Server:
         Connections of handlers get their deadline. Connections that wait for a PROXY header are put
         into `pending`, whose owner closes them; without that they are closed.
         """
+        self._pause_udp(self._of(UDPListener))
         self._put_options_back(self._listeners)
         self._stop_udp(self._of(UDPListener))
         deadline = monotonic() + drain_seconds
@@ -358,9 +359,11 @@ class Server:
         """Do so for listeners with a Python handler alone; all others go on."""
         handled = {name for name, each in self._services.by_name.items() if each.handler}
         keys = [key for key in self._listeners if key[0] in handled]
-        self._put_options_back(keys)
         listeners = [self._listeners[key] for key in keys]
-        self._stop_udp([each for each in listeners if isinstance(each, UDPListener)])
+        udp = [each for each in listeners if isinstance(each, UDPListener)]
+        self._pause_udp(udp)
+        self._put_options_back(keys)
+        self._stop_udp(udp)
         deadline = monotonic() + drain_seconds
         tcp = [each for each in listeners if isinstance(each, TCPListener)]
         self._ask(self._tcp, partial(self._stop_tcp, tcp, deadline, pending), None)
@@ -391,10 +394,12 @@ class Server:
         except TimeoutError:
             return otherwise
 
-    def _stop_udp(self, listeners: Collection[UDPListener]) -> None:
-        """Close UDP sockets, once handlers have answered, but not much later."""
+    def _pause_udp(self, listeners: Collection[UDPListener]) -> None:
         for listener in listeners:
             self._ask(self._udp, partial(listener.pause, paused=True), None)
+
+    def _stop_udp(self, listeners: Collection[UDPListener]) -> None:
+        """Close paused UDP sockets, once handlers have answered, but not much later."""
         until = monotonic() + ANSWER_SECONDS
         while any(each.handler and each.handler.is_busy for each in listeners):
             if monotonic() >= until:
@@ -527,6 +532,7 @@ class Server:
         try:
             if services.handled and self._handlers is None:
                 self._handlers = self._new_handlers()
+            self._reserve(services)
             for one in every:
                 key = one.listener.name, one.protocol
                 if key not in self._listeners:
@@ -549,6 +555,12 @@ class Server:
                 one.sock.close()
             raise
         return opening
+
+    def _reserve(self, services: Services) -> None:
+        """Make what listeners need whose service changes."""
+        for listener in self._of(UDPListener):
+            if service := services.by_name.get(listener.settings.name):
+                listener.reserve(service.datagrams)
 
     def _new_listener(
         self, one: ListeningSocket, services: Services, opening: Iterable[ListeningSocket]
@@ -620,6 +632,10 @@ class Server:
         for opened in self.passed:
             if (opened.listener.name, opened.protocol) in keys:
                 put_back(opened.sock, opened.originals)
+                if opened.protocol == "udp" and opened.listener.service in TIMED_SERVICES:
+                    from netsrvd import timed  # noqa: PLC0415 - loaded by the listener
+
+                    timed.ask(opened.sock, wanted=False)
 
 
 class _Change(NamedTuple):

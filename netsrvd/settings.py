@@ -29,6 +29,9 @@ Urgent data stays where it stands in the stream: otherwise its last byte would b
 """
 
 
+TIMED_SERVICES = ("stamp", "echoplus")
+"""Services that need the time at which the kernel received a datagram."""
+
 EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104 - a listener without `host` means all addresses
 
 
@@ -110,6 +113,20 @@ class ListenerSettings(NamedTuple):
     """The absolute path of the file, or the folder of files, that the service `qotd` quotes."""
     active_listeners: tuple[str, ...] = ()
     """The listeners whose connections the service `active` shows."""
+    stamp_key: str = ""
+    """Where the service `stamp` has its key from: a path, or `credential:NAME`; empty for none."""
+    stamp_stateful: bool = False
+    """`stamp` counts the replies of each session, instead of repeating the sender's number."""
+    stamp_ssids: tuple[int, ...] = ()
+    """The identifiers of sessions that `stamp` answers; empty for all."""
+    stamp_dscps: tuple[int, ...] = (0,)
+    """The DSCPs that a sender may wish `stamp` to answer with."""
+    stamp_clock: str = "local"
+    """What synchronises the host's clock, as in `services/stamp.py`; the daemon cannot ask."""
+    stamp_clock_error_seconds: float = 1.0
+    """By how much the host's clock may be wrong."""
+    stamp_senders: tuple[str, ...] = ()
+    """Addresses that `stamp` answers also on source port 862, which other reflectors have."""
 
     def endpoints(self) -> list[Endpoint]:
         """Return what this listener serves; all addresses are two sockets, one a family."""

@@ -4,7 +4,7 @@ import socket
 from collections.abc import Collection, Sequence
 from math import inf
 from time import monotonic, time
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol, cast
 
 from netsrvd.access.datagrams import DatagramPolicy
 from netsrvd.addresses import UNKNOWN, host_and_port, is_among
@@ -29,6 +29,9 @@ from netsrvd.proxy_datagrams import ProxyDatagrams
 from netsrvd.settings import ListenerSettings
 from netsrvd.tracebacks import described
 
+if TYPE_CHECKING:
+    from netsrvd.timed import TimedDatagrams, TimedService
+
 FLOW_RECORDS_PER_SECOND = 1000
 """New flows that have records of their own: forged senders must not fill the log."""
 
@@ -38,8 +41,9 @@ REFUSED_PEERS_KEPT = 4096
 SWEEP_SECONDS = 5.0
 """How often to look for flows that have ended and for datagrams that the kernel dropped."""
 
-Batches = dict[int, Batch]
-"""The buffers of an event loop by address family, which all its sockets share."""
+Batches = dict[tuple[int, bool], Batch]
+"""The buffers of an event loop, which all its sockets share: by address family, and by whether
+datagrams are timed."""
 
 
 class DatagramHandler(Protocol):
@@ -151,14 +155,33 @@ class UDPListener:
 
     def prepare(self, sock: socket.socket, addresses: Addresses = None) -> "UDPSocket":
         """Make what `open` needs for a socket (any thread). Raises OSError or MemoryError."""
-        batch = self._batches.get(sock.family)
-        if batch is None:
-            batch = Batch(LAYOUTS[sock.family], self._payload_bytes)
-            self._batches[sock.family] = batch
-        return UDPSocket(self, sock, batch, addresses)
+        self._reserve_batch(sock.family, is_timed=self.service.is_timed)
+        return UDPSocket(self, sock, addresses)
+
+    def reserve(self, service: DatagramService) -> None:
+        """Make what a change of the service needs (any thread). Raises OSError or MemoryError."""
+        for sock in tuple(self._sockets.values()):
+            self._reserve_batch(sock.sock.family, is_timed=service.is_timed)
+
+    def batch(self, family: int) -> Batch:
+        """Return the buffers for sockets of this family, as the service needs them."""
+        return self._reserve_batch(family, is_timed=self.service.is_timed)
+
+    def _reserve_batch(self, family: int, *, is_timed: bool) -> Batch:
+        found = self._batches.get((family, is_timed))
+        if found is None:
+            control_bytes = 0
+            if is_timed:
+                from netsrvd.timed import CONTROL_BYTES  # noqa: PLC0415 - most listeners need none
+
+                control_bytes = CONTROL_BYTES
+            found = Batch(LAYOUTS[family], self._payload_bytes, control_bytes)
+            self._batches[family, is_timed] = found
+        return found
 
     def open(self, prepared: "UDPSocket") -> None:
         """Serve one more socket, which is closed by `close` or `stop`."""
+        prepared.use_service()
         self._sockets[prepared.descriptor] = prepared
         self.loop.add(prepared.descriptor, prepared, READ if self._is_listening else 0)
 
@@ -185,11 +208,14 @@ class UDPListener:
         handler: Handler | None,
     ) -> None:
         """Use new settings from now on; flows that are refused by them end."""
+        if service.is_timed and type(service) is type(self.service):
+            service.resume(self.service)
         self.settings, self.service = settings, service
         self._use_handler(handler)
         self.policy.update(settings, own_ports)
         self.refusals.update(settings)
         for sock in self._sockets.values():
+            sock.use_service()
             sock.recheck_access()
         self._plan()
 
@@ -332,11 +358,10 @@ class UDPSocket:
         "flows",
         "local",
         "sock",
+        "timed",
     )
 
-    def __init__(
-        self, listener: UDPListener, sock: socket.socket, batch: Batch, addresses: Addresses
-    ) -> None:
+    def __init__(self, listener: UDPListener, sock: socket.socket, addresses: Addresses) -> None:
         self.sock = sock
         self.descriptor = sock.fileno()
         self.addresses = addresses
@@ -344,12 +369,27 @@ class UDPSocket:
         self.local = host_and_port(sock.getsockname())
         self.flows: dict[bytes, Flow] = {}
         """By their message headers, behind a proxy by the keys of `ProxyDatagrams.unwrap`."""
-        self.batch = batch
+        self.batch = listener.batch(sock.family)
+        self.timed: TimedDatagrams | None = None
+        """What reads and answers datagrams whose service asks when they came."""
         self._listener = listener
         self._drops = KernelDrops(sock, listener.report, (listener.settings.name, *self.local))
         self._forwarded = ProxyDatagrams(listener.counters)
         self._refused: dict[bytes, tuple[Refusal, Peer, Peer, Peer | None]] = {}
         """Refused peers by the same keys: refusal, peer, destination, proxy."""
+
+    def use_service(self) -> None:
+        """Receive as the listener's service needs it: with more control messages or without."""
+        is_timed = self._listener.service.is_timed
+        self.batch = self._listener.batch(self.sock.family)
+        if is_timed and self.timed is None:
+            from netsrvd import timed  # noqa: PLC0415 - most listeners need none
+
+            timed.ask(self.sock, wanted=True)
+            self.timed = timed.TimedDatagrams(self.sock, self.batch)
+        elif not is_timed and self.timed is not None:
+            self.timed.end()
+            self.timed = None
 
     # --- the loop -----------------------------------------------------------------------------
 
@@ -389,7 +429,8 @@ class UDPSocket:
     def _serve(self, count: int, now: float) -> None:
         """Answer a batch. An error of sending is counted in its flow."""
         batch, listener, known = self.batch, self._listener, self.flows
-        envelopes: Sequence[bytes] = batch.envelopes(count)
+        timed = self.timed
+        envelopes: Sequence[bytes] = batch.envelopes(count) if timed is None else timed.read(count)
         if listener.settings.proxies:
             envelopes = self._forwarded.unwrap(batch, envelopes, listener.policy.is_proxy)
         lengths = batch.lengths(count)
@@ -414,7 +455,10 @@ class UDPSocket:
                 self._set_reply_source(index, envelope, flow)
         received_bytes = sum(lengths)
         unanswered = self._with_truncated(flows, unanswered)
-        if listener.handler is not None:
+        if timed is not None:
+            self._answer_timed(timed, flows, unanswered, now)
+            flows, lengths, unanswered = [], [], []
+        elif listener.handler is not None:
             unanswered = self._dispatch(listener.handler, flows, envelopes, unanswered, now)
         elif not listener.service.is_echo:
             unanswered = self._run_service(flows, lengths, unanswered)
@@ -602,6 +646,26 @@ class UDPSocket:
         if failed:
             self._service_failed(failed)
         return sorted(without)
+
+    def _answer_timed(
+        self,
+        timed: "TimedDatagrams",
+        flows: list[Flow | None],
+        unanswered: list[int],
+        now: float,
+    ) -> None:
+        """Answer each datagram of a batch by itself, but those that are `unanswered`."""
+        listener, counters = self._listener, self._listener.counters
+        service = cast("TimedService", listener.service)
+        floor = max(service.reply_floor_bytes, listener.settings.reply_floor_bytes)
+        result = timed.answer(service, floor, flows, unanswered, now)
+        counters.datagrams_sent += result.sent
+        counters.bytes_sent += result.sent_bytes
+        counters.datagrams_unsent += result.unsent
+        for flow, problem in result.invalid:
+            self._refuse(flow, ("packet", problem), now)
+        if result.failed:
+            self._service_failed(result.failed)
 
     def _service_failed(self, failed: list[tuple[Flow, Exception]]) -> None:
         """Count the datagrams of a batch whose service raised, and report the first."""

@@ -11,6 +11,8 @@ from netsrvd.access.sources import Bucket, Limits, Source, Sources, share
 from netsrvd.addresses import UNKNOWN
 from netsrvd.settings import LARGEST_DATAGRAM, ListenerSettings
 
+STAMP_PORT = 862
+
 IsBroadcast = Callable[[str], bool]
 """Whether an IPv4 address is the broadcast address of a network that this host is in."""
 
@@ -20,7 +22,7 @@ class DatagramPolicy:
 
     __slots__ = (
         *("_access", "_is_broadcast", "_limits", "_ports", "_proxies", "_rules", "_sources"),
-        *("_unlimited", "_unlogged"),
+        *("_stamp_senders", "_unlimited", "_unlogged"),
     )
 
     def __init__(
@@ -32,9 +34,11 @@ class DatagramPolicy:
 
     def update(self, settings: ListenerSettings, own_ports: Collection[int]) -> None:
         """Use new settings from now on; known sources are kept."""
+        is_stamp = settings.service == "stamp"
         self._access = AccessList(settings.allow, settings.deny, settings.proxies)
         self._proxies = AccessList(settings.proxies, settings.deny)
         self._ports = SourcePorts(settings.refused_ports, own_ports)
+        self._stamp_senders = AccessList(settings.stamp_senders if is_stamp else ())
         self._unlimited = AccessList(settings.unlimited)
         self._unlogged = AccessList(settings.unlogged)
         self._limits = Limits(
@@ -80,11 +84,15 @@ class DatagramPolicy:
         host, port = sender
         if kind := kind_of(host):
             return "sender", f"{host} is {kind}"
-        if rule := self._ports.denied_by(port):
+        if (rule := self._ports.denied_by(port)) and not self._may_be_stamp_sender(sender):
             return "port", rule
         if self._is_broadcast(host):
             return "sender", f"{host} is a broadcast address of this host's networks"
         return None
+
+    def _may_be_stamp_sender(self, sender: tuple[str, int]) -> bool:
+        """Return whether a source port that reflectors have is that of a listed sender."""
+        return sender[1] == STAMP_PORT and not self._stamp_senders.denied_by(sender[0])
 
     def is_proxy(self, host: str) -> bool:
         """Return whether datagrams of this address name their clients."""

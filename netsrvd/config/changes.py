@@ -22,6 +22,7 @@ KEYS = {
     "flow_seconds": "flow_timeout",
     "refusal_seconds": "refusal_window",
     "reply_floor_bytes": "reply_floor",
+    "stamp_clock_error_seconds": "stamp_clock_error",
 }
 """The keys of the files where a field of the settings has another name, mostly for its unit."""
 

@@ -85,6 +85,12 @@ SERVICE_RULES = (
     Rule("daytime_format", values.choice(("iso", "weekday", "smtp"))),
     Rule("quotes", values.path()),
     Rule("active_listeners", NAMES),
+    Rule("stamp_key", values.key_source()),
+    Rule("stamp_stateful", values.boolean()),
+    Rule("stamp_ssids", values.integers(1, 65535)),
+    Rule("stamp_dscps", values.integers(0, 63)),
+    Rule("stamp_clock", values.choice(("local", "ntp", "ptp", "gps"))),
+    Rule("stamp_clock_error", values.duration(0, YEAR), "stamp_clock_error_seconds"),
 )
 """What single services need, in the table of a listener."""
 
@@ -135,6 +141,7 @@ def listener_rules(words: Validators) -> tuple[Rule, ...]:
         Rule("idle_timeout", values.duration(0, YEAR), "idle_seconds"),
         Rule("write_timeout", values.duration(0, YEAR), "write_seconds"),
         Rule("max_connection_seconds", values.duration(0, YEAR)),
+        Rule("stamp_senders", access),
         Rule("flow_timeout", values.duration(0.001, 86400.0), "flow_seconds"),
         Rule("refusal_window", values.duration(0.1, 86400.0), "refusal_seconds"),
         *SERVICE_RULES,

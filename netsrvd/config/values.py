@@ -14,6 +14,8 @@ from netsrvd import units
 DURATION_UNITS = {"ms": 0.001, "s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 _DURATION = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,6})?) ?(ms|s|min|h|d)")
 
+_CREDENTIAL = re.compile(r"credential:[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
+
 IFNAMSIZ = 16
 """Bytes that the kernel has for the name of an interface, a final NUL included (netdevice(7))."""
 
@@ -41,6 +43,24 @@ def integer(low: int, high: int, what: str = "a whole number") -> Type:
         raise ValueError(f"{what} from {low} to {high}{units.if_quoted(value)}")
 
     return Type(read, identity)
+
+
+def integers(low: int, high: int) -> Type:
+    """Return the kind of lists of whole numbers from `low` to `high`, without repetition."""
+
+    def read(value: object) -> tuple[int, ...]:
+        entries = [value] if isinstance(value, int) else value
+        if not isinstance(entries, list) or not all(
+            _is_within(each, low, high) for each in entries
+        ):
+            raise ValueError(f"a list of whole numbers from {low} to {high}")
+        return tuple(dict.fromkeys(entries))
+
+    return Type(read, list)
+
+
+def _is_within(value: object, low: int, high: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
 
 
 def size(low: int, high: int) -> Type:
@@ -131,6 +151,18 @@ def path() -> Type:
         if isinstance(value, str) and value.isprintable() and value[:1] in ("", "/"):
             return value
         raise ValueError('an absolute path, such as "/etc/netsrvd/quotes", or "" for none')
+
+    return Type(read, identity)
+
+
+def key_source() -> Type:
+    """Return the kind of places that a key can be read from: a credential, or a file."""
+
+    def read(value: object) -> str:
+        text = value if isinstance(value, str) and value.isprintable() else "."
+        if text[:1] in ("", "/") or _CREDENTIAL.fullmatch(text):
+            return text
+        raise ValueError('"credential:NAME", the absolute path of a file, or "" for none')
 
     return Type(read, identity)
 

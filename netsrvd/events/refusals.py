@@ -16,7 +16,8 @@ class Refused(Event):
     still has a socket; `netsrvd apply` changes the socket units. `destination`: it was sent to a
     multicast or broadcast address. `sender`: its sender is such an address. `descriptors`: there
     was none left for a connection. `busy`: the handler has no thread for a datagram, and too many
-    wait already; see `handler_threads`.
+    wait already; see `handler_threads`. `packet`: it is no valid packet of the service: not one of
+    its protocol, or without the right key; `rule` says what is wrong with it.
 
     The peer is one of the `proxies` where what it sent is no header of the PROXY protocol
     (`proxy-header`) or is too long for one (`proxy-long`), or none came within `proxy_timeout`

@@ -121,6 +121,7 @@ _TIMESPEC = struct.Struct("@ll")
 # of struct timespec, of which the first is the time that the kernel took.
 SO_TIMESTAMPNS, SO_TIMESTAMPING = 35, 37
 
+IPV6_BYTES = 16
 MAPPED = bytes(10) + b"\xff\xff"
 """Begins an IPv4 address that a dual-stack socket shows (RFC 4291, 2.5.5.2)."""
 
@@ -144,14 +145,19 @@ class Arrival:
         self.tos = 0
         """The type of service, or traffic class: six bits of DSCP, two of ECN."""
 
+    @property
+    def is_ipv4(self) -> bool:
+        """Whether it came by IPv4, also to a dual-stack socket (ipv6(7))."""
+        return len(self.asked) < IPV6_BYTES or self.asked.startswith(MAPPED)
 
-def parse(control: bytes, end: int | None = None) -> Arrival:
-    """Return what control messages say, in any order, up to byte `end`; see cmsg(3).
+
+def parse(control: bytes, at: int = 0, end: int | None = None) -> Arrival:
+    """Return what control messages say, in any order, from byte `at` to `end`; see cmsg(3).
 
     A message that is cut, or unknown, says nothing.
     """
     found = Arrival()
-    at, end = 0, len(control) if end is None else end
+    end = len(control) if end is None else end
     while at + _HEADER.size <= end:
         length, level, kind = _HEADER.unpack_from(control, at)
         if not _HEADER.size <= length <= end - at:
@@ -233,8 +239,6 @@ def packet_info(arrival: Arrival, *, pinned: bool) -> Message:
     data = _IPV4_INFO.pack(interface, source, arrival.asked)
     return Message(socket.IPPROTO_IP, IP_PKTINFO, data)
 
-
-IPV6_BYTES = 16
 
 DONTWAIT = int(socket.MSG_DONTWAIT)
 
@@ -382,7 +386,7 @@ class Batch:
 
     def arrival(self, envelope: bytes) -> Arrival:
         """Return what the control messages in an envelope say."""
-        return parse(envelope[self._control_at :])
+        return parse(envelope, self._control_at)
 
     def asked(self, envelope: bytes) -> str:
         """Return the address that the datagram was sent to."""

@@ -13,7 +13,7 @@ def send(sock: socket.socket, envelope: bytes, payload: bytes, *, pinned: bool) 
     answer is `pinned` to the one where it came in (link-local addresses). Raises OSError.
     """
     layout = LAYOUTS[sock.family]
-    info = packet_info(parse(envelope[layout.control_at :]), pinned=pinned)
+    info = packet_info(parse(envelope, layout.control_at), pinned=pinned)
     ancillary = [(info.level, info.kind, info.data)]
     sock.sendmsg([payload], ancillary, socket.MSG_DONTWAIT, _name(layout, envelope))
 

@@ -304,6 +304,11 @@ def make_hmac_tlv(key: bytes, sequence: int, tlvs: bytes, flags: int = UNRECOGNI
     return make_tlv(HMAC, digest(key, sequence.to_bytes(4, "big") + tlvs), flags)
 
 
+def has_tlvs(tlvs: bytes) -> bool:
+    """Return whether what follows a base packet begins with a TLV, and not with padding."""
+    return len(tlvs) >= HEAD_BYTES and bool(tlvs[1])
+
+
 def read_tlvs(tlvs: bytes) -> tuple[Tlv, ...]:
     """Return the TLVs of a packet, at most `MOST_TLVS`. The last may be cut by the packet's end."""
     return tuple(

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 SERVICES = (
     *("echo", "discard", "chargen", "daytime", "time", "qotd", "active"),
-    *("whoami", "close"),
+    *("whoami", "close", "stamp", "echoplus"),
 )
 
 

@@ -39,6 +39,34 @@ class ServiceSettings(Protocol):
     def reply_floor_bytes(self) -> int:
         """Return how long an answer to a shorter datagram may be, for every service."""
 
+    @property
+    def protocols(self) -> tuple[str, ...]:
+        """Return by what the listener is reached: `tcp`, `udp` or both."""
+
+    @property
+    def stamp_key(self) -> str:
+        """Return where the key of `stamp` is: `credential:NAME`, or the path of a file."""
+
+    @property
+    def stamp_stateful(self) -> bool:
+        """Return whether `stamp` counts the replies of each session."""
+
+    @property
+    def stamp_ssids(self) -> tuple[int, ...]:
+        """Return the identifiers of sessions that `stamp` answers; empty for all."""
+
+    @property
+    def stamp_dscps(self) -> tuple[int, ...]:
+        """Return the DSCPs that a sender may wish `stamp` to answer with."""
+
+    @property
+    def stamp_clock(self) -> str:
+        """Return what synchronises the host's clock, one of `stamp.CLOCKS`."""
+
+    @property
+    def stamp_clock_error_seconds(self) -> float:
+        """Return by how much the host's clock may be wrong."""
+
 
 class ConnectionList:
     """The live connections. The server, which has them, sets `look`."""
@@ -84,6 +112,8 @@ class Datagrams:
     __slots__ = ()
     is_echo: ClassVar[bool] = False
     """True for a service whose answer is the datagram itself: `answer` is not called then."""
+    is_timed: ClassVar[bool] = False
+    """True for a service that has a method `reply`, as in `services/timed.py`."""
     reply_floor_bytes = 0
     """How long an answer may be to a shorter datagram. A sender can be forged, so an answer must
     not be longer than its datagram but for these few bytes."""
@@ -94,6 +124,9 @@ class Datagrams:
         `payload` is valid until this returns. An answer longer than it may be is cut.
         """
         return None
+
+    def resume(self, old: Any) -> None:
+        """Go on with what the service of the settings before a reload knows of its peers."""
 
 
 Handler = Callable[[Any], Any]

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from netsrvd.addresses import host_and_port, shown
 from netsrvd.errors import ActivationError, failing_import
-from netsrvd.settings import ListenerSettings
+from netsrvd.settings import TIMED_SERVICES, ListenerSettings
 from netsrvd.sockets import options
 from netsrvd.sockets.bind import ListeningSocket, answer_from_routed_addresses, set_options
 from netsrvd.sockets.interfaces import bound_name
@@ -190,9 +190,11 @@ def _prepared(one: ActivatedSocket, matched: Match) -> ListeningSocket:
         # systemd sets it on its UDP sockets, too; while it stands, any user may bind the same
         # port and take the datagrams. Cleared, later binds by others fail.
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
-        # Each datagram has room for one control message: the one with its destination address.
+        # Each datagram has room for one control message, the one with its destination address,
+        # unless its service needs the time: then that of the unit is the one of those that wait.
         for number in (SO_TIMESTAMP, SO_TIMESTAMPNS):
-            sock.setsockopt(socket.SOL_SOCKET, number, 0)
+            if listener.service not in TIMED_SERVICES:
+                sock.setsockopt(socket.SOL_SOCKET, number, 0)
     listener = listener._replace(interface="", options=listener.options if matched.serves else {})
     problem = matched.problem
     if not problem and (left := options.left_over(sock, protocol, listener.options)):

@@ -86,6 +86,13 @@ def listeners(name: str) -> st.SearchStrategy[ListenerSettings]:
         daytime_format=st.sampled_from(("iso", "weekday", "smtp")),
         quotes=st.sampled_from(("", "/etc/netsrvd/quotes", '/Sprüche "%"')),
         active_listeners=st.sampled_from(((), ("echo",))),
+        stamp_key=st.sampled_from(("", "credential:stamp", "/etc/netsrvd/stamp.key")),
+        stamp_stateful=st.booleans(),
+        stamp_ssids=st.sampled_from(((), (1,), (1, 65535))),
+        stamp_dscps=st.sampled_from(((), (0,), (0, 46))),
+        stamp_clock=st.sampled_from(("local", "ntp", "ptp", "gps")),
+        stamp_clock_error_seconds=DURATIONS,
+        stamp_senders=_distinct(NETWORKS),
     )
 
 

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 from netsrvd.services import prepare
 from netsrvd.services.base import ConnectionList, Service
-from netsrvd.settings import ListenerSettings
+from netsrvd.settings import TIMED_SERVICES, ListenerSettings
 
 
 class FakeClient(NamedTuple):
@@ -29,7 +29,9 @@ def prepared(name: str, *connections: FakeClient, **settings: Any) -> Service:
     """
     here = ConnectionList()
     here.live = lambda: list(connections)
-    needed = {"quotes": QUOTES, "active_listeners": ("lab",)}
+    needed: dict[str, Any] = {"quotes": QUOTES, "active_listeners": ("lab",)}
+    if name in TIMED_SERVICES:
+        needed["protocols"] = ("udp",)
     return prepare(name, ListenerSettings("lab", **{**needed, **settings}), here)
 
 

@@ -329,10 +329,10 @@ def text(packed: bytes) -> str:
 def test_what_is_missing_is_not_known() -> None:
     """Without a message there is no address, no time and no TTL; a cut one says nothing."""
     whole = control("info", "ttl")
-    for found in (mmsg.parse(b""), mmsg.parse(whole, 20), mmsg.parse(control("unknown"))):
+    for found in (mmsg.parse(b""), mmsg.parse(whole, end=20), mmsg.parse(control("unknown"))):
         assert (found.asked, found.local, found.received_ns, found.ttl) == (b"", b"", 0, None)
-    assert mmsg.parse(whole, 40).asked == socket.inet_aton("192.0.2.9")
-    assert mmsg.parse(whole, 40).ttl is None
+    assert mmsg.parse(whole, end=40).asked == socket.inet_aton("192.0.2.9")
+    assert mmsg.parse(whole, end=40).ttl is None
 
 
 def test_no_time_is_known_if_the_kernel_took_none() -> None:
@@ -363,7 +363,7 @@ def test_control_messages_beyond_the_packet_information_are_received_and_sent(
         one.sendto(b"hello", two.getsockname())
         assert batch.receive(two.fileno()) == 1
         [length], [envelope] = batch.control_lengths(1), batch.envelopes(1)
-        arrival = mmsg.parse(envelope[IPV4.control_at :], length)
+        arrival = mmsg.parse(envelope, IPV4.control_at, IPV4.control_at + length)
         assert (text(arrival.asked), arrival.ttl, arrival.tos) == ("127.0.0.1", ttl, 0)
         batch.reply_as_received(1)
         ours = mmsg.Message(socket.IPPROTO_IP, socket.IP_TTL, struct.pack("=i", 200))

@@ -50,7 +50,8 @@ def test_a_one_way_service_says_all_at_once(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "floor"), [("daytime", 64), ("time", 4), ("whoami", 48), ("qotd", 0), ("active", 0)]
+    ("name", "floor"),
+    [("daytime", 64), ("time", 4), ("whoami", 48), ("qotd", 0), ("active", 0), ("stamp", 44)],
 )
 def test_what_an_empty_datagram_is_worth(name: str, floor: int) -> None:
     """Short answers fit an empty datagram; long ones are never more than what was sent."""
@@ -59,7 +60,7 @@ def test_what_an_empty_datagram_is_worth(name: str, floor: int) -> None:
 
 def test_no_other_service_answers_more_than_was_sent() -> None:
     """The floors above are all that there are."""
-    for name in {*SERVICES} - {*ONE_WAY}:
+    for name in {*SERVICES} - {*ONE_WAY, "stamp"}:
         assert prepared(name).datagrams.reply_floor_bytes == 0
 
 
