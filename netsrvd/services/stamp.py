@@ -262,16 +262,18 @@ def read_key(where: str) -> bytes | None:
 
 def _read(path: Path, *, is_credential: bool) -> bytes:
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    with os.fdopen(descriptor, "rb") as file:
+    try:
         status = os.fstat(descriptor)
+        mode, owner = stat.S_IMODE(status.st_mode), status.st_uid
         if not stat.S_ISREG(status.st_mode):
             raise ValueError(f"stamp_key: {path} is no file")
-        if not is_credential and status.st_mode & OTHERS:
-            mode = stat.S_IMODE(status.st_mode)
+        if not is_credential and mode & OTHERS:
             raise ValueError(f"stamp_key: {path} has mode {mode:04o}: chmod 600 {path}")
-        if not is_credential and status.st_uid != os.geteuid():
-            raise ValueError(f"stamp_key: {path} belongs to user {status.st_uid}, not to this one")
-        return file.read(MOST_KEY_BYTES + 1)
+        if not is_credential and owner != os.geteuid():
+            raise ValueError(f"stamp_key: {path} belongs to user {owner}, not to this one")
+        return os.read(descriptor, MOST_KEY_BYTES + len(HEX) + 1 << 1)
+    finally:
+        os.close(descriptor)
 
 
 def _key(data: bytes, path: Path) -> bytes:

@@ -9,7 +9,7 @@ from itertools import groupby
 from typing import NamedTuple
 
 from netsrvd.addresses import shown, without_scope
-from netsrvd.settings import EVERYWHERE, Endpoint, ListenerSettings
+from netsrvd.settings import EVERYWHERE, TIMED_SERVICES, Endpoint, ListenerSettings
 
 MARK = "# Written by `netsrvd apply`"
 """Begins the first line of each file that `netsrvd apply` writes. It touches no file without it."""
@@ -163,6 +163,9 @@ def _options(
         lines.append("FreeBind=yes")
     if instances:
         lines.append("ReusePort=yes")
+    if listener.service in TIMED_SERVICES:
+        # A datagram that comes before the daemon runs has no other time.
+        lines.append("Timestamping=ns")
     for name, directive in BUFFERS.items():
         if name in listener.options:
             lines.append(f"{directive}={listener.options[name]}")

@@ -40,6 +40,8 @@ NOT_OURS = {
     *("netsrvd.handlers", "netsrvd.services.handler", "netsrvd.events.handlers"),
     *("netsrvd.commands.inetd", "netsrvd.sockets.inetd", "netsrvd.log.stderr_to_log"),
     *("netsrvd.commands.check", "netsrvd.commands.sockopts"),
+    *("netsrvd.timed", "netsrvd.services.timed", "netsrvd.services.stamp"),
+    *("netsrvd.services.echoplus", "netsrvd.packets"),
 }
 
 

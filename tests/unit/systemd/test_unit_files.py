@@ -69,3 +69,14 @@ def test_names_that_systemd_takes(name: str) -> None:
 def test_names_that_systemd_would_ignore(name: str) -> None:
     """The socket would be open on every interface."""
     assert not is_bindable(name)
+
+
+@pytest.mark.parametrize(
+    ("service", "is_timed"), [("stamp", True), ("echoplus", True), ("echo", False)]
+)
+def test_services_that_measure_have_times_from_the_beginning(
+    service: str, *, is_timed: bool
+) -> None:
+    """The kernel takes the time of a datagram that starts the daemon; others pay nothing for it."""
+    [text] = texts(ListenerSettings("a", service, ("udp",))).values()
+    assert ("\nTimestamping=ns\n" in text) == is_timed
