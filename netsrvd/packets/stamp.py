@@ -5,7 +5,6 @@ appendix I), too; authenticated ones carry an HMAC. Optional TLVs follow the bas
 are big-endian. The functions know no socket, no clock and no setting.
 """
 
-import hmac
 from collections.abc import Callable, Mapping
 from struct import Struct
 from typing import NamedTuple
@@ -182,6 +181,8 @@ def error_ns(error_estimate: int) -> float:
 
 def digest(key: bytes, data: bytes) -> bytes:
     """Return the HMAC of RFC 8762, 4.4: the first 16 bytes of HMAC-SHA-256."""
+    import hmac  # noqa: PLC0415 - it loads libcrypto: 2 MB, which an open reflector need not have
+
     return hmac.digest(key, data, "sha256")[:HMAC_BYTES]
 
 
@@ -274,10 +275,17 @@ def read_reply(data: bytes, key: bytes | None = None) -> Reply:
     return reply
 
 
+def _is_equal(one: bytes, other: bytes) -> bool:
+    """Return whether two digests are the same, in a time that does not tell where they differ."""
+    from hmac import compare_digest  # noqa: PLC0415 - as above
+
+    return compare_digest(one, other)
+
+
 def _check_hmac(data: bytes, key: bytes) -> None:
     if len(data) < AUTHENTICATED_BYTES:
         raise PacketError(UNAUTHENTIC, f"it has {len(data)} bytes of {AUTHENTICATED_BYTES}")
-    if not hmac.compare_digest(digest(key, data[:HMAC_AT]), data[HMAC_AT:AUTHENTICATED_BYTES]):
+    if not _is_equal(digest(key, data[:HMAC_AT]), data[HMAC_AT:AUTHENTICATED_BYTES]):
         raise PacketError(UNAUTHENTIC, "its HMAC is not that of the key")
 
 
@@ -389,7 +397,7 @@ def _has_right_hmac(tlvs: bytes, places: list[tuple[int, int]], sequence: int, k
         if tlvs[start + 1] == HMAC:
             is_last = all(tlvs[at + 1] == EXTRA_PADDING for at, _ in places[number + 1 :])
             wanted = digest(key, sequence.to_bytes(4, "big") + tlvs[:start])
-            return hmac.compare_digest(wanted, tlvs[start + HEAD_BYTES : end]) and is_last
+            return _is_equal(wanted, tlvs[start + HEAD_BYTES : end]) and is_last
     return False
 
 

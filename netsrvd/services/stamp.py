@@ -285,6 +285,7 @@ def _key(data: bytes, path: Path) -> bytes:
             raise ValueError(f"stamp_key: {path} has no pairs of digits behind {HEX}") from None
     if not 0 < len(key) <= MOST_KEY_BYTES:
         raise ValueError(f"stamp_key: {path} must have a key of 1 to {MOST_KEY_BYTES} bytes")
+    stamp.digest(key, b"")  # imports what a packet must not wait for
     return key
 
 

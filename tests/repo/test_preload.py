@@ -16,8 +16,9 @@ ROOT = Path(netsrvd.__file__).parent
 BEFORE = {"__main__.py", "cli.py", "detach.py", "sockets/activation.py"}
 """What these import late they import before READY; so do the commands."""
 
-LARGE = {"importlib"}
-"""importlib.metadata, 10 ms and 2 MB, for a reload that names a handler; it can fail."""
+LARGE = {"hmac", "importlib"}
+"""Python's own, for a reload that names a handler (importlib.metadata, 10 ms and 2 MB) or a key of
+`stamp` (libcrypto, 2 MB); they can fail."""
 
 
 def late_imports() -> Iterator[tuple[str, str]]:
