@@ -42,8 +42,14 @@ def test_scapy_and_tshark_agree(start: Start, port: int, tmp_path: Path) -> None
     # scapy keeps times as floats, of which one is right to half a microsecond.
     assert before - 1e-5 <= found["received"] <= found["sent"] <= after + 1e-5
     expected = {
-        "seq": 4711, "sender_seq": 4711, "ssid": 99, "length": 44, "sender_ttl": 64,
-        "sender_time": 1_700_000_000.25, "sender_scale": 10, "is_synchronised": 1,
+        "seq": 4711,
+        "sender_seq": 4711,
+        "ssid": 99,
+        "length": 44,
+        "sender_ttl": 64,
+        "sender_time": 1_700_000_000.25,
+        "sender_scale": 10,
+        "is_synchronised": 1,
     }
     assert {name: found[name] for name in expected} == expected
     options = [option for name in FIELDS for option in ("-e", name)]
