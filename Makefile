@@ -10,7 +10,7 @@ BENCH := build/bench/venv
 FUZZ := build/fuzz/venv
 FUZZ_SECONDS ?= 60
 
-.PHONY: run test $(TIERS) bench bench-peers fuzz deb pictures format clean
+.PHONY: run test $(TIERS) bench bench-peers bench-probe fuzz deb pictures format clean
 
 run: $(VENV)/runs ## serve echo on port 51423 in the foreground, until Ctrl-C
 	$(RUN)/netsrvd run
@@ -24,6 +24,10 @@ $(TIERS): %: $(VENV)/ready ## run one tier; `system` wants `make deb` first
 bench: $(VENV)/ready $(BENCH)/ready ## compare with what is installed, into docs/performance.md
 	$(MAKE) --directory=tests/bench
 	$(BENCH)/bin/python -m tests.bench.run --publish
+
+bench-probe: $(VENV)/ready ## compare `netsrvd probe` with other probers against known truth; wants root
+	tests/bench/install-probers
+	$(RUN)/python -m tests.bench.probers
 
 bench-peers: $(BENCH)/ready ## install what Debian and PyPI have to compare with
 	tests/bench/install-peers $(BENCH)

@@ -7,7 +7,14 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-SERVERS = {"haproxy", "nginx", "xinetd", "ucspi-tcp-ipv6", "libnginx-mod-stream"}
+SERVERS = {
+    "haproxy",
+    "inetutils-inetd",
+    "libnginx-mod-stream",
+    "nginx",
+    "ucspi-tcp-ipv6",
+    "xinetd",
+}
 
 STUBS = {
     "dpkg-query": "exit 1",
@@ -87,6 +94,16 @@ def test_servers_of_tests_become_no_services(calls: Path) -> None:
     [satisfied] = [line for line in lines if " satisfy " in line]
     assert satisfied.endswith(" satisfy libc6 (>= 2.36)")
     assert not [line for line in lines if line.startswith("bin/systemctl")]
+
+
+def test_servers_are_unpacked_once(calls: Path) -> None:
+    """A second run downloads nothing, but for a server that was added to the list since."""
+    folder, servers = calls.parent, calls.parent / "servers"
+    run(calls, "make-test-tools", folder / "venv", servers)
+    calls.write_text("")
+    assert not packages(run(calls, "make-test-tools", folder / "venv", servers), "download")
+    (servers / "ready").write_text("haproxy nginx\n")
+    assert packages(run(calls, "make-test-tools", folder / "venv", servers), "download") == SERVERS
 
 
 def test_nothing_is_masked() -> None:

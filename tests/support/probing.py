@@ -1,0 +1,68 @@
+"""`netsrvd probe` as a test runs it: in a namespace, with its JSON read."""
+
+import json
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from tests.support.impairment.truth import Truth
+from tests.support.namespaces import Namespace
+from tests.support.patience import SECONDS
+from tests.support.run import COMMAND, ENVIRONMENT
+
+
+@dataclass(frozen=True)
+class Probed:
+    """What a run said."""
+
+    status: int
+    report: dict[str, Any]
+    """The whole of its JSON."""
+
+    @property
+    def target(self) -> dict[str, Any]:
+        """The only target."""
+        [target] = self.report["targets"]
+        return target
+
+    @property
+    def figures(self) -> dict[str, Any]:
+        """The statistics of the only target."""
+        return self.target["statistics"]
+
+    @property
+    def trips(self) -> list[dict[str, Any]]:
+        """The round trips of the only stream of the only target, in the order of sending."""
+        [stream] = self.target["streams"]
+        return stream["round_trips"]
+
+    def of_state(self, state: str) -> set[int]:
+        """Return the sequence numbers of the probes of which this became."""
+        return {each["sequence"] for each in self.trips if each["state"] == state}
+
+
+def probe(space: Namespace, *arguments: str) -> Probed:
+    """Run the command in a namespace to its end, with `--json`."""
+    with space.entered():
+        done = subprocess.run(
+            [COMMAND, "probe", "--json", *arguments],
+            env=ENVIRONMENT,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=6 * SECONDS,
+            check=False,
+        )
+    assert done.stdout, done.stderr
+    return Probed(done.returncode, json.loads(done.stdout))
+
+
+def differences_ns(probed: Probed, truth: Truth) -> Iterator[int]:
+    """Yield by how much longer than truly each round trip is said to have been."""
+    true = {each.echo_sequence: each.ns for each in truth.echoes()}
+    for trip in probed.trips:
+        if trip["state"] == "received":
+            ns = true[trip["sequence"]]
+            assert ns is not None
+            yield trip["round_trip_ns"] - ns
