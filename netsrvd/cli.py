@@ -65,7 +65,8 @@ def main(argv: list[str] | None = None) -> int:
 def _run(argv: list[str] | None) -> tuple[int, str]:
     """Return the exit status of a command line, and which command it was."""
     try:
-        arguments = parser().parse_args(argv)
+        words = sys.argv[1:] if argv is None else argv
+        arguments = parser(words[0] if words else "").parse_args(words)
         arguments.began_at = BEGAN_AT
         command = importlib.import_module(f"netsrvd.commands.{arguments.command}")
         # Commands may have something to undo; `run` imports on, and blocks the signal to serve.
@@ -199,8 +200,11 @@ def _hide_from_client() -> None:
         sys.stderr = StderrToLog()
 
 
-def parser() -> argparse.ArgumentParser:
-    """Return the parser of the command line."""
+def parser(first_word: str = "probe") -> argparse.ArgumentParser:
+    """Return the parser of a command line that begins with this word.
+
+    Only for `probe` it has the arguments of that command: a start need not wait for them.
+    """
     top = Parser(prog="netsrvd", description="Serve small network services: TCP and UDP echo.")
     top.add_argument("--version", action="version", version=f"netsrvd {netsrvd.__version__}")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -209,6 +213,7 @@ def parser() -> argparse.ArgumentParser:
     apply = commands.add_parser("apply", help="have systemd listen as the configuration says")
     explain = commands.add_parser("explain", help="say whether a client is let in, and why")
     reload = commands.add_parser("reload", help="have a daemon read its configuration again")
+    probe = commands.add_parser("probe", help="measure the way to a host and back")
     sockopts = commands.add_parser("sockopts", help="list the socket options of this system")
     for command in (run, check, explain, sockopts):
         command.add_argument(
@@ -217,22 +222,7 @@ def parser() -> argparse.ArgumentParser:
             metavar="FILE",
             help="read FILE and conf.d/*.toml beside it (default: /etc/netsrvd/netsrvd.toml)",
         )
-    run.add_argument("--detach", action="store_true", help="leave the terminal; log to syslog")
-    run.add_argument(
-        "--pid-file", type=Path, metavar="FILE", help="with --detach: hold FILE locked, PID inside"
-    )
-    run.add_argument(
-        "--user", metavar="NAME", help="with --detach: become this user when the sockets are open"
-    )
-    run.add_argument(
-        "--inetd", action="store_true", help="serve the connection on standard input, and end"
-    )
-    run.add_argument("--listener", metavar="NAME", help="with --inetd: as this listener would")
-    run.add_argument(
-        "--log",
-        choices=("auto", "journal", "syslog", "stderr"),
-        help="where records go, whatever the configuration says",
-    )
+    _add_run(run)
     check.add_argument("--all", action="store_true", help="print defaults, too")
     check.add_argument("--json", action="store_true", help="print JSON, faults as well")
     explain.add_argument("--json", action="store_true", help="print JSON")
@@ -249,11 +239,35 @@ def parser() -> argparse.ArgumentParser:
         metavar="PID",
         help="the process ID of the daemon (default: each that systemd runs)",
     )
+    if first_word == "probe":
+        from netsrvd.probe.arguments import add  # noqa: PLC0415 - for this command alone
+
+        add(probe)
     sockopts.add_argument("--json", action="store_true", help="print JSON")
     sockopts.add_argument(
         "--listener", metavar="NAME", help="show what this listener's configuration would set"
     )
     return top
+
+
+def _add_run(run: argparse.ArgumentParser) -> None:
+    """Add the arguments of `run` alone."""
+    run.add_argument("--detach", action="store_true", help="leave the terminal; log to syslog")
+    run.add_argument(
+        "--pid-file", type=Path, metavar="FILE", help="with --detach: hold FILE locked, PID inside"
+    )
+    run.add_argument(
+        "--user", metavar="NAME", help="with --detach: become this user when the sockets are open"
+    )
+    run.add_argument(
+        "--inetd", action="store_true", help="serve the connection on standard input, and end"
+    )
+    run.add_argument("--listener", metavar="NAME", help="with --inetd: as this listener would")
+    run.add_argument(
+        "--log",
+        choices=("auto", "journal", "syslog", "stderr"),
+        help="where records go, whatever the configuration says",
+    )
 
 
 def _pid(text: str) -> int:

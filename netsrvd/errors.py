@@ -23,6 +23,12 @@ class UsageError(NetsrvdError):
     exit_status = os.EX_USAGE
 
 
+class HostError(NetsrvdError):
+    """A host has no address: the operator must correct its name or look at the resolver."""
+
+    exit_status = os.EX_NOHOST
+
+
 class Fault(NamedTuple):
     """One fault of the configuration. `str()` is its line, with `FILE:LINE: ` at its beginning."""
 

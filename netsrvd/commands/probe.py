@@ -1,0 +1,258 @@
+"""`netsrvd probe`: measures the way to reflectors, and back."""
+
+import argparse
+import os
+import signal
+import socket
+from collections.abc import Callable, Sequence
+from random import SystemRandom
+from time import time
+from typing import NamedTuple
+
+from netsrvd.errors import NetsrvdError, UsageError
+from netsrvd.probe import echo, fping, nagios, report, stamps
+from netsrvd.probe.arguments import seconds
+from netsrvd.probe.clocks import Clock, daytime_seconds, time_seconds
+from netsrvd.probe.csv_form import CSV
+from netsrvd.probe.engine import Engine, Prober
+from netsrvd.probe.exchange import Exchange
+from netsrvd.probe.forms import Form
+from netsrvd.probe.json_form import JSON
+from netsrvd.probe.report import Report
+from netsrvd.probe.settings import DEFAULT_PORTS, KEPT_TRIPS, Protocol, Settings
+from netsrvd.probe.sockets import source_ports
+from netsrvd.probe.targets import Target, resolve
+from netsrvd.probe.tcp import ConnectProber, TCPProber
+from netsrvd.probe.text import Text
+from netsrvd.probe.trips import Stream
+from netsrvd.probe.udp import UDPProber
+from netsrvd.sockets.descriptors import raise_limit
+
+LEAST_INTERVAL_SECONDS = 0.00001
+MOST_STREAMS = 65536
+LEAST_KEPT = 1000
+"""Probes of a stream whose details are kept at least."""
+
+STAMP_TTL = 255
+"""What RFC 8762, 4.2.1, asks of a sender."""
+
+LEAST_BYTES = {Protocol.UDP: echo.LEAST_BYTES, Protocol.TCP: echo.LEAST_BYTES}
+
+CLOCKS: dict[Protocol, Callable[[bytes, int], int | None]] = {
+    Protocol.TIME: time_seconds,
+    Protocol.DAYTIME: daytime_seconds,
+}
+
+
+class Plan(NamedTuple):
+    """What a command line asks for."""
+
+    settings: Settings
+    targets: list[Target]
+    form: Form
+    status: Callable[[Report], int]
+    plot: Callable[[Report], None] | None = None
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Probe, print the results, and return the exit status of the form of output.
+
+    Raises UsageError, HostError, SocketError, DependencyError and ResourceError before anything is
+    sent; with `--nagios` they are its status UNKNOWN.
+    """
+    try:
+        plan = _plan(arguments)
+        return plan.status(_measure(plan))
+    except NetsrvdError as error:
+        if not arguments.nagios or isinstance(error, OSError):
+            raise
+        print(f"PROBE UNKNOWN - {error}")
+        return nagios.UNKNOWN
+
+
+# --- from arguments to a plan -----------------------------------------------------------------
+
+
+def _plan(arguments: argparse.Namespace) -> Plan:
+    if arguments.fping is not None:
+        return _fping_plan(arguments)
+    settings = _checked(_settings(arguments))
+    form: Form
+    status: Callable[[Report], int] = _status
+    if arguments.json:
+        form = JSON(settings)
+    elif arguments.csv:
+        form = CSV(settings)
+    elif arguments.nagios:
+        pairs = (("--warn", arguments.warn), ("--crit", arguments.crit))
+        limits = [nagios.thresholds(text, option) if text else None for option, text in pairs]
+        plugin = nagios.Nagios(*limits)
+        form, status = plugin, plugin.status
+    else:
+        form = Text(settings, quiet=arguments.quiet)
+    if not arguments.nagios and (arguments.warn or arguments.crit):
+        raise UsageError("--warn and --crit need --nagios")
+    return Plan(settings, _targets(arguments, settings, arguments.targets), form, status)
+
+
+def _status(found: Report) -> int:
+    return found.status
+
+
+def _settings(arguments: argparse.Namespace) -> Settings:
+    usual = Settings()
+    protocol = arguments.protocol or Protocol.UDP
+    usual_count = 0 if arguments.duration else usual.probe_count
+    return Settings(
+        protocol=protocol,
+        probe_count=usual_count if arguments.count is None else arguments.count,
+        duration_seconds=arguments.duration or 0.0,
+        interval_seconds=arguments.interval or usual.interval_seconds,
+        poisson=arguments.poisson,
+        size_bytes=usual.size_bytes if arguments.size is None else arguments.size,
+        timeout_seconds=arguments.timeout or usual.timeout_seconds,
+        source=arguments.source,
+        interface=arguments.interface,
+        source_port=arguments.source_port,
+        streams=arguments.sweep,
+        dscp=arguments.dscp,
+        ttl=arguments.ttl or (STAMP_TTL if protocol is Protocol.STAMP else None),
+        dont_fragment=arguments.dont_fragment,
+        kernel_stamps=not arguments.program_stamps,
+    )
+
+
+def _checked(settings: Settings) -> Settings:
+    """Return the settings. Raises UsageError for those that do not fit together."""
+    least = LEAST_BYTES.get(settings.protocol, 0)
+    connects = settings.protocol is Protocol.TCP and not settings.size_bytes
+    if settings.size_bytes < least and not connects:
+        raise UsageError(
+            f"--size {settings.size_bytes}: a probe of {settings.protocol} has {least} bytes at "
+            "least" + (", or 0 for connections alone" * (settings.protocol is Protocol.TCP))
+        )
+    if settings.interval_seconds < LEAST_INTERVAL_SECONDS:
+        raise UsageError("--interval: expected 10us at least")
+    alone = settings.protocol in CLOCKS or connects
+    if alone and settings.source_port and settings.interval_seconds <= settings.timeout_seconds:
+        raise UsageError(
+            "--source-port: each probe of this protocol needs a socket of its own, so the "
+            "--interval must be longer than the --timeout"
+        )
+    return settings
+
+
+def _targets(
+    arguments: argparse.Namespace, settings: Settings, names: Sequence[str]
+) -> list[Target]:
+    if not names:
+        raise UsageError("probe: name a HOST, such as 192.0.2.1, HOST:PORT or [2001:db8::1]:PORT")
+    family = socket.AF_UNSPEC
+    if arguments.ipv4 or arguments.ipv6:
+        family = socket.AF_INET if arguments.ipv4 else socket.AF_INET6
+    found: list[Target] = []
+    port = DEFAULT_PORTS[settings.protocol]
+    for name in names:
+        found += resolve(name, port, family, every=arguments.all)
+    targets = [*dict.fromkeys(found)]
+    if len(targets) * settings.streams > MOST_STREAMS:
+        raise UsageError(f"{len(targets)} targets from {settings.streams} ports are too many")
+    return targets
+
+
+def _fping_plan(arguments: argparse.Namespace) -> Plan:
+    """Return the plan of `--fping` and the arguments behind it."""
+    given = fping.parser().parse_args(arguments.fping)
+    arguments.ipv4, arguments.ipv6 = given.family == 4, given.family == 6  # noqa: PLR2004
+    arguments.source, arguments.interface = given.source, given.interface
+    arguments.count = given.vcount or given.count or 1
+    arguments.size = max(given.size, echo.LEAST_BYTES)
+    arguments.interval, arguments.timeout = (
+        seconds(f"{value}ms") for value in (given.period, given.timeout)
+    )
+    arguments.ttl = given.ttl
+    arguments.dscp = None if given.tos is None else given.tos >> 2
+    settings = _checked(_settings(arguments))
+    form = fping.FPing(settings, quiet=given.quiet, times=given.vcount is not None)
+    targets = _targets(arguments, settings, given.hosts)
+    return Plan(settings, targets, form, fping.status)
+
+
+# --- the run ----------------------------------------------------------------------------------
+
+
+def _measure(plan: Plan) -> Report:
+    """Send the probes, and print what the form of output prints."""
+    stamping = stamps.switched_on() if plan.settings.kernel_stamps else None
+    settings = plan.settings._replace(kernel_stamps=stamping is not None)
+    raise_limit()
+    engine = Engine(settings, plan.form, SystemRandom())
+    probers: list[Prober] = []
+    try:
+        probers += _probers(settings, plan.targets, engine)
+        _stop_at_signals(engine)
+        streams = [each.stream for each in probers]
+        began_at = time()
+        plan.form.start(streams)
+        engine.run(probers)
+    finally:
+        for each in probers:
+            each.close()
+        engine.close()
+        if stamping:
+            stamping.close()
+    found = Report(
+        plan.settings,
+        began_at,
+        time(),
+        engine.stopped,
+        engine.most_late_ns / 1e9,
+        report.targets(settings, streams),
+    )
+    plan.form.finish(found)
+    if plan.plot:
+        plan.plot(found)
+    return found
+
+
+def _probers(settings: Settings, targets: Sequence[Target], engine: Engine) -> list[Prober]:
+    """Return a prober for each source port and target; neighbours have different targets."""
+    kept = max(LEAST_KEPT, KEPT_TRIPS // (len(targets) * settings.streams))
+    ports = source_ports(settings, len(targets))
+    return [
+        _prober(settings, target, engine, ports[index][number], kept)
+        for number in range(settings.streams)
+        for index, target in enumerate(targets)
+    ]
+
+
+def _prober(settings: Settings, target: Target, engine: Engine, port: int, kept: int) -> Prober:
+    if settings.protocol is Protocol.TCP:
+        stream = Stream(target, kept)
+        if not settings.size_bytes:
+            return ConnectProber(stream, settings, engine, port)
+        exchange = echo.Echo(settings.size_bytes, os.urandom(echo.TOKEN_BYTES))
+        return TCPProber(stream, exchange, settings, engine, port)
+    by_datagram = _exchange(settings)
+    stream = Stream(target, kept, by_datagram.first_sequence)
+    return UDPProber(stream, by_datagram, settings, engine, port)
+
+
+def _exchange(settings: Settings) -> Exchange:
+    if settings.protocol in CLOCKS:
+        return Clock(CLOCKS[settings.protocol])
+    return echo.Echo(settings.size_bytes, os.urandom(echo.TOKEN_BYTES))
+
+
+def _stop_at_signals(engine: Engine) -> None:
+    """Let the first SIGINT or SIGTERM end the run, with a summary; a second one ends the command.
+
+    Must be called in the main thread.
+    """
+
+    def stop(number: int, _frame: object) -> None:
+        engine.stop()
+        signal.signal(number, signal.SIG_DFL)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, stop)

@@ -1,0 +1,1 @@
+"""`netsrvd probe`: sends probes to reflectors and says what becomes of them."""

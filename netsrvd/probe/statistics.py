@@ -1,0 +1,256 @@
+"""Statistics of probes, as pure functions. Times are in nanoseconds."""
+
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
+from math import sqrt
+from typing import NamedTuple
+
+MANY = 5
+"""Streams below this number are not compared with each other: there is no usual one."""
+
+LEAST_LOSS = 0.05
+"""How much more a stream must lose than the others to stand out."""
+
+LOSS_DEVIATIONS = 4.0
+DELAY_DEVIATIONS = 6.0
+"""How far a stream must be from the others, in standard deviations."""
+
+LEAST_DELAY_SHARE = 0.2
+LEAST_DELAY_NS = 100_000
+"""How much slower a stream must be than the median of all to stand out."""
+
+LIMIT_WINDOWS = 8
+MOST_LIMIT_WINDOWS = 20
+LIMIT_LEAST = 4
+"""Windows that are looked at for a limit of rate, and the answers that each must have."""
+
+LIMIT_DISPERSION = 0.2
+"""Variance of answers a window, by that of losses at random, below which they come at a rate."""
+
+
+class Summary(NamedTuple):
+    """The distribution of a sample."""
+
+    samples: int
+    least: float
+    mean: float
+    median: float
+    p95: float
+    p99: float
+    most: float
+    deviation: float
+    """The standard deviation of the sample (n - 1); 0 for one value."""
+
+
+class Reordering(NamedTuple):
+    """Reordered packets by RFC 4737, 4.1, of those that arrived, without duplicates."""
+
+    reordered: int
+    ratio: float
+    """Reordered by received packets; 0 for none."""
+    extent: int
+    """The largest extent (4.2): how many packets later than in order one came, at most."""
+
+
+class Directions(NamedTuple):
+    """Probes that were lost on the way out and back, as the reflector's count tells."""
+
+    out: int
+    back: int
+    undecided: int
+    """Lost probes behind the last answer: no count came after them."""
+
+
+class Offset(NamedTuple):
+    """The bounds of what the reflector's clock is ahead of the own one."""
+
+    least_ns: int
+    most_ns: int
+
+    @property
+    def agree(self) -> bool:
+        """Whether the clocks may be the same: no delay is below zero."""
+        return self.least_ns <= 0 <= self.most_ns
+
+    @property
+    def is_consistent(self) -> bool:
+        """Whether one offset fits all probes; otherwise one of the clocks has changed."""
+        return self.least_ns <= self.most_ns
+
+
+class Limit(NamedTuple):
+    """A limit of rate that a reflector seems to have."""
+
+    burst: int
+    """Probes that were all answered in the beginning."""
+    per_second: float
+    """Answers a second after that."""
+
+
+def percentile(ordered: Sequence[float], share: float) -> float:
+    """Return a percentile of an ascending sample: between neighbours by linear interpolation.
+
+    It is method 7 of Hyndman and Fan, the default of numpy.percentile. `share` is from 0 to 1.
+    """
+    place = (len(ordered) - 1) * share
+    below = int(place)
+    above = min(below + 1, len(ordered) - 1)
+    return ordered[below] + (ordered[above] - ordered[below]) * (place - below)
+
+
+def summary(values: Iterable[float]) -> Summary | None:
+    """Return the distribution of a sample; None for an empty one."""
+    ordered = sorted(values)
+    count = len(ordered)
+    if not count:
+        return None
+    mean = sum(ordered) / count
+    squares = sum((each - mean) ** 2 for each in ordered)
+    deviation = sqrt(squares / (count - 1)) if count > 1 else 0.0
+    middle, p95, p99 = (percentile(ordered, share) for share in (0.5, 0.95, 0.99))
+    return Summary(count, ordered[0], mean, middle, p95, p99, ordered[-1], deviation)
+
+
+def packet_delay_variation(delays: Sequence[float]) -> list[float]:
+    """Return what each delay is above the least one (PDV, RFC 5481, 4.2)."""
+    least = min(delays, default=0)
+    return [each - least for each in delays]
+
+
+def inter_packet_delay_variation(delays: Sequence[float | None]) -> list[float]:
+    """Return the differences between the delays of neighbours (IPDV, RFC 5481, 4.1).
+
+    `delays` are in the order of sending, None for a packet that was lost: a pair with it has no
+    difference (RFC 3393, 2.5).
+    """
+    return [
+        after - before
+        for before, after in pairwise(delays)
+        if before is not None and after is not None
+    ]
+
+
+def reordering(arrivals: Sequence[int]) -> Reordering:
+    """Return what is reordered of sequence numbers in the order of their first arrival.
+
+    A packet is reordered if it has a lower number than one that arrived before it. Its extent is
+    how many packets have come since the earliest of those with a higher number (RFC 4737, 4.2.2).
+    """
+    reordered = extent = 0
+    # The numbers that were the highest when they came, with their places. They ascend, so the
+    # earliest higher one is found by bisection.
+    highest: list[int] = []
+    places: list[int] = []
+    for place, number in enumerate(arrivals):
+        if not highest or number > highest[-1]:
+            highest.append(number)
+            places.append(place)
+            continue
+        low, high = 0, len(highest) - 1
+        while low < high:
+            middle = (low + high) // 2
+            low, high = (low, middle) if highest[middle] > number else (middle + 1, high)
+        reordered += 1
+        extent = max(extent, place - places[low])
+    ratio = reordered / len(arrivals) if arrivals else 0.0
+    return Reordering(reordered, ratio, extent)
+
+
+def directions(
+    counts: Sequence[tuple[int, int]], first: int, sent: int, *, from_zero: bool
+) -> Directions | None:
+    """Return how many probes were lost each way; None if the reflector's count does not tell.
+
+    `counts` are the answers that came, without duplicates, as the sequence number of the probe and
+    the reflector's count, of `sent` probes numbered from `first`. The count goes up by one for each
+    answer, `from_zero` for the first; without that the first answer is taken as the beginning. A
+    reflector that copies the number of the probe does not count.
+    """
+    if not counts or all(number == count for number, count in counts):
+        return None
+    numbers, totals = zip(*counts, strict=True)
+    first_number, first_count = (first, 0) if from_zero else (min(numbers), min(totals))
+    probes = max(numbers) - first_number + 1
+    answered = max(totals) - first_count + 1
+    if not len(counts) <= answered <= probes:
+        return None
+    undecided = first + sent - 1 - max(numbers) + first_number - first
+    return Directions(probes - answered, answered - len(counts), undecided)
+
+
+def clock_offset(trips: Iterable[tuple[int, int, int, int]]) -> Offset | None:
+    """Return the bounds of the reflector's clock minus the own one; None without probes.
+
+    Each trip is (sent, received there, sent there, received), the inner two of the reflector's
+    clock. No delay is negative, so the offset lies between `sent there - received` and
+    `received there - sent` of each.
+    """
+    bounds = [(left - back, came - out) for out, came, left, back in trips]
+    if not bounds:
+        return None
+    return Offset(max(low for low, _ in bounds), min(high for _, high in bounds))
+
+
+def outliers(streams: Sequence[tuple[int, int, float | None]]) -> list[str]:
+    """Return for each stream how it differs from the others, an empty text if it does not.
+
+    A stream is (settled probes, lost ones, median of its round trips or None).
+    """
+    return [
+        ", ".join(filter(None, (_by_loss(streams, index), _by_delay(streams, index))))
+        for index in range(len(streams))
+    ]
+
+
+def _by_loss(streams: Sequence[tuple[int, int, float | None]], index: int) -> str:
+    """Compare the loss with the usual one: a binomial test, by the normal distribution."""
+    sent, lost, _ = streams[index]
+    shares = sorted(each[1] / each[0] for each in streams if each[0])
+    if len(shares) < MANY or not sent:
+        return ""
+    usual = percentile(shares, 0.5)
+    # as if the others had lost one probe more: a usual loss of 0 would have no deviation
+    guarded = (usual * sent + 1) / (sent + 2)
+    deviation = sqrt(guarded * (1 - guarded) / sent)
+    more = lost / sent - usual
+    return "loses more" if more >= LEAST_LOSS and more > LOSS_DEVIATIONS * deviation else ""
+
+
+def _by_delay(streams: Sequence[tuple[int, int, float | None]], index: int) -> str:
+    """Compare the median with those of all, by the median of their distances from their median."""
+    mine = streams[index][2]
+    medians = sorted(each[2] for each in streams if each[2] is not None)
+    if len(medians) < MANY or mine is None:
+        return ""
+    usual = percentile(medians, 0.5)
+    spread = 1.4826 * percentile(sorted(abs(each - usual) for each in medians), 0.5)
+    least = max(DELAY_DEVIATIONS * spread, LEAST_DELAY_SHARE * usual, LEAST_DELAY_NS)
+    return "slower" if mine - usual > least else ""
+
+
+def rate_limit(probes: Sequence[tuple[int, bool]]) -> Limit | None:
+    """Return the limit of rate that a reflector seems to have; None if it seems to have none.
+
+    `probes` are (time of sending, whether it was answered) in the order of sending. A limit lets a
+    burst pass and then a constant rate, so answers are spread far more evenly than losses at random
+    would leave them.
+    """
+    burst = next((index for index, each in enumerate(probes) if not each[1]), len(probes))
+    rest = probes[burst:]
+    answers = sum(answered for _, answered in rest)
+    if answers < LIMIT_WINDOWS * LIMIT_LEAST or len(rest) - answers < LEAST_LOSS * len(rest):
+        return None
+    windows = max(LIMIT_WINDOWS, min(MOST_LIMIT_WINDOWS, answers // (4 * LIMIT_LEAST)))
+    size = len(rest) // windows
+    if size <= LIMIT_LEAST:
+        return None
+    parts = [rest[size * index : size * (index + 1)] for index in range(windows)]
+    found = [sum(answered for _, answered in part) for part in parts]
+    mean = sum(found) / windows
+    variance = sum((each - mean) ** 2 for each in found) / (windows - 1)
+    share = mean / size
+    at_random = size * share * (1 - share)
+    if not at_random or variance > LIMIT_DISPERSION * at_random:
+        return None
+    seconds = (rest[-1][0] - rest[0][0]) / 1e9
+    return Limit(burst, answers / seconds) if seconds > 0 else None

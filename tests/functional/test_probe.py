@@ -1,0 +1,569 @@
+"""`netsrvd probe` against real reflectors, and against some that misbehave."""
+
+import csv
+import io
+import re
+import signal
+import socket
+import subprocess
+from collections.abc import Iterator
+from itertools import pairwise
+from typing import NamedTuple
+
+import pytest
+
+from tests.functional.conftest import Start
+from tests.support.namespaces import link, namespace
+from tests.support.probes import figures, only_target, probe, reflector, report, trips
+from tests.support.run import COMMAND, ENVIRONMENT, LOOPBACK, PATIENCE, free_port
+
+QUICK = ("-i", "10ms", "-n", 5)
+"""Few probes, one after the other."""
+
+
+def echo(received: tuple[bytes, object, int, int]) -> Iterator[bytes]:
+    """Send a datagram back."""
+    yield received[0]
+
+
+def silent(_received: object) -> Iterator[bytes]:
+    """Answer nothing."""
+    yield from ()
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "[::1]"])
+def test_echo_by_udp(start: Start, host: str) -> None:
+    """Each probe has a line with its time, and the summary says that all came, by which stamps."""
+    run = start()
+    ended = probe(f"{host}:{run.port}", *QUICK)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    lines = ended.stdout.splitlines()
+    where = re.escape(f"{host}:{run.port}")
+    assert lines[0] == f"probing {host}:{run.port}: udp, 64 bytes, every 0.01 s"
+    for number, line in enumerate(lines[1:6]):
+        assert re.fullmatch(rf"{where}: seq {number}: \d+\.\d{{3}} ms, TTL 64", line)
+    assert "5 sent, 5 received, 0 lost (0 %)" in lines
+    assert "stamps: kernel" in lines
+    assert "TTL of answers: 64" in lines
+
+
+def test_json_adds_up(start: Start) -> None:
+    """The object has its version, the settings, and each round trip; the figures are of those."""
+    run = start()
+    found = report(f"127.0.0.1:{run.port}", "-i", "5ms", "-n", 20, "-s", 100)
+    assert (found["format"], found["version"], found["interrupted"]) == ("netsrvd-probe", 1, False)
+    assert found["configuration"]["size_bytes"] == 100
+    every = trips(found)
+    times = sorted(trip["round_trip_ns"] for trip in every)
+    assert [trip["sequence"] for trip in every] == [*range(20)]
+    assert {(trip["state"], trip["stamps"], trip["length"]) for trip in every} == {
+        ("received", "kernel", 100)
+    }
+    of_all = only_target(found)["statistics"]
+    assert (of_all["sent"], of_all["received"], of_all["lost"]) == (20, 20, 0)
+    assert (of_all["round_trip"]["least"], of_all["round_trip"]["most"]) == (times[0], times[-1])
+    assert times[0] > 0
+
+
+def test_csv_has_a_line_a_probe(start: Start) -> None:
+    """Each probe is a line of values below the heading."""
+    run = start()
+    ended = probe("--csv", f"127.0.0.1:{run.port}", *QUICK)
+    rows = [*csv.DictReader(io.StringIO(ended.stdout))]
+    assert [row["sequence"] for row in rows] == [*"01234"]
+    assert all(int(row["round_trip_ns"]) > 0 and row["state"] == "received" for row in rows)
+
+
+def test_the_programs_own_stamps(start: Start) -> None:
+    """Without the kernel's stamps the times are the program's, and the summary says so."""
+    run = start()
+    ended = probe("-q", "--program-stamps", f"127.0.0.1:{run.port}", *QUICK)
+    assert "5 received" in ended.stdout
+    assert "stamps: program; times include its own delays" in ended.stdout
+
+
+SLOW = """
+from time import sleep
+from netsrvd.probe.udp import UDPProber
+def late(self, *events, on_ready=UDPProber.on_ready):
+    sleep(0.1)
+    return on_ready(self, *events)
+UDPProber.on_ready = late
+"""
+"""What has the prober look at answers late, as it would with many targets or a slow terminal."""
+
+
+def test_a_busy_prober_measures_the_same(start: Start) -> None:
+    """If the prober comes to an answer after 100 ms, its time is still that of the network."""
+    run = start()
+    where = f"127.0.0.1:{run.port}"
+    found = figures(where, "-i", "20ms", "-n", 9, planted=SLOW)
+    assert found["stamps"]["kernel"] == 9
+    assert found["round_trip"]["median"] < 100e6
+    own = figures(where, "-i", "20ms", "-n", 9, "--program-stamps", planted=SLOW)
+    assert own["round_trip"]["median"] > 100e6
+
+
+def test_echo_by_tcp(start: Start) -> None:
+    """One connection carries the probes; its time is told, and that the end came after all."""
+    run = start()
+    found = report("--tcp", f"localhost:{run.port}", "-4", *QUICK, "-s", 5000)
+    of_all = only_target(found)["statistics"]
+    assert (of_all["received"], of_all["connect"]["samples"]) == (5, 1)
+    assert of_all["half_closes"] == {"complete": 1}
+    assert of_all["stamps"]["kernel"] == 5
+    run.wait_line(" closed: client")
+    assert len(run.lines_with(" connected to ")) == 1
+
+
+def test_connections_alone(start: Start) -> None:
+    """With a size of 0 each probe is a connection."""
+    run = start()
+    found = figures("--tcp", "-s", 0, f"127.0.0.1:{run.port}", *QUICK)
+    assert (found["received"], found["connect"]["samples"]) == (5, 5)
+    run.wait_line(" connected to ", 5)
+
+
+def test_half_close_that_fails() -> None:
+    """A host that closes without sending the rest back is found out."""
+    with (
+        socket.create_server(("127.0.0.1", 0)) as server,
+        subprocess.Popen(
+            [COMMAND, "probe", "--tcp", f"127.0.0.1:{server.getsockname()[1]}", "-n", "1"],
+            env=ENVIRONMENT,
+            stdout=subprocess.PIPE,
+            text=True,
+        ) as process,
+    ):
+        peer = server.accept()[0]
+        with peer:
+            data = peer.recv(64, socket.MSG_WAITALL)
+            peer.sendall(data[:40])
+            assert peer.recv(64) == b""
+        output, _ = process.communicate(timeout=PATIENCE)
+    assert "seq 0: lost" in output
+    assert "half-close: 24 bytes are missing" in output
+    assert process.returncode == 2
+
+
+def test_other_bytes_by_tcp() -> None:
+    """A host that sends other bytes back is found out."""
+    with (
+        socket.create_server(("127.0.0.1", 0)) as server,
+        subprocess.Popen(
+            [COMMAND, "probe", "--tcp", f"127.0.0.1:{server.getsockname()[1]}", "-n", "1"],
+            env=ENVIRONMENT,
+            stdout=subprocess.PIPE,
+            text=True,
+        ) as process,
+        server.accept()[0] as peer,
+    ):
+        peer.sendall(peer.recv(64, socket.MSG_WAITALL)[::-1])
+        output, _ = process.communicate(timeout=PATIENCE)
+    assert "seq 0: failed: other bytes came back than were sent" in output
+    assert "1 damaged" in output
+
+
+def clocks(port: int) -> dict[str, object]:
+    """Return a configuration of time and daytime."""
+    return {
+        "listener": {
+            "time": {"service": "time", "host": LOOPBACK, "port": port},
+            "daytime": {"service": "daytime", "host": LOOPBACK, "port": free_port(port + 1)},
+        }
+    }
+
+
+@pytest.mark.parametrize("protocol", ["time", "daytime"])
+def test_clocks(start: Start, port: int, protocol: str) -> None:
+    """The bounds of the clock's offset enclose 0 for the own host, and are no wider than 1.1 s."""
+    configuration = clocks(port)
+    start(configuration)
+    where = configuration["listener"][protocol]["port"]  # type: ignore[index]
+    found = figures(f"--{protocol}", f"127.0.0.1:{where}", "-i", "130ms", "-n", 9, "-W", "5s")
+    assert found["received"] == 9
+    offset = found["clock_offset"]
+    assert offset["agree"]
+    assert offset["least_ns"] < 0 < offset["most_ns"]
+    assert offset["most_ns"] - offset["least_ns"] < 1e9 + found["round_trip"]["most"]
+
+
+def test_a_clock_that_is_wrong() -> None:
+    """A clock that is off by months or more is found out."""
+
+    def ahead(_received: object) -> Iterator[bytes]:
+        yield (0xF0000000).to_bytes(4, "big")  # of 2027 or 2163
+
+    with reflector(ahead) as far:
+        ended = probe("--time", far.address, "-n", 2, "-i", "10ms")
+    assert "clock: the target's is " in ended.stdout
+    assert "so it may be right" not in ended.stdout
+
+
+def test_duplicates() -> None:
+    """Answers that come more than once are counted, and change nothing else."""
+
+    def twice(received: tuple[bytes, object, int, int]) -> Iterator[bytes]:
+        yield from (received[0],) * 3
+
+    with reflector(twice) as far:
+        ended = probe(far.address, *QUICK)
+    # further answers to the last probe may come after the end
+    assert re.search(r"5 sent, 5 received, 0 lost \(0 %\), ([89]|10) duplicates", ended.stdout)
+    assert "seq 0 was answered once more" in ended.stdout
+
+
+def test_reordering_and_loss() -> None:
+    """Answers in another order are reordered by RFC 4737, and what has no answer is lost."""
+    kept: list[bytes] = []
+
+    def shuffle(received: tuple[bytes, object, int, int]) -> Iterator[bytes]:
+        kept.append(received[0])
+        if len(kept) == 5:
+            yield from (kept[index] for index in (1, 4, 2, 0))
+
+    with reflector(shuffle) as far:
+        found = figures(far.address, *QUICK, "-W", "10s")
+        assert found["lost"] == 1
+        assert found["reordering"] == {"reordered": 2, "ratio": 0.5, "extent": 3}
+
+
+def test_late_answers() -> None:
+    """An answer after the time-out is late: the probe stays lost."""
+    kept: list[bytes] = []
+
+    def later(received: tuple[bytes, object, int, int]) -> Iterator[bytes]:
+        kept.append(received[0])
+        if len(kept) == 2:
+            yield from kept
+
+    with reflector(later) as far:
+        ended = probe(far.address, "-n", 2, "-i", "400ms", "-W", "100ms")
+    assert "seq 0: lost: no answer in 0.1 s" in ended.stdout
+    assert "seq 0 was answered too late" in ended.stdout
+    assert "1 received, 1 lost (50 %), 1 late" in ended.stdout
+
+
+def test_truncated_and_damaged() -> None:
+    """A shorter answer, and one with other bytes, are said to be so; strangers answer nothing."""
+
+    def spoil(received: tuple[bytes, object, int, int]) -> Iterator[bytes]:
+        payload = received[0]
+        number = payload[11]
+        if number == 0:
+            yield payload[:30]
+        elif number == 1:
+            yield payload[:-1] + b"?"
+        else:
+            yield b"nothing of the kind"
+
+    with reflector(spoil) as far:
+        ended = probe(far.address, "-n", 3, "-i", "10ms", "-W", "200ms")
+    assert "seq 0: " in ended.stdout
+    assert "truncated to 30 bytes" in ended.stdout
+    assert "other bytes than were sent" in ended.stdout
+    assert "1 unsolicited, 1 truncated, 1 damaged" in ended.stdout
+
+
+def test_an_answer_from_another_address() -> None:
+    """An answer that does not come from the address that was asked is taken, and told."""
+    with (
+        reflector(echo) as far,
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other,
+    ):
+        other.bind(("127.0.0.2", 0))
+        far.sender = other
+        ended = probe(far.address, *QUICK)
+    where = f"127.0.0.2:{other_port(ended.stdout)}"
+    assert f"answered by {where}" in ended.stdout
+    assert f"answers from other addresses: {where}" in ended.stdout
+
+
+def other_port(text: str) -> str:
+    """Return the port of the first answer from another address."""
+    found = re.search(r"answered by 127\.0\.0\.2:(\d+)", text)
+    assert found, text
+    return found[1]
+
+
+def test_nothing_listens(port: int) -> None:
+    """A port without a listener is told at once, and the status says that nothing answered."""
+    for protocol, reason in (
+        ("--udp", "port unreachable, says 127.0.0.1"),
+        ("--tcp", "connection refused"),
+        ("--time", "port unreachable, says 127.0.0.1"),
+    ):
+        ended = probe(protocol, f"127.0.0.1:{port}", "-n", 2, "-i", "10ms", "-W", "60s")
+        assert ended.returncode == 2
+        assert f"seq 1: failed: {reason}" in ended.stdout
+        assert f"failed: {reason}: 2" in ended.stdout
+
+
+def test_silence() -> None:
+    """A host that does not answer loses each probe."""
+    with reflector(silent) as far:
+        ended = probe("-q", far.address, "-n", 3, "-i", "10ms", "-W", "50ms")
+    assert ended.returncode == 2
+    assert "3 sent, 0 received, 3 lost (100 %)" in ended.stdout
+
+
+def test_several_targets(start: Start) -> None:
+    """Each target has its summary, and the status says that some answer and some do not."""
+    run = start()
+    good, bad = f"127.0.0.1:{run.port}", f"127.0.0.1:{free_port(run.port + 1)}"
+    ended = probe("-q", good, bad, f"[::1]:{run.port}", *QUICK)
+    assert ended.returncode == 1
+    assert ended.stdout.count("--- ") == 3
+    assert ended.stdout.count("5 sent, 5 received") == 2
+    assert "5 sent, 0 received, 5 lost (100 %), 5 failed" in ended.stdout
+
+
+def test_all_addresses(start: Start) -> None:
+    """With --all each address of a name is a target, otherwise the first one."""
+    run = start()
+    hosts = "127.0.0.1 both.example\\n::1 both.example"
+    script = 'printf "$1" >"$0" && mount --bind "$0" /etc/hosts && shift && exec "$@"'
+    file = run.config.parent / "hosts"
+    under = ["unshare", "--mount", "sh", "-c", script, file, hosts]
+    where = f"both.example:{run.port}"
+    every = report("--all", where, *QUICK, under=under)
+    assert {target["address"] for target in every["targets"]} == {"127.0.0.1", "::1"}
+    assert only_target(report("-6", where, *QUICK, under=under))["address"] == "::1"
+    assert len(report(where, *QUICK, under=under)["targets"]) == 1
+
+
+def test_a_sweep_of_source_ports() -> None:
+    """A sweep probes from that many ports, from the one that is given on, with a line for each."""
+    first = free_port(30_000)
+    with reflector(echo) as far:
+        ended = probe("-q", "--sweep", 8, far.address, "-n", 2, "-i", "40ms")
+        ports = {source[1] for _, source, _, _ in far.received}
+        assert len(ports) == 8
+        for each in ports:
+            assert re.search(rf"^ *{each} +2 +0 % ", ended.stdout, re.MULTILINE)
+        far.received.clear()
+        probe("-q", "--sweep", 3, "--source-port", first, far.address, "-n", 1, "-i", "20ms")
+        assert [source[1] for _, source, _, _ in far.received] == [first, first + 1, first + 2]
+
+
+def test_the_bad_path_stands_out() -> None:
+    """Of sixteen source ports the one whose datagrams are lost is marked, and no other."""
+    ports: list[int] = []
+
+    def one_bad(received: tuple[bytes, tuple[str, int], int, int]) -> Iterator[bytes]:
+        payload, (_, port), _, _ = received
+        ports.append(port)
+        if port != ports[0] or payload[11] % 2:
+            yield payload
+
+    with reflector(one_bad) as far:
+        ended = probe("-q", "--sweep", 16, far.address, "-n", 10, "-i", "40ms", "-W", "300ms")
+    [marked] = [line for line in ended.stdout.splitlines() if "<-" in line and "loses" in line]
+    assert marked.split()[0] == str(ports[0])
+    assert " 50 % " in marked
+
+
+def test_ttl_and_dscp() -> None:
+    """TTL and DSCP that were asked for arrive; those of the answer are told."""
+    with reflector(echo) as far:
+        far.sock.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, 33)
+        far.sock.setsockopt(socket.IPPROTO_IP, socket.IP_TOS, 34 << 2)
+        found = figures(far.address, *QUICK, "--ttl", 77, "--dscp", "EF")
+        assert {(ttl, tos >> 2) for _, _, ttl, tos in far.received} == {(77, 46)}
+    assert found["ttls"] == {"33": 5}
+    assert found["dscps"] == {"34": 5}
+
+
+def test_source_and_interface() -> None:
+    """Probes have the source address that was asked for, and use the interface."""
+    with reflector(echo) as far:
+        assert figures(far.address, *QUICK, "--source", "127.0.0.3", "--interface", "lo")
+        assert {source[0] for _, source, _, _ in far.received} == {"127.0.0.3"}
+
+
+def test_routers_on_the_way() -> None:
+    """A router that drops a probe is named: its TTL is used up, or it is too long for a link."""
+    with namespace() as near, namespace() as router, namespace() as far:
+        link(near, "near0", router, "router0")
+        link(router, "router1", far, "far0")
+        near.ip("addr add 10.9.1.1/24 dev near0", "route add default via 10.9.1.2")
+        router.ip(
+            "addr add 10.9.1.2/24 dev router0",
+            "addr add 10.9.2.1/24 dev router1",
+            "link set router1 mtu 1300",
+        )
+        router.sysctl("net/ipv4/ip_forward", 1)
+        far.ip(
+            "link set far0 mtu 1300",
+            "addr add 10.9.2.2/24 dev far0",
+            "route add default via 10.9.2.1",
+        )
+        with far.entered(), reflector(echo, "10.9.2.2") as peer, near.entered():
+            assert figures(peer.address, *QUICK)["received"] == 5
+            expired = probe(peer.address, "--ttl", 1, "-n", 1)
+            large = probe(peer.address, "-s", 1400, "--dont-fragment", "-n", 1)
+            allowed = figures(peer.address, "-s", 1400, "-n", 2, "-i", "10ms")
+    assert "seq 0: failed: TTL exceeded, says 10.9.1.2" in expired.stdout
+    text = "seq 0: failed: too big to pass unfragmented, MTU 1300, says 10.9.1.2"
+    assert text in large.stdout
+    assert allowed["received"] == 2
+
+
+def test_a_limit_of_the_reflector(start: Start, port: int) -> None:
+    """A sweep that is faster than the reflector answers a source is recognised, with the rate."""
+    limits = {"datagram_rate": 100, "datagram_burst": 20, "unlimited": []}
+    listener = {"host": LOOPBACK, "port": port, **limits}
+    run = start({"listener": {"echo": listener}}, ready=True)
+    run.allow("udp", "refused", "rate")
+    ended = probe("-q", f"127.0.0.1:{port}", "-i", "2ms", "-n", 1000, "-W", "500ms")
+    assert re.search(
+        r"seems to limit the rate: after \d+ answers .* about (9\d|1[01]\d)(\.\d)? a second",
+        ended.stdout,
+    ), ended.stdout
+
+
+def test_poisson_intervals() -> None:
+    """With --poisson the intervals differ as those of a Poisson process do; else they are equal."""
+
+    def spread(*arguments: str) -> float:
+        with reflector(echo) as far:
+            found = report(far.address, "-i", "5ms", "-n", 200, *arguments)
+        times = [trip["sent_at_ns"] for trip in trips(found)]
+        gaps = sorted(after - before for before, after in pairwise(times))
+        return (gaps[150] - gaps[50]) / 5e6
+
+    # Quartiles of an exponential distribution are ln 3 = 1.1 means apart.
+    assert spread("--poisson") > 0.5
+    assert spread() < 0.5
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_has_its_summary(start: Start, number: signal.Signals) -> None:
+    """Ctrl-C or SIGTERM ends a run without end, with the summary and the usual status."""
+    run = start()
+    with subprocess.Popen(
+        [COMMAND, "probe", f"127.0.0.1:{run.port}", "-n", "0", "-i", "10ms"],
+        env=ENVIRONMENT,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout
+        seen = [process.stdout.readline() for _ in range(4)]
+        process.send_signal(number)
+        output, _ = process.communicate(timeout=PATIENCE)
+    assert "seq 2" in seen[3]
+    assert " 0 lost (0 %)" in output
+    assert process.returncode == 0
+
+
+def test_duration(start: Start) -> None:
+    """With a duration alone probes are sent as long as that."""
+    run = start()
+    found = report("--duration", "100ms", "-i", "10ms", f"127.0.0.1:{run.port}")
+    sent = [trip["sent_at_ns"] for trip in trips(found)]
+    assert 1 < len(sent) <= 10
+
+
+FPING = ("-C", 3, "-q", "-B1", "-r1", "-4", "-p50", "-i10", "-t500", "-b56")
+
+
+def test_fping(start: Start) -> None:
+    """As fping it prints a line of times for each target on standard error, `-` for a loss."""
+    run = start()
+    good, bad = f"localhost:{run.port}", f"127.0.0.1:{free_port(run.port + 1)}"
+    ended = probe("--fping", *FPING, good, bad)
+    assert (ended.returncode, ended.stdout) == (1, "")
+    first, second = ended.stderr.splitlines()
+    assert re.fullmatch(rf"{good} +: [0-9.]+ [0-9.]+ [0-9.]+", first)
+    assert re.fullmatch(rf"{bad} +: - - -", second)
+
+
+def test_fping_as_smokeping_looks_at_it(start: Start) -> None:
+    """What SmokePing runs first tells it the unit, and which options there are."""
+    run = start()
+    both = probe(
+        "--fping", "-C", 1, f"localhost:{run.port}", under=("sh", "-c", 'exec "$0" "$@" 2>&1')
+    )
+    found = re.search(r"bytes, ([0-9.]+)\sms\s+.*\n.*\n.*:\s+([0-9.]+)", both.stdout)
+    assert found, both.stdout
+    assert found[1] == found[2]
+    options = probe("--fping", "-h").stdout
+    assert re.search(r"\s-S[,\s]", options)
+    assert re.search(r"\s-O[,\s]", options)
+    assert probe("--fping", "-Z", "host").returncode == 3
+
+
+class Verdict(NamedTuple):
+    """Arguments of a plugin of Nagios, and what comes of them."""
+
+    arguments: tuple[str, ...]
+    status: int
+    name: str
+
+
+@pytest.mark.parametrize(
+    "verdict",
+    [
+        Verdict((), 0, "OK"),
+        Verdict(("--warn", "10000,50%", "--crit", "20000,80%"), 0, "OK"),
+        Verdict(("--warn", "0,50%", "--crit", "20000,80%"), 1, "WARNING"),
+        Verdict(("--warn", "0,0%", "--crit", "0,80%"), 2, "CRITICAL"),
+    ],
+)
+def test_nagios(start: Start, verdict: Verdict) -> None:
+    """Thresholds decide on the status, and the line has performance data."""
+    run = start()
+    ended = probe("--nagios", f"127.0.0.1:{run.port}", *QUICK, *verdict.arguments)
+    assert ended.returncode == verdict.status
+    [line] = ended.stdout.splitlines()
+    assert line.startswith(f"PROBE {verdict.name} - 127.0.0.1:{run.port}: median ")
+    assert re.search(
+        r" \| 'rtt'=[0-9.]+ms;[0-9]*;[0-9]*;0 'rtt_p99'=[0-9.]+ms;;;0 'loss'=0%;", line
+    )
+
+
+def test_nagios_without_an_answer(port: int) -> None:
+    """No answer is critical, and what cannot be probed is unknown."""
+    ended = probe("--nagios", f"127.0.0.1:{port}", *QUICK)
+    assert ended.returncode == 2
+    assert ended.stdout == f"PROBE CRITICAL - 127.0.0.1:{port}: loss 100% | 'loss'=100%;;;0;100\n"
+    ended = probe("--nagios", "name.invalid")
+    assert ended.returncode == 3
+    assert ended.stdout.startswith("PROBE UNKNOWN - name.invalid: ")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "text"),
+    [
+        ("", 64, "name a HOST, such as 192.0.2.1"),
+        ("-s 5 127.0.0.1", 64, "--size 5: a probe of udp has 12 bytes at least"),
+        ("-i 0 127.0.0.1", 64, "expected a time such as 0.2"),
+        ("--dscp 64 127.0.0.1", 64, "expected a number from 0 to 63"),
+        ("--udp --tcp 127.0.0.1", 64, "not allowed with argument"),
+        ("--source 192.0.2.1 127.0.0.1", 69, "--source must be an address of this host"),
+        ("--source ::1 127.0.0.1", 64, "needs an IPv4 address"),
+        ("--interface none0 127.0.0.1", 69, "there is no such --interface"),
+        ("--source-port 65535 --sweep 2 127.0.0.1", 64, "2 ports from there exceed 65535"),
+        ("--time --source-port 5000 127.0.0.1", 64, "must be longer than the --timeout"),
+        ("--warn 1,1% 127.0.0.1", 64, "--warn and --crit need --nagios"),
+        ("name.invalid", 68, "name.invalid: "),
+    ],
+)
+def test_what_cannot_be_probed(arguments: str, status: int, text: str) -> None:
+    """A wrong argument ends with its status, and says what is wrong."""
+    ended = probe(*arguments.split())
+    assert ended.returncode == status
+    assert text in ended.stderr
+
+
+def test_nothing_but_the_prober_is_imported(start: Start) -> None:
+    """Neither rich nor matplotlib nor the daemon's loops are needed for lines."""
+    run = start()
+    planted = """
+import atexit
+atexit.register(lambda: print("IMPORTED", *sys.modules, file=sys.stderr))
+"""
+    ended = probe(f"127.0.0.1:{run.port}", "-n", 1, planted=planted)
+    imported = {*ended.stderr.split()}
+    assert "netsrvd.probe.engine" in imported
+    assert not imported & {"rich", "matplotlib", "numpy", "netsrvd.daemon", "netsrvd.server"}
