@@ -4,16 +4,19 @@ import argparse
 import os
 import signal
 import socket
+import stat
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from random import SystemRandom
 from time import time
 from typing import NamedTuple
 
 from netsrvd.errors import NetsrvdError, UsageError
-from netsrvd.probe import echo, fping, nagios, report, stamps
+from netsrvd.probe import echo, echoplus, fping, nagios, report, stamp, stamps
 from netsrvd.probe.arguments import seconds
 from netsrvd.probe.clocks import Clock, daytime_seconds, time_seconds
 from netsrvd.probe.csv_form import CSV
+from netsrvd.probe.echoplus import EchoPlus
 from netsrvd.probe.engine import Engine, Prober
 from netsrvd.probe.exchange import Exchange
 from netsrvd.probe.forms import Form
@@ -21,6 +24,7 @@ from netsrvd.probe.json_form import JSON
 from netsrvd.probe.report import Report
 from netsrvd.probe.settings import DEFAULT_PORTS, KEPT_TRIPS, Protocol, Settings
 from netsrvd.probe.sockets import source_ports
+from netsrvd.probe.stamp import Stamp
 from netsrvd.probe.targets import Target, resolve
 from netsrvd.probe.tcp import ConnectProber, TCPProber
 from netsrvd.probe.text import Text
@@ -36,7 +40,15 @@ LEAST_KEPT = 1000
 STAMP_TTL = 255
 """What RFC 8762, 4.2.1, asks of a sender."""
 
-LEAST_BYTES = {Protocol.UDP: echo.LEAST_BYTES, Protocol.TCP: echo.LEAST_BYTES}
+LEAST_BYTES = {
+    Protocol.UDP: echo.LEAST_BYTES,
+    Protocol.TCP: echo.LEAST_BYTES,
+    Protocol.ECHOPLUS: echoplus.LEAST_BYTES,
+}
+
+OTHERS = 0o077
+MOST_KEY_BYTES = 1024
+HEX = b"hex:"
 
 CLOCKS: dict[Protocol, Callable[[bytes, int], int | None]] = {
     Protocol.TIME: time_seconds,
@@ -102,6 +114,8 @@ def _status(found: Report) -> int:
 def _settings(arguments: argparse.Namespace) -> Settings:
     usual = Settings()
     protocol = arguments.protocol or Protocol.UDP
+    key = _key(Path(arguments.key_file)) if arguments.key_file else None
+    size = stamp.base_bytes(key) if protocol is Protocol.STAMP else usual.size_bytes
     usual_count = 0 if arguments.duration else usual.probe_count
     return Settings(
         protocol=protocol,
@@ -109,7 +123,7 @@ def _settings(arguments: argparse.Namespace) -> Settings:
         duration_seconds=arguments.duration or 0.0,
         interval_seconds=arguments.interval or usual.interval_seconds,
         poisson=arguments.poisson,
-        size_bytes=usual.size_bytes if arguments.size is None else arguments.size,
+        size_bytes=size if arguments.size is None else arguments.size,
         timeout_seconds=arguments.timeout or usual.timeout_seconds,
         source=arguments.source,
         interface=arguments.interface,
@@ -119,12 +133,41 @@ def _settings(arguments: argparse.Namespace) -> Settings:
         ttl=arguments.ttl or (STAMP_TTL if protocol is Protocol.STAMP else None),
         dont_fragment=arguments.dont_fragment,
         kernel_stamps=not arguments.program_stamps,
+        key=key,
+        session_id=arguments.ssid,
     )
+
+
+def _key(path: Path) -> bytes:
+    """Return the key in a file: a text, without the line feed at its end, or `hex:` and digits.
+
+    Raises UsageError for a file that others may read, and for one without a key.
+    """
+    try:
+        with path.open("rb") as file:
+            mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
+            data = file.read(MOST_KEY_BYTES + 1).removesuffix(b"\n")
+    except OSError as error:
+        raise UsageError(f"--key-file {path}: {error.strerror}") from error
+    if mode & OTHERS:
+        raise UsageError(f"--key-file {path} has mode {mode:04o}: chmod 600 {path}")
+    if data.startswith(HEX):
+        try:
+            data = bytes.fromhex(data.removeprefix(HEX).decode())
+        except ValueError:
+            raise UsageError(f"--key-file {path} has no pairs of digits behind hex:") from None
+    if not 0 < len(data) <= MOST_KEY_BYTES:
+        raise UsageError(f"--key-file {path} must have a key of 1 to {MOST_KEY_BYTES} bytes")
+    return data
 
 
 def _checked(settings: Settings) -> Settings:
     """Return the settings. Raises UsageError for those that do not fit together."""
     least = LEAST_BYTES.get(settings.protocol, 0)
+    if settings.protocol is Protocol.STAMP:
+        least = stamp.base_bytes(settings.key)
+    elif settings.key is not None or settings.session_id:
+        raise UsageError("--key-file and --ssid need --stamp")
     connects = settings.protocol is Protocol.TCP and not settings.size_bytes
     if settings.size_bytes < least and not connects:
         raise UsageError(
@@ -166,7 +209,9 @@ def _fping_plan(arguments: argparse.Namespace) -> Plan:
     arguments.ipv4, arguments.ipv6 = given.family == 4, given.family == 6  # noqa: PLR2004
     arguments.source, arguments.interface = given.source, given.interface
     arguments.count = given.vcount or given.count or 1
-    arguments.size = max(given.size, echo.LEAST_BYTES)
+    arguments.size = max(given.size, LEAST_BYTES.get(arguments.protocol, echo.LEAST_BYTES))
+    if arguments.protocol is Protocol.STAMP:
+        arguments.size = None
     arguments.interval, arguments.timeout = (
         seconds(f"{value}ms") for value in (given.period, given.timeout)
     )
@@ -241,6 +286,10 @@ def _prober(settings: Settings, target: Target, engine: Engine, port: int, kept:
 def _exchange(settings: Settings) -> Exchange:
     if settings.protocol in CLOCKS:
         return Clock(CLOCKS[settings.protocol])
+    if settings.protocol is Protocol.STAMP:
+        return Stamp(settings.size_bytes, settings.key, settings.session_id, settings.dscp)
+    if settings.protocol is Protocol.ECHOPLUS:
+        return EchoPlus(settings.size_bytes, int.from_bytes(os.urandom(4), "big"))
     return echo.Echo(settings.size_bytes, os.urandom(echo.TOKEN_BYTES))
 
 

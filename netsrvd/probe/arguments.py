@@ -19,6 +19,8 @@ DSCP_NAMES = {
 PROTOCOLS = {
     Protocol.UDP: "echo by UDP (the default)",
     Protocol.TCP: "echo by TCP; with --size 0 only connections",
+    Protocol.STAMP: "STAMP (RFC 8762)",
+    Protocol.ECHOPLUS: "UDPEchoPlus (TR-143)",
     Protocol.TIME: "the clock of a time service (RFC 868)",
     Protocol.DAYTIME: "the clock of a daytime service (RFC 867)",
 }
@@ -45,6 +47,14 @@ def _add_protocols(probe: argparse.ArgumentParser) -> None:
         group.add_argument(
             f"--{protocol}", dest="protocol", action="store_const", const=protocol, help=text
         )
+    probe.add_argument("--key-file", metavar="FILE", help="the key of authenticated STAMP")
+    probe.add_argument(
+        "--ssid",
+        type=whole("--ssid", 0, 65535),
+        default=0,
+        metavar="N",
+        help="the session identifier of STAMP",
+    )
 
 
 def _add_schedule(probe: argparse.ArgumentParser) -> None:

@@ -4,7 +4,7 @@ import csv
 import sys
 
 from netsrvd.probe.report import Report
-from netsrvd.probe.settings import Protocol, Settings
+from netsrvd.probe.settings import Settings
 from netsrvd.probe.text import Progress
 from netsrvd.probe.trips import State, Stream, Trip
 
@@ -34,7 +34,7 @@ class CSV:
     """A heading, and a line for each probe."""
 
     def __init__(self, settings: Settings) -> None:
-        self._absolute = settings.protocol is not Protocol.ECHOPLUS
+        self._has_times = settings.has_times
         self._progress = Progress(settings)
         self._writer = csv.writer(sys.stdout)
 
@@ -49,7 +49,7 @@ class CSV:
         received = trip.state is State.RECEIVED
         times: list[object] = [None] * 4
         if received:
-            each_way = (trip.out_ns, trip.back_ns) if self._absolute else (None, None)
+            each_way = (trip.out_ns, trip.back_ns) if self._has_times else (None, None)
             times = [trip.round_trip_ns, *each_way, trip.reflector_ns]
         self._writer.writerow(
             (

@@ -21,6 +21,8 @@ class Answer(NamedTuple):
     """The reflector's own sequence number, or its count of replies."""
     ttl: int | None = None
     """The TTL with which the probe arrived there."""
+    dscp: int | None = None
+    """The DSCP with which the probe arrived there."""
     synchronised: bool | None = None
     error_ns: int | None = None
     """The error of its clock that the reflector states."""

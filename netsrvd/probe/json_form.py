@@ -13,14 +13,13 @@ FORMAT, VERSION = "netsrvd-probe", 1
 
 TRIP_FIELDS = (
     "round_trip_ns",
-    "out_ns",
-    "back_ns",
     "reflector_ns",
     "stamps",
     "length",
     "ttl",
     "dscp",
     "reflector_ttl",
+    "reflector_dscp",
     "reflector_count",
 )
 """What a round trip has, if it was received; the others are below."""
@@ -62,14 +61,14 @@ def shape(report: Report) -> dict[str, object]:
         "interrupted": report.interrupted,
         "most_late_seconds": report.most_late_seconds,
         "configuration": configuration(report.settings),
-        "targets": [*map(_target, report.targets)],
+        "targets": [_target(report.settings, target) for target in report.targets],
     }
 
 
 def configuration(settings: Settings) -> dict[str, object]:
     """Return the settings, of the key only whether there is one."""
     found = settings._asdict()
-    found["authenticated"] = bool(found.pop("key"))
+    found["authenticated"] = found.pop("key") is not None
     return found
 
 
@@ -77,23 +76,23 @@ def _moment(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="microseconds")
 
 
-def _target(target: TargetReport) -> dict[str, object]:
+def _target(settings: Settings, target: TargetReport) -> dict[str, object]:
     return {
         "name": target.target.name,
         "address": target.target.host,
         "port": target.target.port,
         "statistics": figures(target.figures),
         "rate_limit": target.limit._asdict() if target.limit else None,
-        "streams": [*map(_stream, target.streams)],
+        "streams": [_stream(settings, each) for each in target.streams],
     }
 
 
-def _stream(report: StreamReport) -> dict[str, object]:
+def _stream(settings: Settings, report: StreamReport) -> dict[str, object]:
     return {
         "source_port": report.stream.source_port or None,
         "differs": report.differs or None,
         "statistics": figures(report.figures),
-        "round_trips": [*map(trip, report.stream.trips)],
+        "round_trips": [trip(settings, each) for each in report.stream.trips],
     }
 
 
@@ -113,7 +112,7 @@ def _figures(found: Figures) -> Iterator[tuple[str, object]]:
             yield name, value
 
 
-def trip(found: Trip) -> dict[str, object]:
+def trip(settings: Settings, found: Trip) -> dict[str, object]:
     """Return one probe as JSON has it."""
     shown: dict[str, object] = {
         "sequence": found.sequence,
@@ -122,6 +121,8 @@ def trip(found: Trip) -> dict[str, object]:
     }
     if found.state is State.RECEIVED:
         shown |= {name: getattr(found, name) for name in TRIP_FIELDS}
+        if settings.has_times:
+            shown |= {"out_ns": found.out_ns, "back_ns": found.back_ns}
     for name in ("connect_ns", "duplicates", "truncated", "damaged", "other_address", "error"):
         if value := getattr(found, name):
             shown[name] = value

@@ -59,6 +59,7 @@ class Figures(NamedTuple):
     ttls: Counter[int]
     dscps: Counter[int]
     reflector_ttls: Counter[int]
+    reflector_dscps: Counter[int]
     addresses: Counter[str]
     """Where answers came from that was not the target."""
     errors: Counter[str]
@@ -154,7 +155,6 @@ def figures(settings: Settings, streams: Sequence[Stream]) -> Figures:
     )
     errors = [trip.reflector_error_ns for trip in received if trip.reflector_error_ns is not None]
     said = {trip.reflector_synchronised for trip in received}
-    absolute = settings.protocol is not Protocol.ECHOPLUS
     lost = sum(stream.lost + stream.failed for stream in streams)
     return Figures(
         sent=sum(stream.sent - stream.pending for stream in streams),
@@ -174,13 +174,13 @@ def figures(settings: Settings, streams: Sequence[Stream]) -> Figures:
         round_trip=statistics.summary(_values(received, "round_trip_ns")),
         delay_variation=statistics.summary(each for values in variations for each in values),
         packet_variation=_variation(streams, "round_trip_ns"),
-        out=statistics.summary(_values(received, "out_ns")) if absolute else None,
-        back=statistics.summary(_values(received, "back_ns")) if absolute else None,
+        out=statistics.summary(_values(received, "out_ns")) if settings.has_times else None,
+        back=statistics.summary(_values(received, "back_ns")) if settings.has_times else None,
         out_variation=_variation(streams, "out_ns"),
         back_variation=_variation(streams, "back_ns"),
         reflector=statistics.summary(_values(received, "reflector_ns")),
         connect=statistics.summary(trip.connect_ns for trip in received if trip.connect_ns),
-        offset=_offset(received) if absolute else None,
+        offset=None if settings.protocol is Protocol.ECHOPLUS else _offset(received),
         synchronised=None if said <= {None} else said <= {True, None},
         reflector_error_ns=max(errors, default=None),
         directions=_directions(settings, streams, lost),
@@ -188,6 +188,9 @@ def figures(settings: Settings, streams: Sequence[Stream]) -> Figures:
         ttls=Counter(trip.ttl for trip in received if trip.ttl is not None),
         dscps=Counter(trip.dscp for trip in received if trip.dscp is not None),
         reflector_ttls=Counter(t.reflector_ttl for t in received if t.reflector_ttl is not None),
+        reflector_dscps=Counter(
+            trip.reflector_dscp for trip in received if trip.reflector_dscp is not None
+        ),
         addresses=Counter(trip.other_address for trip in received if trip.other_address),
         errors=Counter(trip.error for trip in trips if trip.error),
         half_closes=Counter(stream.half_close for stream in streams if stream.half_close),

@@ -57,7 +57,12 @@ class Settings(NamedTuple):
     ttl: int | None = None
     dont_fragment: bool = False
     kernel_stamps: bool = True
-    key: bytes = b""
-    """The key of authenticated STAMP; empty for open mode."""
+    key: bytes | None = None
+    """The key of authenticated STAMP; None for open mode."""
     session_id: int = 0
     """The session identifier of STAMP (RFC 8972); 0 for none."""
+
+    @property
+    def has_times(self) -> bool:
+        """Whether reflectors tell times of a clock that can be compared with the own one."""
+        return self.protocol is Protocol.STAMP

@@ -135,7 +135,7 @@ def outcome(trip: Trip, settings: Settings) -> str:
     if trip.state is State.FAILED:
         return f"failed: {escaped(trip.error)}"
     parts = [f"{milliseconds(trip.round_trip_ns)} ms"]
-    if trip.out_ns is not None and settings.protocol is not Protocol.ECHOPLUS:
+    if trip.out_ns is not None and settings.has_times:
         parts.append(f"out {milliseconds(trip.out_ns)}, back {milliseconds(trip.back_ns or 0)}")
     if trip.connect_ns:
         parts.append(f"connect {milliseconds(trip.connect_ns)}")
@@ -225,8 +225,10 @@ def _path(figures: Figures) -> Iterator[str]:
         ("TTL of answers", figures.ttls),
         ("DSCP of answers", figures.dscps),
         ("TTL at the reflector", figures.reflector_ttls),
+        ("DSCP at the reflector", figures.reflector_dscps),
     ):
-        if len(found) > 1 or (found and title.startswith("TTL")) or any(found):
+        # A DSCP of 0 is the usual one; that of a probe is only told where it was asked for.
+        if any(found) or (title.endswith("reflector") and found):
             yield f"{title}: {_spread(found)}"
     if figures.addresses:
         yield f"answers from other addresses: {_spread(figures.addresses)}"

@@ -49,6 +49,7 @@ class Trip:
         "received_at_ns",
         "received_ns",
         "reflector_count",
+        "reflector_dscp",
         "reflector_error_ns",
         "reflector_received_ns",
         "reflector_sent_ns",
@@ -99,6 +100,8 @@ class Trip:
         self.reflector_sent_ns: int | None = None
         self.reflector_count: int | None = None
         """The reflector's own sequence number, or count of answers."""
+        self.reflector_dscp: int | None = None
+        """DSCP with which the probe arrived."""
         self.reflector_ttl: int | None = None
         """TTL or hop limit with which the probe arrived."""
         self.reflector_synchronised: bool | None = None

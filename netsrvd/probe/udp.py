@@ -196,6 +196,7 @@ class UDPProber:
         trip.truncated, trip.damaged = answer.truncated, answer.damaged
         trip.reflector_received_ns, trip.reflector_sent_ns = answer.received_ns, answer.sent_ns
         trip.reflector_count, trip.reflector_ttl = answer.reflector_count, answer.ttl
+        trip.reflector_dscp = answer.dscp
         trip.reflector_synchronised = answer.synchronised
         trip.reflector_error_ns = answer.error_ns
         trip.remote_clock = answer.clock

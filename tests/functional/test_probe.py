@@ -6,12 +6,15 @@ import re
 import signal
 import socket
 import subprocess
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
+from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
+from netsrvd.packets import stamp, udpechoplus
 from tests.functional.conftest import Start
 from tests.support.namespaces import link, namespace
 from tests.support.probes import figures, only_target, probe, reflector, report, trips
@@ -545,6 +548,9 @@ def test_nagios_without_an_answer(port: int) -> None:
         ("--interface none0 127.0.0.1", 69, "there is no such --interface"),
         ("--source-port 65535 --sweep 2 127.0.0.1", 64, "2 ports from there exceed 65535"),
         ("--time --source-port 5000 127.0.0.1", 64, "must be longer than the --timeout"),
+        ("--stamp -s 40 127.0.0.1", 64, "a probe of stamp has 44 bytes at least"),
+        ("--ssid 1 127.0.0.1", 64, "--key-file and --ssid need --stamp"),
+        ("--stamp --key-file /none 127.0.0.1", 64, "--key-file /none: No such file"),
         ("--warn 1,1% 127.0.0.1", 64, "--warn and --crit need --nagios"),
         ("name.invalid", 68, "name.invalid: "),
     ],
@@ -567,3 +573,125 @@ atexit.register(lambda: print("IMPORTED", *sys.modules, file=sys.stderr))
     imported = {*ended.stderr.split()}
     assert "netsrvd.probe.engine" in imported
     assert not imported & {"rich", "matplotlib", "numpy", "netsrvd.daemon", "netsrvd.server"}
+
+
+class FakeSTAMP:
+    """A reflector of STAMP whose clock is ahead, and which loses some probes each way.
+
+    `counts` is whether it counts its replies.
+    """
+
+    def __init__(
+        self, ahead_ns: int = 0, out: Sequence[int] = (), back: Sequence[int] = (), *, counts: bool
+    ) -> None:
+        self._ahead_ns, self._out, self._back = ahead_ns, out, back
+        self._counts, self._count = counts, 0
+
+    def __call__(self, received: tuple[bytes, object, int, int]) -> Iterator[bytes]:
+        came = time.time_ns()
+        request = stamp.read_request(received[0])
+        number = request.sequence
+        if number in self._out:
+            return
+        count, self._count = self._count, self._count + 1
+        if number in self._back:
+            return
+        yield stamp.make_reply(
+            request,
+            stamp.ntp_timestamp(time.time_ns() + self._ahead_ns),
+            stamp.ntp_timestamp(came + self._ahead_ns),
+            stamp.make_error_estimate(1000, is_synchronised=False),
+            sequence=count if self._counts else number,
+            ttl=received[2],
+        )
+
+
+def test_stamp_with_the_same_clock() -> None:
+    """With one clock there are delays each way, which add up to the round trip."""
+    with reflector(FakeSTAMP(counts=True)) as far:
+        found = report("--stamp", far.address, *QUICK)
+    for trip in trips(found):
+        assert trip["out_ns"] + trip["back_ns"] == pytest.approx(trip["round_trip_ns"], abs=5)
+        assert trip["out_ns"] > 0
+        assert trip["reflector_ttl"] == 255
+    of_all = only_target(found)["statistics"]
+    assert of_all["clock_offset"]["agree"]
+    assert of_all["synchronised"] is False
+    assert of_all["directions"] == {"out": 0, "back": 0, "undecided": 0}
+
+
+@pytest.mark.parametrize("ahead_ns", [3_600_000_000_000, -60_000_000_000])
+def test_stamp_with_another_clock(ahead_ns: int) -> None:
+    """With clocks that differ, the difference is told, and no delays each way are."""
+    with reflector(FakeSTAMP(ahead_ns, counts=True)) as far:
+        offset = figures("--stamp", far.address, *QUICK)["clock_offset"]
+        ended = probe("-q", "--stamp", far.address, *QUICK)
+    assert offset["least_ns"] - 1 <= ahead_ns <= offset["most_ns"] + 1
+    assert not offset["agree"]
+    assert "clocks differ: the reflector's is " in ended.stdout
+    assert "delays each way are unknown" in ended.stdout
+    assert not re.search(r"^(out|back) ", ended.stdout, re.MULTILINE)
+    assert re.search(r"^out, IPDV ", ended.stdout, re.MULTILINE)
+
+
+def test_stamp_tells_loss_each_way() -> None:
+    """A reflector that counts tells how many probes were lost on which way; another does not."""
+    lossy = {"out": (2, 5), "back": (3, 4, 9, 12)}
+    with reflector(FakeSTAMP(counts=True, **lossy)) as far:
+        found = figures("--stamp", far.address, "-n", 12, "-i", "5ms", "-W", "300ms")
+    assert found["lost"] == 6
+    assert found["directions"] == {"out": 2, "back": 3, "undecided": 1}
+    with reflector(FakeSTAMP(counts=False, **lossy)) as far:
+        ended = probe("-q", "--stamp", far.address, "-n", 12, "-i", "5ms", "-W", "300ms")
+    assert "6 received, 6 lost (50 %)" in ended.stdout
+    assert "loss each way: unknown, as the reflector does not count" in ended.stdout
+
+
+def test_stamp_with_a_key(tmp_path: Path) -> None:
+    """Authenticated probes have the key's HMAC, and only such replies are taken."""
+    key = tmp_path / "key"
+    key.write_text("hex:00ff10\n")
+    key.chmod(0o600)
+
+    def reflect(received: tuple[bytes, object, int, int]) -> Iterator[bytes]:
+        request = stamp.read_request(received[0], b"\x00\xff\x10")
+        now = stamp.ntp_timestamp(time.time_ns())
+        wrong = request.sequence == 2
+        yield stamp.make_reply(
+            request,
+            now,
+            now,
+            1,
+            sequence=request.sequence,
+            ttl=1,
+            key=b"another" if wrong else b"\x00\xff\x10",
+        )
+
+    with reflector(reflect) as far:
+        found = figures("--stamp", "--key-file", key, far.address, *QUICK, "-W", "300ms")
+    assert (found["received"], found["unsolicited"]) == (4, 1)
+    key.chmod(0o644)
+    ended = probe("--stamp", "--key-file", key, "127.0.0.1")
+    assert ended.returncode == 64
+    assert f"has mode 0644: chmod 600 {key}" in ended.stderr
+
+
+def test_echoplus() -> None:
+    """UDPEchoPlus tells the time in the reflector, and by its count the losses each way."""
+    counted = []
+
+    def reflect(received: tuple[bytes, object, int, int]) -> Iterator[bytes]:
+        packet = udpechoplus.read(received[0])
+        assert packet
+        if packet.generator_sequence == 3:  # lost on the way out
+            return
+        counted.append(packet)
+        at = 2**32 - 1000 + 1000 * len(counted)
+        if packet.generator_sequence not in (5, 6):  # lost on the way back
+            yield udpechoplus.make_reply(received[0], 40 + len(counted), at, at + 5, 0)
+
+    with reflector(reflect) as far:
+        found = figures("--echoplus", far.address, "-n", 10, "-i", "5ms", "-W", "300ms")
+    assert found["reflector"]["least"] == found["reflector"]["most"] == 5000
+    assert found["directions"] == {"out": 1, "back": 2, "undecided": 0}
+    assert found["clock_offset"] is None
