@@ -5,13 +5,14 @@ import os
 import signal
 import socket
 import stat
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from random import SystemRandom
 from time import time
 from typing import NamedTuple
 
-from netsrvd.errors import NetsrvdError, UsageError
+from netsrvd.errors import DependencyError, NetsrvdError, UsageError, failing_import
 from netsrvd.probe import echo, echoplus, fping, nagios, report, stamp, stamps
 from netsrvd.probe.arguments import seconds
 from netsrvd.probe.clocks import Clock, daytime_seconds, time_seconds
@@ -100,11 +101,44 @@ def _plan(arguments: argparse.Namespace) -> Plan:
         limits = [nagios.thresholds(text, option) if text else None for option, text in pairs]
         plugin = nagios.Nagios(*limits)
         form, status = plugin, plugin.status
+    elif arguments.live:
+        form = _live(settings)
     else:
         form = Text(settings, quiet=arguments.quiet)
     if not arguments.nagios and (arguments.warn or arguments.crit):
         raise UsageError("--warn and --crit need --nagios")
-    return Plan(settings, _targets(arguments, settings, arguments.targets), form, status)
+    plot = _plot(arguments.plot) if arguments.plot else None
+    return Plan(settings, _targets(arguments, settings, arguments.targets), form, status, plot)
+
+
+def _live(settings: Settings) -> Form:
+    """Return the form that rich draws. Raises DependencyError if that is not installed."""
+    if not sys.stdout.isatty():
+        raise UsageError("--live: standard output is no terminal; without --live it has lines")
+    try:
+        from netsrvd.probe.live import Live  # noqa: PLC0415 - it imports rich, for 0.1 s
+    except ImportError as error:
+        raise _missing("--live", "rich", error) from error
+    return Live(settings)
+
+
+def _plot(path: Path) -> Callable[[Report], None]:
+    """Return what draws the picture. Raises DependencyError if matplotlib is not installed."""
+    try:
+        from netsrvd.probe import plot  # noqa: PLC0415 - it imports matplotlib, for 0.5 s
+    except ImportError as error:
+        raise _missing("--plot", "matplotlib", error) from error
+    plot.checked(path)
+    return lambda found: plot.draw(found, path)
+
+
+def _missing(option: str, name: str, error: ImportError) -> DependencyError:
+    """Return the error for a module of another package that cannot be imported."""
+    if error.name is None or error.name.partition(".")[0] != name:
+        return failing_import(error)
+    return DependencyError(
+        f"{option}: the Python module {name} is missing: install python3-{name}, or by pip: {name}"
+    )
 
 
 def _status(found: Report) -> int:
@@ -116,7 +150,7 @@ def _settings(arguments: argparse.Namespace) -> Settings:
     protocol = arguments.protocol or Protocol.UDP
     key = _key(Path(arguments.key_file)) if arguments.key_file else None
     size = stamp.base_bytes(key) if protocol is Protocol.STAMP else usual.size_bytes
-    usual_count = 0 if arguments.duration else usual.probe_count
+    usual_count = 0 if arguments.duration or arguments.live else usual.probe_count
     return Settings(
         protocol=protocol,
         probe_count=usual_count if arguments.count is None else arguments.count,
@@ -236,28 +270,33 @@ def _measure(plan: Plan) -> Report:
     try:
         probers += _probers(settings, plan.targets, engine)
         _stop_at_signals(engine)
-        streams = [each.stream for each in probers]
-        began_at = time()
-        plan.form.start(streams)
-        engine.run(probers)
+        found = _run(engine, probers, plan)
+        plan.form.finish(found)
     finally:
+        plan.form.close()
         for each in probers:
             each.close()
         engine.close()
         if stamping:
             stamping.close()
-    found = Report(
+    if plan.plot:
+        plan.plot(found)
+    return found
+
+
+def _run(engine: Engine, probers: Sequence[Prober], plan: Plan) -> Report:
+    streams = [each.stream for each in probers]
+    began_at = time()
+    plan.form.start(streams)
+    engine.run(probers)
+    return Report(
         plan.settings,
         began_at,
         time(),
         engine.stopped,
         engine.most_late_ns / 1e9,
-        report.targets(settings, streams),
+        report.targets(plan.settings, streams),
     )
-    plan.form.finish(found)
-    if plan.plot:
-        plan.plot(found)
-    return found
 
 
 def _probers(settings: Settings, targets: Sequence[Target], engine: Engine) -> list[Prober]:
@@ -301,7 +340,7 @@ def _stop_at_signals(engine: Engine) -> None:
 
     def stop(number: int, _frame: object) -> None:
         engine.stop()
-        signal.signal(number, signal.SIG_DFL)
+        signal.signal(number, signal.default_int_handler)
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, stop)

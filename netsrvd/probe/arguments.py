@@ -3,6 +3,7 @@
 import argparse
 import re
 from collections.abc import Callable
+from pathlib import Path
 
 from netsrvd.probe.settings import Protocol
 
@@ -122,6 +123,7 @@ def _add_output(probe: argparse.ArgumentParser) -> None:
     group.add_argument("-q", "--quiet", action="store_true", help="print the summary alone")
     group.add_argument("--json", action="store_true", help="print one JSON object")
     group.add_argument("--csv", action="store_true", help="print a line of values a probe")
+    group.add_argument("--live", action="store_true", help="show a table that changes")
     group.add_argument("--nagios", action="store_true", help="print a line as a plugin of Nagios")
     group.add_argument(
         "--fping",
@@ -129,6 +131,7 @@ def _add_output(probe: argparse.ArgumentParser) -> None:
         metavar="…",
         help="take the other arguments, and print, as fping(8) does",
     )
+    probe.add_argument("--plot", type=Path, metavar="FILE", help="draw into FILE.png or FILE.svg")
     probe.add_argument("--warn", metavar="MS,LOSS%", help="with --nagios: thresholds of WARNING")
     probe.add_argument("--crit", metavar="MS,LOSS%", help="with --nagios: thresholds of CRITICAL")
 

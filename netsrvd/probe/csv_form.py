@@ -76,3 +76,7 @@ class CSV:
         """Write out the rest."""
         self._progress.end()
         sys.stdout.flush()
+
+    def close(self) -> None:
+        """Wipe the progress."""
+        self._progress.end()

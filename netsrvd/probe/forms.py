@@ -23,3 +23,6 @@ class Form(Protocol):
 
     def finish(self, report: Report) -> None:
         """Say the results."""
+
+    def close(self) -> None:
+        """Leave the terminal as it was; called last, also after an error."""

@@ -98,6 +98,9 @@ class FPing:
                 line = self._times_of(each.stream) if self._times else _statistics(target)
                 print(f"{_name(each.stream):{self._width}} : {line}", file=sys.stderr)
 
+    def close(self) -> None:
+        """Do nothing: the terminal is as it was."""
+
     def _times_of(self, stream: Stream) -> str:
         return " ".join(
             _time(trip.round_trip_ns) if trip.state is State.RECEIVED else "-"

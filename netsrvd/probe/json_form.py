@@ -50,6 +50,10 @@ class JSON:
         self._progress.end()
         print(json.dumps(shape(report), indent=1))
 
+    def close(self) -> None:
+        """Wipe the progress."""
+        self._progress.end()
+
 
 def shape(report: Report) -> dict[str, object]:
     """Return a report as JSON has it."""

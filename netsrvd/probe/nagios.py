@@ -67,6 +67,9 @@ class Nagios:
         data = " ".join(each for target in report.targets for each in self._data(report, target))
         print(f"PROBE {NAMES[status]} - {texts} | {data}")
 
+    def close(self) -> None:
+        """Do nothing: the terminal is as it was."""
+
     def status(self, report: Report) -> int:
         """Return the exit status: that of the worst target."""
         return max(self._status(target.figures) for target in report.targets)

@@ -94,6 +94,10 @@ class Text:
                 print()
             print("\n".join(summary_lines(report, target)))
 
+    def close(self) -> None:
+        """Wipe the progress."""
+        self._progress.end()
+
 
 class Progress:
     """A line on standard error, if that is a terminal, that says how far a run is."""

@@ -2,12 +2,16 @@
 
 import csv
 import io
+import os
+import pty
 import re
 import signal
 import socket
 import subprocess
+import termios
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
@@ -549,6 +553,9 @@ def test_nagios_without_an_answer(port: int) -> None:
         ("--source-port 65535 --sweep 2 127.0.0.1", 64, "2 ports from there exceed 65535"),
         ("--time --source-port 5000 127.0.0.1", 64, "must be longer than the --timeout"),
         ("--stamp -s 40 127.0.0.1", 64, "a probe of stamp has 44 bytes at least"),
+        ("--plot x.pdf 127.0.0.1", 64, "--plot x.pdf: expected a name that ends in .png or"),
+        ("--plot /none/x.png 127.0.0.1", 64, "there is no folder /none"),
+        ("--live 127.0.0.1", 64, "--live: standard output is no terminal"),
         ("--ssid 1 127.0.0.1", 64, "--key-file and --ssid need --stamp"),
         ("--stamp --key-file /none 127.0.0.1", 64, "--key-file /none: No such file"),
         ("--warn 1,1% 127.0.0.1", 64, "--warn and --crit need --nagios"),
@@ -695,3 +702,74 @@ def test_echoplus() -> None:
     assert found["reflector"]["least"] == found["reflector"]["most"] == 5000
     assert found["directions"] == {"out": 1, "back": 2, "undecided": 0}
     assert found["clock_offset"] is None
+
+
+def on_terminal(*arguments: object, columns: int = 120) -> tuple[str, int]:
+    """Run `netsrvd probe` on a terminal; return what it shows, and its status."""
+    near, far = pty.openpty()
+    termios.tcsetwinsize(far, (40, columns))
+    shown = b""
+    with subprocess.Popen(
+        [COMMAND, "probe", *map(str, arguments)],
+        env=ENVIRONMENT | {"TERM": "xterm"},
+        stdin=subprocess.DEVNULL,
+        stdout=far,
+        stderr=far,
+    ) as process:
+        os.close(far)
+        with suppress(OSError):  # EIO: the other side is closed
+            while data := os.read(near, 65536):
+                shown += data
+        process.wait(PATIENCE)
+    os.close(near)
+    return shown.decode(), process.returncode
+
+
+def test_a_table_that_changes(start: Start) -> None:
+    """The table has a row for each stream with blocks and crosses, and the summary follows."""
+    run = start()
+    bad = f"127.0.0.1:{free_port(run.port + 1)}"
+    shown, status = on_terminal("--live", f"127.0.0.1:{run.port}", bad, *QUICK, "--sweep", 2)
+    assert status == 1
+    table, _, summary = shown.partition("\x1b[?25h")  # the cursor is shown again
+    rows = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", table).splitlines()[-4:]
+    assert [row.split()[0] for row in rows] == [f"127.0.0.1:{run.port}"] * 2 + [bad] * 2
+    assert all(re.search(r" 5 +0 .* [▁▂▃▄▅▆▇█]{5} *$", row) for row in rows[:2])
+    assert all(re.search(r" 5 +100 .* ×{5} *$", row) for row in rows[2:])  # noqa: RUF001
+    assert "10 sent, 10 received, 0 lost (0 %)" in summary
+
+
+def test_the_progress_is_visible(start: Start) -> None:
+    """On a terminal a quiet run says how far it is, and wipes that before the summary."""
+    run = start()
+    shown, status = on_terminal("-q", f"127.0.0.1:{run.port}", "-n", 30, "-i", "40ms")
+    assert status == 0
+    assert re.search(r"\r\d+ of 30 probes, 0 lost *\r", shown)
+    assert shown.rstrip().splitlines()[-1].startswith("TTL of answers")
+    lines = shown.partition("---")[0].split("\r")
+    assert lines[-2].strip() == ""
+
+
+@pytest.mark.parametrize(("ending", "start_of_file"), [("png", b"\x89PNG"), ("svg", b"<?xml")])
+def test_a_picture(start: Start, tmp_path: Path, ending: str, start_of_file: bytes) -> None:
+    """A picture is drawn besides the usual output."""
+    run = start()
+    picture = tmp_path / f"paths.{ending}"
+    ended = probe("-q", "--plot", picture, f"127.0.0.1:{run.port}", *QUICK, "--sweep", 12)
+    assert ended.returncode == 0
+    assert "60 sent" in ended.stdout
+    assert picture.read_bytes().startswith(start_of_file)
+
+
+@pytest.mark.parametrize(
+    ("option", "module"), [(["--live"], "rich"), (["--plot", "x.png"], "matplotlib")]
+)
+def test_a_module_is_missing(option: list[str], module: str) -> None:
+    """Without rich or matplotlib the option says what to install, and nothing is sent."""
+    planted = f"sys.modules[{module!r}] = None\nsys.stdout.isatty = lambda: True"
+    ended = probe(*option, "127.0.0.1", planted=planted)
+    assert ended.returncode == 70
+    assert ended.stderr == (
+        f"netsrvd: {option[0]}: the Python module {module} is missing: install python3-{module}, "
+        f"or by pip: {module}\n"
+    )

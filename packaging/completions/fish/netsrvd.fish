@@ -74,6 +74,8 @@ complete -c netsrvd -n $probe -l program-stamps -d 'measure without stamps of th
 complete -c netsrvd -n $probe -s q -l quiet -d 'print the summary alone'
 complete -c netsrvd -n $probe -l json -d 'print one JSON object'
 complete -c netsrvd -n $probe -l csv -d 'print a line of values a probe'
+complete -c netsrvd -n $probe -l live -d 'show a table that changes'
+complete -c netsrvd -n $probe -l plot -rF -d 'draw into this file, .png or .svg'
 complete -c netsrvd -n $probe -l nagios -d 'print a line as a plugin of Nagios'
 complete -c netsrvd -n $probe -l fping -d 'take the other arguments as fping does'
 complete -c netsrvd -n $probe -l warn -x -d 'with --nagios: thresholds of WARNING'
