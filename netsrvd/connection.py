@@ -321,7 +321,7 @@ class Connection:
         owner.connection_closed(self)
         self.close_socket(reason)
         counters = owner.counters
-        counters.closed += 1
+        counters.closed[reason] += 1
         counters.bytes_received += self.bytes_received
         counters.bytes_sent += self.bytes_sent
         report = owner.report

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from time import monotonic
+from time import monotonic, time
 from typing import TYPE_CHECKING, NamedTuple
 
 import netsrvd
@@ -163,6 +163,8 @@ class Daemon:
 
     def _begin(self) -> None:
         server, report = self._server, self._server.report
+        server.figures.start_time = time() - (monotonic() - self._start.began_at)
+        self._note_reload()
         report(Starting(netsrvd.__version__, sys.version.split()[0], os.getpid()))
         for note in self._start.notes:
             report(note)
@@ -190,6 +192,7 @@ class Daemon:
         self._server.restore(restored)
         handover.clear(self._notifier, {name for name, _ in restored.pending})
         count = len(restored.connections)
+        self._server.figures.connections_lost = restored.lost
         if restored.saved_at and (count or restored.lost):
             seconds = monotonic() - restored.saved_at
             self._server.report(ConnectionsRestored(count, restored.lost, seconds))
@@ -287,13 +290,21 @@ class Daemon:
         except Exception as error:  # noqa: BLE001 - no file may end what serves
             reason = reason_of(error)
             self._server.report(ReloadFailed(reason))
+            self._server.figures.reload_successful = 0
             self._fault = f"Reload failed, the old configuration is in force: {reason}; "
             self._notifier.ready(self._status())
             answer(callers, reason)
             return
         self._fault = ""
+        self._note_reload()
         self._notifier.ready(self._status())
         answer(callers, "", [problem.text() for problem in self._problems])
+
+    def _note_reload(self) -> None:
+        """Note that a configuration has been put into force."""
+        figures = self._server.figures
+        figures.reload_successful, figures.reload_success_time = 1, time()
+        figures.settings_not_in_force = len(self._problems)
 
     def _change(self, configuration: Configuration) -> None:
         """Put a configuration into force, or raise what went wrong and change nothing."""
@@ -415,7 +426,7 @@ class Daemon:
         return (
             f"{self._fault}{self._not_in_force()}"
             f"Serving {server.live} connections and {server.flows} flows; "
-            f"{counters.accepted} connections accepted, {counters.refused} refused, "
+            f"{counters.accepted} connections accepted, {counters.refused.total} refused, "
             f"{counters.datagrams_received} datagrams, {server.log_writer.lost} records lost"
         )
 

@@ -2,14 +2,14 @@
 
 import select
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from contextlib import suppress
 from math import inf
 from time import monotonic, sleep
-from typing import Any, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from netsrvd.errnos import BUG_ERRNOS
-from netsrvd.loop_thread import LoopThread, OnFailure
+from netsrvd.loop_thread import Lag, LoopThread, OnFailure
 
 READ, WRITE = select.EPOLLIN, select.EPOLLOUT
 
@@ -43,6 +43,27 @@ class Timer(Protocol):
 
     def run_due(self, now: float) -> float:
         """Do the work that is due; return when there is more, infinite for never."""
+
+
+class Steps(Generic[Result]):
+    """Work that is cut into steps, so that clients are served meanwhile. Owned by the loop."""
+
+    __slots__ = ("_done", "_steps")
+
+    def __init__(
+        self, steps: Generator[None, None, Result], done: Callable[[Result], None]
+    ) -> None:
+        self._steps = steps
+        self._done = done
+
+    def run_due(self, now: float) -> float:
+        """Run the next step."""
+        try:
+            next(self._steps)
+        except StopIteration as end:
+            self._done(end.value)
+            return inf
+        return now
 
 
 class EventLoop:
@@ -106,10 +127,23 @@ class EventLoop:
             self._epoll.unregister(descriptor)
 
     def call_at(self, when: float, timer: Timer) -> None:
-        """Call `run_due` at this time, unless it is due earlier anyway."""
+        """Call `run_due` at this time, unless it is due earlier anyway.
+
+        A time that is past means the next turn.
+        """
+        when = max(when, self.now)
         if when < self._deadlines.get(timer, inf):
             self._deadlines[timer] = when
             self._next_at = min(self._next_at, when)
+
+    def run_steps(
+        self, steps: Generator[None, None, Result], done: Callable[[Result], None]
+    ) -> None:
+        """Run the steps of a generator, one a turn; call `done` with what it returns.
+
+        An exception that it raises ends the loop.
+        """
+        self.call_at(0.0, Steps(steps, done))
 
     def forget_timer(self, timer: Timer) -> None:
         """Call `run_due` of this timer no more."""
@@ -140,6 +174,14 @@ class EventLoop:
     def thread(self) -> LoopThread:
         """The thread, for the watchdog."""
         return self._thread
+
+    @property
+    def lag(self) -> Lag:
+        """How late timers and calls of the watchdog ran.
+
+        It is noted where these run, so that a turn without them costs nothing.
+        """
+        return self._thread.lag
 
     def call_soon_threadsafe(self, call: Callable[..., None], *arguments: object) -> None:
         """Run `call(*arguments)` in the loop's thread."""
@@ -205,6 +247,7 @@ class EventLoop:
         poll, watched, calls = self._epoll.poll, self._watched, self._thread.calls
         wakeups = calls.fileno()
         self.now = monotonic()
+        self._next_at = max(self._next_at, self.now)  # what was due before the start is not late
         while not self._stopping:
             wait = None if self._next_at == inf else max(0.0, self._next_at - self.now)
             try:
@@ -225,10 +268,11 @@ class EventLoop:
                 self._run_due(now)
 
     def _run_due(self, now: float) -> None:
+        self._thread.lag.note(now - self._next_at)
         for timer, due_at in list(self._deadlines.items()):
             if now >= due_at and timer in self._deadlines:
                 self._deadlines[timer] = inf  # so that what it calls may ask for an earlier time
-                due_at = timer.run_due(now)  # noqa: PLW2901
+                due_at = max(timer.run_due(now), now)  # noqa: PLW2901
                 if timer in self._deadlines:
                     self._deadlines[timer] = min(self._deadlines[timer], due_at)
         self._deadlines = {timer: at for timer, at in self._deadlines.items() if at < inf}

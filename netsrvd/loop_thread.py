@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable
+from time import monotonic
 
 from netsrvd.errors import ResourceError
 from netsrvd.linux.call_queue import CallQueue
@@ -9,20 +10,57 @@ from netsrvd.linux.call_queue import CallQueue
 OnFailure = Callable[[str, BaseException], None]
 
 
+class Lag:
+    """How late a thread did what was due. The thread notes; any thread may ask."""
+
+    __slots__ = ("_highest",)
+
+    def __init__(self) -> None:
+        self._highest = {FIRST: 0.0}
+
+    def note(self, seconds: float) -> None:
+        """Note that something was late by this time."""
+        for asker, highest in list(self._highest.items()):
+            if seconds > highest:
+                self._highest[asker] = seconds
+
+    def take(self, asker: str) -> float:
+        """Return the highest lag in seconds since `asker` was here last, or since the start."""
+        highest = self._highest.get(asker, self._highest[FIRST])
+        self._highest[asker] = 0.0
+        return highest
+
+
+FIRST = ""
+"""The asker that never comes: it has the highest lag since the start."""
+
+
 class LoopThread:
     """One thread that runs `run` until `run` returns.
 
     `run` waits on `calls` beside its own descriptors and calls its `run_pending`. An exception that
     escapes from `run` is passed to `on_failure(name, exception)`, in this thread, before it ends.
-    The watchdog calls `ping`; a loop that still turns answers: it sets `heartbeat` to that number.
+    The watchdog calls `ping`; a loop that still turns answers: it sets `heartbeat` to that number,
+    and notes in `lag` how late it did.
     """
 
-    __slots__ = ("_on_failure", "_run", "_thread", "calls", "heartbeat", "name")
+    __slots__ = (
+        "_on_failure",
+        "_pinged_at",
+        "_run",
+        "_thread",
+        "calls",
+        "heartbeat",
+        "lag",
+        "name",
+    )
 
     def __init__(self, name: str, run: Callable[[], None], on_failure: OnFailure) -> None:
         self.name = name
         self.calls = CallQueue()
         self.heartbeat = 0
+        self.lag = Lag()
+        self._pinged_at = 0.0
         self._run = run
         self._on_failure = on_failure
         self._thread = self._new_thread()
@@ -57,6 +95,7 @@ class LoopThread:
 
     def ping(self, number: int) -> None:
         """Ask the thread to set `heartbeat`, before all calls that wait."""
+        self._pinged_at = monotonic()
         self.calls.put_first(self._answer, number)
 
     def flush(self, seconds: float) -> bool:
@@ -76,6 +115,7 @@ class LoopThread:
 
     def _answer(self, number: int) -> None:
         self.heartbeat = number
+        self.lag.note(monotonic() - self._pinged_at)
 
     def _guarded(self) -> None:
         try:

@@ -11,7 +11,7 @@ from netsrvd.access.datagrams import DatagramPolicy
 from netsrvd.config import changes
 from netsrvd.connection import AnySocket, Connection, connection_ids
 from netsrvd.contracts import StreamFactory
-from netsrvd.counters import Counters
+from netsrvd.counters import Counters, RunFigures
 from netsrvd.errors import NetsrvdError
 from netsrvd.event_loop import EventLoop
 from netsrvd.events import LEVELS
@@ -90,8 +90,10 @@ class Server:
         self._handlers: HandlerConnections | None = None
         """None until a listener has a handler."""
         self._listeners: dict[Key, TCPListener | UDPListener] = {}
-        self._retired = Counters()
+        self.retired = Counters()
         """The sums of listeners that were removed."""
+        self.figures = RunFigures(reload_successful=1)
+        """Of the whole run, as far as the main thread knows them; see `snapshot.py`."""
         self._sockets: Sockets = {}
         self._deaf: dict[int, str] = {}
         """The descriptors of sockets that have lost their interface, and what was reported."""
@@ -151,21 +153,46 @@ class Server:
         ]
         return found + (self._handlers.connections() if self._handlers else [])
 
+    @property
+    def limit(self) -> ConnectionLimit:
+        """The limit of all connections together."""
+        return self._limit
+
+    @property
+    def loops(self) -> tuple[EventLoop, EventLoop]:
+        """The loops of TCP and UDP."""
+        return self._tcp, self._udp
+
+    def listeners(self) -> list[TCPListener | UDPListener]:
+        """Return the listeners (any thread)."""
+        return list(self._listeners.values())
+
+    def open_sockets(self) -> list[ListeningSocket]:
+        """Return the sockets, to be looked at (any thread)."""
+        return [one for opened in list(self._sockets.values()) for one in list(opened)]
+
+    def connections_of(self, listener: TCPListener) -> list[Connection]:
+        """Return the connections of a listener, those of handlers too (any thread)."""
+        found = list(listener.connections.values())
+        if self._handlers:
+            found += [each for each in self._handlers.connections() if each.owner is listener]
+        return found
+
     def counters(self) -> Counters:
         """Return the sums of all listeners since the start."""
         parts = tuple(self._listeners.values())
-        return sum((part.counters for part in parts), self._retired)
+        return sum((part.counters for part in parts), self.retired)
 
     def seen(self) -> int:
         """Return how often a client has come: connections and datagrams, served or refused."""
         counters = self.counters()
-        return counters.accepted + counters.refused + counters.datagrams_received
+        return counters.accepted + counters.refused.total + counters.datagrams_received
 
     def progress(self) -> int:
         """Return a number that changes when a byte moves or a connection ends."""
         counters = self.counters()  # of the bytes of connections that have ended
         moved = sum(one.bytes_received + one.bytes_sent for one in self.connections())
-        return counters.closed + counters.bytes_received + counters.bytes_sent + moved
+        return counters.closed.total + counters.bytes_received + counters.bytes_sent + moved
 
     def threads(self) -> list[LoopThread]:
         """Return the threads that must make progress."""
@@ -320,7 +347,7 @@ class Server:
             self._ask(listener.loop, listener.stop, None)
             if isinstance(listener, UDPListener) or not listener.live:
                 del self._listeners[key]
-                self._retired += listener.counters
+                self.retired += listener.counters
                 if self._handlers and isinstance(listener, TCPListener):
                     self._ask(self._tcp, partial(self._handlers.end_pool, key[0]), None)
 

@@ -202,11 +202,11 @@ class Shutdown:
 
     def _summary(self, seconds: float, live: int, aborted: int, handed_over: int) -> Stopped:
         server, drained = self._server, max(0, live - aborted - handed_over)
-        return Stopped(
-            seconds,
-            drained,
-            aborted,
-            handed_over,
-            server.log_writer.lost,
-            **vars(server.counters()),
+        return Stopped.of(
+            server.counters(),
+            seconds=seconds,
+            drained=drained,
+            cut=aborted,
+            handed_over=handed_over,
+            records_lost=server.log_writer.lost,
         )

@@ -236,6 +236,11 @@ class TCPListener:
         return self._held
 
     @property
+    def pending(self) -> int:
+        """How many of them wait for a PROXY header (any thread)."""
+        return self._pending.count if self._pending else 0
+
+    @property
     def has_sockets(self) -> bool:
         """Whether it has a listening socket."""
         return bool(self._sockets)
@@ -309,14 +314,17 @@ class TCPListener:
 
     def detach(self) -> list[Connection]:
         """Return the connections that can be handed over, and serve them no more."""
-        found = self.transferable()
+        found, counters = self.transferable(), self.counters
         for connection in found:
             self.loop.remove(connection.descriptor)
             del self.connections[connection.descriptor]
+            counters.bytes_received += connection.bytes_received
+            counters.bytes_sent += connection.bytes_sent
         return found
 
     def reattach(self, connection: Connection) -> None:
         """Serve a connection again that `detach` returned."""
+        self._exclude_bytes(connection)
         self._stored.add(connection.descriptor)
         if self._watch(connection):
             connection.go_on()
@@ -327,6 +335,8 @@ class TCPListener:
         self._total.used += 1
         connection = state.connection(self, sock)
         connection.source = self._policy.acquire(connection.peer[0])
+        self.counters.restored += 1
+        self._exclude_bytes(connection)
         self._stored.add(connection.descriptor)
         if not self._watch(connection):
             return
@@ -335,6 +345,11 @@ class TCPListener:
         rule = self._policy.denied_by(connection.peer[0]) if self._sockets else ""
         if rule and connection.descriptor in self.connections:
             connection.close("access", rule)
+
+    def _exclude_bytes(self, connection: Connection) -> None:
+        """Count the bytes of a connection from now on: its end counts all that it has moved."""
+        self.counters.bytes_received -= connection.bytes_received
+        self.counters.bytes_sent -= connection.bytes_sent
 
     def serve_accepted(self, sock: AnySocket) -> None:
         """Serve a connection that another program has accepted, or refuse it."""
@@ -499,7 +514,7 @@ class TCPListener:
         self, sock: AnySocket, peer: Peer, refusal: Refusal, now: float, proxy: Peer | None
     ) -> None:
         local = host_and_port(sock.getsockname())
-        self.counters.refused += 1
+        self.counters.refused[refusal[0]] += 1
         sock.close()
         self._refusals.add(refusal, peer, local, now, proxy)
         self._plan()

@@ -260,6 +260,7 @@ class UDPListener:
         """Go on after an error of recvmmsg(2), unless it speaks of a mistake of ours."""
         if error.errno in BUG_ERRNOS:
             raise error
+        self.counters.receive_errors += 1
         self._errors.record(error, local, now, pause=error.errno not in RECEIVED_ERRNOS)
         self._listen(now)
         self._plan()
@@ -494,7 +495,7 @@ class UDPSocket:
         """Sum up a flow and forget it."""
         flow, listener = self.flows.pop(envelope), self._listener
         listener.policy.release(flow.source.name)
-        listener.counters.datagrams_truncated += flow.truncated
+        listener.counters.flows_ended[reason] += 1
         if flow.has_end_record:
             listener.report(flow.ended(reason))
 
@@ -538,7 +539,7 @@ class UDPSocket:
             refused = self._refused[envelope] = refusal, peer, where, proxy
         refusal, peer, where, proxy = refused
         listener = self._listener
-        listener.counters.datagrams_refused += 1
+        listener.counters.datagrams_refused[refusal[0]] += 1
         listener.refusals.add(refusal, peer, where, now, proxy)
         listener.plan_refusals()
         return None
@@ -580,7 +581,7 @@ class UDPSocket:
         """Count a datagram that exceeds a limit."""
         listener = self._listener
         flow.refused += 1
-        listener.counters.datagrams_refused += 1
+        listener.counters.datagrams_refused[refusal[0]] += 1
         listener.refusals.add(refusal, flow.peer, flow.local, now, flow.proxy)
         listener.plan_refusals()
 
@@ -681,7 +682,9 @@ class UDPSocket:
         found = self.batch.truncated(len(flows))
         if not found:
             return unanswered
-        for index in set(found).difference(unanswered):
+        missing = set(found).difference(unanswered)
+        self._listener.counters.datagrams_truncated += len(missing)
+        for index in missing:
             flow = flows[index]
             assert flow is not None  # or it would be unanswered already
             flow.truncated += 1

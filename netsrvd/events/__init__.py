@@ -6,6 +6,7 @@ journal record, in upper case. A MESSAGE_ID is drawn at random (`systemd-id128 n
 up, and never used again for another event.
 """
 
+from collections.abc import Iterable
 from importlib import import_module
 from operator import itemgetter
 from typing import Any, ClassVar, Self, dataclass_transform
@@ -43,9 +44,10 @@ class Event(tuple[Any, ...]):
     FIELDS: ClassVar[tuple[str, ...]] = ()
     DEFAULTS: ClassVar[dict[str, object]] = {}
 
-    def __init_subclass__(cls) -> None:
-        """Make properties of the annotations."""
-        cls.FIELDS = tuple(name for name in cls.__annotations__ if name.islower())
+    def __init_subclass__(cls, more: Iterable[str] = ()) -> None:
+        """Make properties of the annotations and of `more` fields."""
+        annotated = (name for name in cls.__annotations__ if name.islower())
+        cls.FIELDS = (*annotated, *more)
         cls.DEFAULTS = {name: vars(cls)[name] for name in cls.FIELDS if name in vars(cls)}
         for index, name in enumerate(cls.FIELDS):
             setattr(cls, name, property(itemgetter(index)))

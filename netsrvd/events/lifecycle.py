@@ -1,5 +1,8 @@
 """Events of the daemon: start, ready, reload, stop, failure."""
 
+from typing import Self
+
+from netsrvd.counters import Counters, fields, recorded
 from netsrvd.events import ERROR, NOTICE, WARNING, Event, one_line
 
 
@@ -124,13 +127,11 @@ class Stopping(Event):
         return f"stopping on {self.signal}: {drain if self.connections else 'nothing to drain'}"
 
 
-class Stopped(Event):
+class Stopped(Event, more=recorded()):
     """The last record of a run, with all that was counted since its start.
 
-    `datagrams_dropped` came faster than they were read, `datagrams_unsent` are answers that the
-    network did not take, `proxy_late`, `proxy_long` and `proxy_wrong` are headers of proxies that
-    were late, too long or wrong, and `proxy_probes` connections of proxies that closed without
-    data, as health checks do.
+    Fields whose names end in REASONS have the numbers of a count by its reasons. docs/monitoring.md
+    explains each count.
     """
 
     __slots__ = ()
@@ -142,30 +143,28 @@ class Stopped(Event):
     cut: int
     handed_over: int
     records_lost: int
-    accepted: int
-    refused: int
-    closed: int
-    accept_errors: int
-    proxy_late: int
-    proxy_long: int
-    proxy_wrong: int
-    proxy_probes: int
-    flows: int
-    datagrams_received: int
-    datagrams_sent: int
-    datagrams_refused: int
-    datagrams_truncated: int
-    datagrams_unsent: int
-    datagrams_dropped: int
-    bytes_received: int
-    bytes_sent: int
+
+    @classmethod
+    def of(
+        cls,
+        counters: Counters,
+        *,
+        seconds: float,
+        drained: int,
+        cut: int,
+        handed_over: int,
+        records_lost: int,
+    ) -> Self:
+        """Return the record of a run that has counted this."""
+        return cls(seconds, drained, cut, handed_over, records_lost, *fields(counters).values())
 
     def text(self) -> str:
+        counted = dict(zip(self.FIELDS, self, strict=True))
         return (
-            f"stopped after {self.seconds:.1f} s: {self.accepted} connections accepted, "
-            f"{self.refused} refused, {self.handed_over} handed over, {self.cut} cut off at the "
-            f"end; {self.datagrams_received} datagrams received, {self.datagrams_sent} sent; "
-            f"{self.records_lost} records lost"
+            f"stopped after {self.seconds:.1f} s: {counted['accepted']} connections accepted, "
+            f"{counted['refused']} refused, {self.handed_over} handed over, {self.cut} cut off at "
+            f"the end; {counted['datagrams_received']} datagrams received, "
+            f"{counted['datagrams_sent']} sent; {self.records_lost} records lost"
         )
 
 

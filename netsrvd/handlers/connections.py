@@ -199,7 +199,7 @@ class HandlerConnections:
         connection = task.connection
         del self._live[connection]
         counters = connection.owner.counters
-        counters.closed += 1
+        counters.closed[task.reason] += 1
         counters.bytes_received += connection.bytes_received
         counters.bytes_sent += connection.bytes_sent
         if self._report.level >= INFO and connection.has_end_record(task.reason):

@@ -93,6 +93,7 @@ class LogWriter:
         "_unwritten",
         "level",
         "waits",
+        "written",
     )
 
     def __init__(
@@ -105,6 +106,8 @@ class LogWriter:
         self.waits = waits
         self._queue: deque[Event] = deque()
         self._handles: list[LogHandle] = []
+        self.written = 0
+        """How many events have been written since the start; the log thread counts."""
         self._told = 0
         self._unwritten = 0
         self._stopping = False
@@ -170,7 +173,9 @@ class LogWriter:
     def _write_queue(self, most: int = RECORDS_A_TURN) -> None:
         queue = self._queue
         for _ in range(min(most, len(queue))):
-            if not self._write(queue.popleft()):
+            if self._write(queue.popleft()):
+                self.written += 1
+            else:
                 self._unwritten += 1
         if not queue:
             self._tell_losses()

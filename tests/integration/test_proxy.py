@@ -164,7 +164,7 @@ def test_the_named_client_is_judged_by_access(serving: Serving, stack: ExitStack
     assert serving.only(Refused).reason == "access"
     proxy.sendall(LOCAL)
     assert echoed(proxy)
-    assert tcp.counters.refused == 1
+    assert tcp.counters.refused.total == 1
     assert serving.limit.used == 2
 
 
@@ -182,7 +182,7 @@ def test_a_late_header_ends_the_connection(serving: Serving, data: bytes) -> Non
         assert named(refused) == (sock.getsockname(), ("", ""))
     assert refused.reason == "proxy-late"
     assert refused.rule == "no whole header within proxy_timeout = 0.2 s"
-    assert (tcp.counters.proxy_late, tcp.counters.refused) == (1, 1)
+    assert (tcp.counters.proxy_late, tcp.counters.refused.total) == (1, 1)
     assert serving.limit.used == 0
 
 
@@ -222,7 +222,7 @@ def test_a_wrong_header_ends_the_connection(
     refused, again = serving.only(Refused), serving.only(RefusedAgain)
     assert (refused.reason, refused.peer_address) == (reason, "127.0.0.1")
     assert (again.reason, again.times) == (reason, 2)
-    assert getattr(tcp.counters, counter) == tcp.counters.refused == 3
+    assert getattr(tcp.counters, counter) == tcp.counters.refused.total == 3
     assert not serving.so_far(Accepted)
 
 

@@ -127,7 +127,7 @@ def test_a_handler_comes_and_goes(running: Reloading, log: FakeLog, ports: tuple
     assert not [each for each in threading.enumerate() if each.name.startswith("handler one")]
     closed = Closed.MESSAGE_ID
     eventually(lambda: [each.message_id for each in log.taken].count(closed) == 3, "all are told")
-    assert running.server.counters().closed == 3
+    assert running.server.counters().closed.total == 3
     assert running.server.counters().bytes_sent == 5 * 5
 
 
@@ -156,6 +156,6 @@ def test_new_settings_reach_every_thread(running: Reloading, ports: tuple[int, i
             assert late.recv(1) == b""
         asker.sendto(b"x", address)
         assert client.recv(1) == b""
-        eventually(lambda: running.server.counters().refused == 1)
+        eventually(lambda: running.server.counters().refused.total == 1)
         eventually(lambda: running.server.counters().datagrams_received == 1)
         assert running.server.counters().datagrams_sent == 0

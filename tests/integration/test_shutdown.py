@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from netsrvd import handover, shutdown
-from netsrvd.counters import Counters
+from netsrvd.counters import ByReason, Counters, definitions
 from netsrvd.events.handover import HandedOver
 from netsrvd.events.lifecycle import NotHandedOver, Stopped, Stopping
 from netsrvd.handover import CONNECTION, PENDING, STATE
@@ -184,10 +184,15 @@ def test_the_last_record_has_all_that_was_counted(
 ) -> None:
     """Each counter is a field of it, besides the time that the daemon ran."""
     stage.serve()
-    counted = {name: number for number, name in enumerate(Counters.__annotations__, 100)}
-    monkeypatch.setattr(Server, "counters", lambda _: Counters(**counted))
+    counted = Counters()
+    for number, each in enumerate(definitions(Counters), 100):
+        setattr(counted, each.name, ByReason(one=number, two=1) if each.label else number)
+    monkeypatch.setattr(Server, "counters", lambda _: counted)
     stopped = stage.stop()
-    assert {name: getattr(stopped, name) for name in counted} == counted
+    for number, each in enumerate(definitions(Counters), 100):
+        assert getattr(stopped, each.name) == number + bool(each.label)
+        if each.label:
+            assert getattr(stopped, f"{each.name}_reasons") == f"one={number} two=1"
     assert (stopped.seconds, stopped.records_lost) == (60.0, 0)
 
 

@@ -213,7 +213,7 @@ def test_each_connection_has_a_beginning_and_an_end(serving: Serving) -> None:
         client.close()
     sent = sum(event.bytes_sent for event in serving.told(Closed, 30))
     counters = tcp.counters
-    assert (counters.accepted, counters.closed) == (30, 30)
+    assert (counters.accepted, counters.closed.total) == (30, 30)
     assert counters.bytes_received == counters.bytes_sent == sent == sum(range(1, 31))
 
 
@@ -225,7 +225,7 @@ def test_a_refused_client_is_closed_at_once(serving: Serving) -> None:
         refused = serving.only(Refused)
         assert (refused.peer_address, refused.peer_port) == client.getsockname()
     assert (refused.reason, refused.rule) == ("access", "no entry of allow contains it")
-    assert (tcp.counters.refused, tcp.counters.accepted) == (1, 0)
+    assert (tcp.counters.refused.total, tcp.counters.accepted) == (1, 0)
     assert not serving.so_far(Accepted)
 
 

@@ -73,7 +73,7 @@ class Desk:
             thread.join(SECONDS)
         for served in self.served:
             assert served.listener.live == 0
-            assert served.counters.closed == served.counters.accepted
+            assert served.counters.closed.total == served.counters.accepted
         assert len(self.serving.so_far(Closed)) == len(self.clients)
         self.serving.settle()
 
@@ -138,7 +138,7 @@ def test_a_handler_answers_until_the_clients_end(desk: Desk) -> None:
     assert (closed.reason, closed.bytes_received, closed.bytes_sent) == ("client", *[len(data)] * 2)
     assert closed.error == ""
     counters = desk.served[0].counters
-    assert (counters.closed, counters.bytes_sent) == (1, len(data))
+    assert (counters.closed.total, counters.bytes_sent) == (1, len(data))
 
 
 def test_a_handler_that_returns_has_said_all(desk: Desk) -> None:

@@ -198,7 +198,7 @@ def test_the_end_leaves_nothing(log: FakeLog) -> None:
     for client in clients:
         client.close()
     counters = built.counters()
-    assert (counters.accepted, counters.closed, counters.flows) == (2, 2, 2)
+    assert (counters.accepted, counters.closed.total, counters.flows) == (2, 2, 2)
     assert counters.bytes_received == counters.bytes_sent == 20
     assert log.closed
     assert len(log.taken) == 8

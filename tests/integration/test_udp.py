@@ -230,7 +230,7 @@ def test_a_refused_peer_is_told_once(serving: Serving) -> None:
         assert nothing_more(peer)
     assert (again.source, again.reason, again.times) == ("127.0.0.1", "access", 19)
     counters = udp.counters
-    assert (counters.datagrams_refused, counters.bytes_received, counters.bytes_sent) == (
+    assert (counters.datagrams_refused.total, counters.bytes_received, counters.bytes_sent) == (
         *(20, 180, 0),
     )
     assert not serving.so_far(FlowBegan)

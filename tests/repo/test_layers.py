@@ -19,6 +19,7 @@ ROWS = (
     {"daemon"},
     {"shutdown"},
     {"server"},
+    {"snapshot"},
     {"startup", "detach", "handover", "udp"},
     {"handlers"},
     {"tcp"},

@@ -77,7 +77,7 @@ def test_the_end_of_an_unlogged_connection_has_a_record_if_something_failed(
     connection.bytes_received, connection.bytes_sent = 5, 4
     connection.close(reason)
     assert owner.report.kinds == ["Closed"] * has_record
-    counted = owner.counters.closed, owner.counters.bytes_received, owner.counters.bytes_sent
+    counted = owner.counters.closed.total, owner.counters.bytes_received, owner.counters.bytes_sent
     assert counted == (1, 5, 4)
     assert owner.ended == [connection]
     assert connection.sock.fileno() == -1
@@ -88,7 +88,7 @@ def test_below_the_level_no_record_is_made(owner: Owner, connection: Connection)
     owner.report.level = ERROR
     connection.close("error")
     assert owner.report.kinds == []
-    assert owner.counters.closed == 1
+    assert owner.counters.closed.total == 1
 
 
 @pytest.mark.parametrize(

@@ -607,3 +607,57 @@ def test_the_events_are_those_of_epoll() -> None:
     """Errors and hang-ups come unasked, with numbers of their own."""
     assert (READ, WRITE) == (select.EPOLLIN, select.EPOLLOUT)
     assert not (READ | WRITE) & (select.EPOLLERR | select.EPOLLHUP)
+
+
+# --- lag and steps ----------------------------------------------------------------------------
+
+
+def test_a_timer_that_runs_late_is_lag(running: Running) -> None:
+    """A call that takes long makes the timers of its turn late."""
+    ran = threading.Event()
+    when = event_loop.monotonic() + 0.01
+    running.loop.call_at(when, Timer(lambda _: (ran.set(), inf)[1]))
+
+    def compute() -> None:
+        while event_loop.monotonic() < when + 0.05:
+            pass
+
+    running.loop.call_soon_threadsafe(compute)
+    running.loop.start()
+    assert ran.wait(SECONDS)
+    assert running.loop.lag.take("test") >= 0.05
+
+
+def test_what_was_due_before_the_start_is_not_late(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A loop that starts long after it was made, with work for its first turn, has no lag."""
+    ran, real = threading.Event(), event_loop.monotonic
+    running.loop.call_at(0.0, Timer(lambda _: (ran.set(), inf)[1]))
+    monkeypatch.setattr(event_loop, "monotonic", lambda: real() + 1000)
+    running.loop.start()
+    assert ran.wait(SECONDS)
+    assert running.loop.lag.take("test") < 900
+
+
+def test_clients_are_served_between_steps(running: Running) -> None:
+    """One step runs in each turn; the value that they end with is passed on."""
+    order, done = list[str](), threading.Event()
+    ours, theirs = socket.socketpair()
+    theirs.send(b"x")
+    running.loop.add(ours.fileno(), Watched(lambda _: order.append("served")))
+
+    def steps() -> Any:
+        for number in range(3):
+            order.append(f"step {number}")
+            yield
+        return "value"
+
+    running.loop.run_steps(steps(), lambda value: (order.append(value), done.set()))
+    running.loop.start()
+    assert done.wait(SECONDS)
+    running.loop.call_and_wait(running.loop.remove, ours.fileno())
+    expected = ["step 0", "served", "step 1", "served", "step 2", "served", "value"]
+    assert order[1:8] == expected
+    ours.close()
+    theirs.close()

@@ -3,11 +3,12 @@
 import os
 import select
 import threading
+from time import monotonic
 
 import pytest
 
 from netsrvd.errors import ResourceError
-from netsrvd.loop_thread import LoopThread
+from netsrvd.loop_thread import Lag, LoopThread
 from tests.support.patience import SECONDS
 from tests.support.reports import Failures
 from tests.support.waiting import wait_end, wait_event
@@ -134,3 +135,37 @@ def test_a_start_that_fails_can_be_tried_again(monkeypatch: pytest.MonkeyPatch) 
 def _refused(thread: threading.Thread) -> None:
     thread._started.set()  # type: ignore[attr-defined] # as Python 3.13 does
     raise RuntimeError("can't start new thread")
+
+
+def test_each_asker_gets_the_highest_lag_since_it_asked_last() -> None:
+    """The first time that is since the start; askers do not hide anything from each other."""
+    lag = Lag()
+    for seconds in (0.1, 0.3, 0.2):
+        lag.note(seconds)
+    assert lag.take("status") == 0.3
+    assert lag.take("status") == 0.0
+    lag.note(0.1)
+    assert lag.take("metrics") == 0.3
+    assert (lag.take("status"), lag.take("metrics")) == (0.1, 0.0)
+
+
+def test_a_late_answer_to_a_ping_is_lag() -> None:
+    """A thread that is busy while it is asked is late by that time."""
+    loop = Loop()
+    loop.thread.start()
+    begun, asked = threading.Event(), threading.Event()
+    loop.thread.calls.put(lambda: (begun.set(), asked.wait(SECONDS), busy(0.05)))
+    wait_event(begun, "the call")
+    loop.thread.ping(1)
+    asked.set()
+    assert loop.thread.flush(SECONDS)
+    assert loop.thread.lag.take("test") >= 0.05
+    loop.thread.calls.put(loop.stop)
+    wait_end(loop.thread)
+
+
+def busy(seconds: float) -> None:
+    """Compute for this time."""
+    until = monotonic() + seconds
+    while monotonic() < until:
+        pass
