@@ -24,7 +24,7 @@ REFUSED_REASONS = (
 
 UNANSWERED_REASONS = (
     *("access", "rate", "bytes", "budget", "port", "configuration", "destination", "sender"),
-    *("busy", "proxy-header", "proxy-long"),
+    *("busy", "packet", "proxy-header", "proxy-long"),
 )
 """Reasons to refuse a datagram, from the same list."""
 

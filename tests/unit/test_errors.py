@@ -10,6 +10,7 @@ from netsrvd.errors import NetsrvdError
 STATUSES = {
     NetsrvdError: os.EX_SOFTWARE,
     errors.UsageError: os.EX_USAGE,
+    errors.HostError: os.EX_NOHOST,
     errors.ConfigError: os.EX_CONFIG,
     errors.ReloadError: os.EX_UNAVAILABLE,
     errors.SocketError: os.EX_UNAVAILABLE,
