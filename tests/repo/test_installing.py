@@ -12,6 +12,7 @@ SERVERS = {
     "inetutils-inetd",
     "libnginx-mod-stream",
     "nginx",
+    "smokeping",
     "ucspi-tcp-ipv6",
     "xinetd",
 }
