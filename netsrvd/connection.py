@@ -120,7 +120,7 @@ class Connection:
         self.proxy = proxy
         """The proxy that connected for the peer, if there was one."""
         self.service_name = owner.settings.service
-        self.service: StreamService
+        self.service: StreamService = FINISHED
         self.is_echo = False
         self.is_logged = True
         """False if it has no record of its beginning, and of its end only at a fault."""
@@ -190,12 +190,12 @@ class Connection:
                 self._on_ready_while_sending(events, now)
                 return
             data = read(self.descriptor, RECEIVE_BYTES)
-            self.active_at = now
             if not data:
                 self.eof_received = True
             else:
                 self.bytes_received += len(data)
                 if self.is_echo:
+                    self.active_at = now
                     try:
                         sent = write(self.descriptor, data)
                     except BlockingIOError:
@@ -205,6 +205,8 @@ class Connection:
                         self._buffer(memoryview(data)[sent:])
                     return
                 data = self.service.respond(data)
+                if data or not self.service.answers_requests:
+                    self.active_at = now
             self._send(data)
         except BlockingIOError:  # another event of this turn was for a descriptor of this number
             pass
@@ -233,8 +235,8 @@ class Connection:
                 self.close("client")
             else:
                 self.linger(self.owner.loop.now)
-        elif more := self.service.more():
-            self._buffer(memoryview(more))  # sent in the next turn, to be fair to others
+        elif (more := self.service.more()) != b"":
+            self._buffer(memoryview(more or b""))  # sent in the next turn, to be fair to others
         elif self.eof_received:
             self.close("client")
 
@@ -281,6 +283,13 @@ class Connection:
         self._send(b"")
 
     # --- ending -------------------------------------------------------------------------------
+
+    def end_soon(self) -> None:
+        """Close the connection at once, or after the answer that is being sent, if its service
+        allows that: see `answers_requests`.
+        """
+        if not self.close_at and self.service.end_soon() and self.send_buffer is None:
+            self.close("drain")
 
     def timeout_reason(self, now: float) -> str:
         """Return the reason to close the connection now; empty for none. Raises OSError."""
@@ -397,6 +406,7 @@ class Finished:
     __slots__ = ()
     finished = True
     discards_input = True
+    answers_requests = False
 
     def greeting(self) -> bytes:
         """Return nothing."""
@@ -409,6 +419,10 @@ class Finished:
     def more(self) -> bytes:
         """Return nothing."""
         return b""
+
+    def end_soon(self) -> bool:
+        """Return False: the connection ends by itself."""
+        return False
 
 
 FINISHED = Finished()

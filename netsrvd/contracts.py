@@ -55,14 +55,27 @@ class StreamService(Protocol):
     def discards_input(self) -> bool:
         """True if what the client sends is thrown away, also while it takes nothing."""
 
+    @property
+    def answers_requests(self) -> bool:
+        """True if input without an answer is no activity, and a stop need not wait for the client.
+
+        The connection is not handed over.
+        """
+
     def greeting(self) -> bytes:
         """Return what is sent before the client has sent anything."""
 
     def respond(self, data: bytes) -> bytes:
         """Return the answer to what the client sent."""
 
-    def more(self) -> bytes:
-        """Return what is sent next; called when the peer has taken all that was sent so far."""
+    def more(self) -> bytes | None:
+        """Return what is sent next; called when the peer has taken all that was sent so far.
+
+        Nothing if the service waits for the client; None to be called again in the next turn.
+        """
+
+    def end_soon(self) -> bool:
+        """Finish with the answer that is being sent; return True if there is none."""
 
 
 StreamFactory = Callable[[Client, float], StreamService]

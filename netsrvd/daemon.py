@@ -230,12 +230,12 @@ class Daemon:
         """Return True if the idle time-out has expired. Accepting is paused then."""
         server, now, limit = self._server, monotonic(), self._settings.idle_exit_seconds
         seen = server.seen()
-        if seen != self._seen or server.flows or not server.is_empty:
+        if seen != self._seen or server.flows or server.has_clients:
             self._seen, self._busy_at = seen, now
         if not (limit and server.is_activated) or now - self._busy_at < limit:
             return False
         server.pause()
-        if server.is_empty and server.seen() == seen:
+        if not server.has_clients and server.seen() == seen:
             return True
         server.resume()  # a client came just before
         return False
@@ -309,8 +309,8 @@ class Daemon:
     def _change(self, configuration: Configuration) -> None:
         """Put a configuration into force, or raise what went wrong and change nothing."""
         server, settings = self._server, configuration.settings
-        connection_list, sources = self._start.services.connection_list, configuration.sources
-        services = prepare_services(settings, connection_list, sources)
+        server_view, sources = self._start.services.server_view, configuration.sources
+        services = prepare_services(settings, server_view, sources)
         passed = rematched(server.passed, configuration)
         try:
             wanted = changes.endpoints(settings, served(passed))
@@ -387,7 +387,7 @@ class Daemon:
         try:
             configuration = read_configuration(self._start.configuration.path)
             settings, sources = configuration.settings, configuration.sources
-            prepare_services(settings, self._start.services.connection_list, sources)
+            prepare_services(settings, self._start.services.server_view, sources)
             self._try_sockets(configuration)
         except Exception as error:  # noqa: BLE001 - whatever it is, connections are drained then
             if count := self._server.live:  # without any, the next start says the same

@@ -38,11 +38,15 @@ MODULES = (
     "netsrvd.services.discard",
     "netsrvd.services.echo",
     "netsrvd.services.echoplus",
+    "netsrvd.services.metrics",
     "netsrvd.services.qotd",
     "netsrvd.services.stamp",
     "netsrvd.services.time",
     "netsrvd.services.whoami",
     "netsrvd.timed",
+    # a scrape
+    "netsrvd.metrics",
+    "netsrvd.snapshot",
     # a configuration with lists or faults
     "netsrvd.config.key_lines",
     "difflib",

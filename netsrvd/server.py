@@ -18,7 +18,7 @@ from netsrvd.events import LEVELS
 from netsrvd.events.lifecycle import ThreadFailed
 from netsrvd.events.sockets import InterfaceLost, Listening, ListeningEnded
 from netsrvd.loop_thread import LoopThread
-from netsrvd.services import prepare
+from netsrvd.services import MONITORING, prepare
 from netsrvd.services.base import Client, Service, Stream
 from netsrvd.settings import TIMED_SERVICES, Endpoint, ListenerSettings, Settings
 from netsrvd.sockets import bind, interfaces
@@ -33,8 +33,11 @@ from netsrvd.tracebacks import described, traceback_of
 from netsrvd.udp import Batches, UDPListener
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from netsrvd.handlers.connections import HandlerConnections
     from netsrvd.handover import Restored
+    from netsrvd.services.base import Family
 
 JOIN_SECONDS = 5.0
 """How long to wait for a thread that was asked to end. None needs this long unless it is stuck."""
@@ -76,7 +79,8 @@ class Server:
     ) -> None:
         self._wake = wake
         self._services = services
-        services.connection_list.live = self.connections
+        services.server_view.live = self.connections
+        services.server_view.families = self.families
         self.failures: list[str] = []
         self.log_writer = build_log_writer(settings, log, self.failed)
         self.report = self.log_writer.handle()
@@ -178,14 +182,30 @@ class Server:
             found += [each for each in self._handlers.connections() if each.owner is listener]
         return found
 
+    def families(self) -> "Iterator[Family | None]":
+        """Return the metrics, see `metrics.families` (in the tcp loop)."""
+        from netsrvd.metrics import families  # noqa: PLC0415 - most configurations need none
+
+        return families(self)
+
     def counters(self) -> Counters:
         """Return the sums of all listeners since the start."""
         parts = tuple(self._listeners.values())
         return sum((part.counters for part in parts), self.retired)
 
+    @property
+    def has_clients(self) -> bool:
+        """Whether there is a TCP connection but those of services that look at the daemon."""
+        looking = sum(each.live for each in self._of(TCPListener) if _is_monitoring(each))
+        return self._limit.used > looking
+
     def seen(self) -> int:
-        """Return how often a client has come: connections and datagrams, served or refused."""
-        counters = self.counters()
+        """Return how often a client has come: connections and datagrams, served or refused.
+
+        Clients of services that look at the daemon do not count.
+        """
+        parts = [each.counters for each in self._listeners.values() if not _is_monitoring(each)]
+        counters = sum(parts, self.retired)
         return counters.accepted + counters.refused.total + counters.datagrams_received
 
     def progress(self) -> int:
@@ -258,9 +278,7 @@ class Server:
             return known.stream
 
         def make(client: Client, at: float) -> Stream:
-            return prepare(service_name, settings, self._services.connection_list).stream(
-                client, at
-            )
+            return prepare(service_name, settings, self._services.server_view).stream(client, at)
 
         return make
 
@@ -674,6 +692,11 @@ class _Change(NamedTuple):
     passed: Sequence[ListeningSocket]
     closing: Sequence[ListeningSocket]
     own_ports: Collection[int]
+
+
+def _is_monitoring(listener: TCPListener | UDPListener) -> bool:
+    """Return whether the clients of a listener look at the daemon."""
+    return listener.settings.service in MONITORING
 
 
 def _is_echo(service: Service) -> bool:

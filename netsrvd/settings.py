@@ -11,6 +11,7 @@ from typing import NamedTuple
 from netsrvd.errors import UsageError
 
 DEFAULT_PORT = 51423
+DEFAULT_SERVICE = "echo"
 
 LARGEST_DATAGRAM = 65_536
 """Bytes that each datagram fits; a smaller burst would never let the largest ones through."""
@@ -52,7 +53,7 @@ class ListenerSettings(NamedTuple):
     """One `[listener.NAME]` table: the service, its addresses, access lists and limits."""
 
     name: str
-    service: str = "echo"
+    service: str = DEFAULT_SERVICE
     protocols: tuple[str, ...] = ("tcp", "udp")
     hosts: tuple[str, ...] = ()
     """Addresses to listen on; empty for all of them, IPv4 and IPv6."""

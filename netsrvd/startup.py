@@ -31,7 +31,7 @@ from netsrvd.log.datagram_socket import fault_of
 from netsrvd.log.writer import Log, LogWriter
 from netsrvd.loop_thread import OnFailure
 from netsrvd.services import SERVICES, prepare, reader
-from netsrvd.services.base import ConnectionList, Service
+from netsrvd.services.base import ServerView, Service
 from netsrvd.settings import EVERYWHERE, Endpoint, ListenerSettings, Settings
 from netsrvd.sockets import activation, bind, descriptors, options
 from netsrvd.sockets.activation import ActivatedSocket, Stored
@@ -66,12 +66,12 @@ class Services(NamedTuple):
     """The service of each listener, by its name, and the list of connections for `active`."""
 
     by_name: dict[str, Service]
-    connection_list: ConnectionList
+    server_view: ServerView
 
     def of(self, listener: ListenerSettings) -> Service:
         """Return the service of a listener; one that is not configured serves nothing."""
         found = self.by_name.get(listener.name)
-        return found or prepare("close", listener, self.connection_list)
+        return found or prepare("close", listener, self.server_view)
 
     @property
     def handled(self) -> bool:
@@ -80,7 +80,7 @@ class Services(NamedTuple):
 
 
 def prepare_services(
-    settings: Settings, connection_list: ConnectionList, sources: files.Sources | None = None
+    settings: Settings, server_view: ServerView, sources: files.Sources | None = None
 ) -> Services:
     """Return the service of each listener; raises ConfigError where one cannot be had.
 
@@ -90,12 +90,12 @@ def prepare_services(
     faults: list[str | Fault] = []
     for listener in settings.listeners:
         try:
-            found[listener.name] = prepare(listener.service, listener, connection_list)
+            found[listener.name] = prepare(listener.service, listener, server_view)
         except (OSError, ValueError) as error:
             faults.append(_unusable(listener, error, sources))
     if faults:
         raise ConfigError(faults)
-    return Services(found, connection_list)
+    return Services(found, server_view)
 
 
 def _unusable(

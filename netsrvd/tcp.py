@@ -294,9 +294,13 @@ class TCPListener:
         self._listen(self.loop.now)
 
     def stop(self) -> None:
-        """Close the listening sockets. Connections go on; those without a header are closed."""
+        """Close the listening sockets. Connections go on; those without a header are closed, and
+        those of services of requests and answers between two of these.
+        """
         for listening in list(self._sockets.values()):
             self.close(listening.sock)
+        for connection in list(self.connections.values()):
+            connection.end_soon()
         if self._pending:
             self._pending.close(self.loop.now)
         self._refusals.expire(self.loop.now, all_of_them=True)
@@ -310,7 +314,11 @@ class TCPListener:
 
     def transferable(self) -> list[Connection]:
         """Return the connections that another process could go on with (any thread)."""
-        return [each for each in list(self.connections.values()) if not each.close_at]
+        return [
+            each
+            for each in list(self.connections.values())
+            if not (each.close_at or each.service.answers_requests)
+        ]
 
     def detach(self) -> list[Connection]:
         """Return the connections that can be handed over, and serve them no more."""

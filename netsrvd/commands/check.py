@@ -11,7 +11,7 @@ from netsrvd.commands import service_view
 from netsrvd.config.files import Configuration, dotted
 from netsrvd.errors import ConfigError, Fault
 from netsrvd.escapes import escaped
-from netsrvd.services.base import ConnectionList
+from netsrvd.services.base import ServerView
 from netsrvd.systemd import comparison
 
 UNREAD = "only *.toml is read, without a dot at its beginning"
@@ -59,7 +59,7 @@ def judge(config: Path | None) -> Report:
     report = Report(configuration, [], _unread(configuration), [])
     report.warnings.extend(each.text() for each in startup.ignored_settings(configuration))
     try:
-        startup.prepare_services(configuration.settings, ConnectionList(), configuration.sources)
+        startup.prepare_services(configuration.settings, ServerView(), configuration.sources)
     except ConfigError as error:
         report.faults.extend(error.faults)
     faults, notes, as_service = service_view.judge(config, configuration)

@@ -18,7 +18,7 @@ from netsrvd.log import journal
 from netsrvd.log.stderr_to_log import StderrToLog
 from netsrvd.preload import preload
 from netsrvd.server import Server
-from netsrvd.services.base import ConnectionList
+from netsrvd.services.base import ServerView
 from netsrvd.settings import ListenerSettings, Settings
 from netsrvd.shutdown import STOP_SIGNALS
 from netsrvd.sockets import bind, inetd
@@ -43,7 +43,7 @@ def run(arguments: argparse.Namespace) -> int:
     settings = configuration.settings
     listener = _listener(settings, arguments.listener)
     only = Settings(log=settings.log, drain_seconds=settings.drain_seconds, listeners=(listener,))
-    services = startup.prepare_services(only, ConnectionList(), configuration.sources)
+    services = startup.prepare_services(only, ServerView(), configuration.sources)
     log, notes = _log(arguments.log or settings.log.target)
     sock = inetd.take()
     if sock is None:

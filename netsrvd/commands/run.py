@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from netsrvd import detach, startup
 from netsrvd.daemon import Daemon, Start
 from netsrvd.errors import NetsrvdError, UsageError, shortage
-from netsrvd.services.base import ConnectionList
+from netsrvd.services.base import ServerView
 from netsrvd.sockets import activation
 from netsrvd.systemd.notify import Notifier
 
@@ -91,8 +91,8 @@ def _prepare(
     # A path must still be right when a reload reads it again in another working directory.
     path = arguments.config and arguments.config.absolute()
     configuration = startup.read_configuration(path)
-    settings, connection_list = configuration.settings, ConnectionList()
-    services = startup.prepare_services(settings, connection_list, configuration.sources)
+    settings, server_view = configuration.settings, ServerView()
+    services = startup.prepare_services(settings, server_view, configuration.sources)
     target = arguments.log or settings.log.target
     log, log_notes = startup.choose_log(target, detached=arguments.detach)
     sockets, notes = startup.open_sockets(configuration, passed, listening)

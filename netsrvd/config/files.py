@@ -7,11 +7,18 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from netsrvd.config import toml
-from netsrvd.config.schema import UNUSED, Tree, Validators, effective, read_settings
+from netsrvd.config.schema import (
+    UNUSED,
+    Tree,
+    Validators,
+    by_default,
+    effective,
+    read_settings,
+)
 from netsrvd.config.values import shortly, written
 from netsrvd.errors import ConfigError, Fault
 from netsrvd.escapes import escaped
-from netsrvd.settings import ListenerSettings, Settings
+from netsrvd.settings import DEFAULT_SERVICE, Settings
 
 DEFAULT_FILE = Path("/etc/netsrvd/netsrvd.toml")
 DROP_INS = "conf.d"
@@ -105,8 +112,11 @@ class Configuration(NamedTuple):
 
     def rows(self, words: Validators) -> list[Row]:
         """Return all keys of the effective configuration."""
-        names = [ListenerSettings(listener.name) for listener in self.settings.listeners]
-        default = dict(effective(Settings(listeners=tuple(names)), words))
+        listeners = tuple(
+            by_default(each.name, each.service)._replace(service=DEFAULT_SERVICE)
+            for each in self.settings.listeners
+        )
+        default = dict(effective(Settings(listeners=listeners), words))
         rows = []
         for path, value in effective(self.settings, words):
             file, line = self.sources.origins.get(path), self.sources.line(path)

@@ -10,6 +10,7 @@ from netsrvd.config.overlaps import PortConflicts
 from netsrvd.config.values import Type
 from netsrvd.events import LEVELS
 from netsrvd.settings import (
+    DEFAULT_SERVICE,
     LARGEST_DATAGRAM,
     Endpoint,
     ListenerSettings,
@@ -93,6 +94,14 @@ SERVICE_RULES = (
     Rule("stamp_clock_error", values.duration(0, YEAR), "stamp_clock_error_seconds"),
 )
 """What single services need, in the table of a listener."""
+
+SERVICE_DEFAULTS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
+    {"metrics": {"protocols": ("tcp",), "allow": ("loopback",), "unlogged": ("any",)}}
+)
+"""Fields of a listener whose defaults are others for a service."""
+
+TCP_ALONE = frozenset({"metrics"})
+"""Services that datagrams cannot have."""
 
 
 def listener_rules(words: Validators) -> tuple[Rule, ...]:
@@ -179,7 +188,9 @@ def _listeners(
         options = _options(given.pop("options", {}), (*path, "options"), words, problems)
         filled = _fill(given, path, rules, ("enabled", "options"), problems)
         if enabled is not False:
-            found.append(ListenerSettings(name, options=options, **filled))
+            base = by_default(name, filled.get("service", DEFAULT_SERVICE))
+            found.append(base._replace(options=options, **filled))
+            problems += _datagrams(found[-1])
             if len(problems) == faults_before:
                 sound.append(found[-1])
     if not found:
@@ -187,6 +198,12 @@ def _listeners(
     problems += _conflicts(sound)
     problems += _unknown_references(found, named)
     return tuple(found)
+
+
+def by_default(name: str, service: str) -> ListenerSettings:
+    """Return the settings of a listener of which a file says nothing but this."""
+    defaults = SERVICE_DEFAULTS.get(service, {})
+    return ListenerSettings(name, service, **defaults)
 
 
 def _options(
@@ -269,6 +286,14 @@ def _conflicts(listeners: list[ListenerSettings]) -> list[Problem]:
         )
         for (name, other), both in found.items()
     ]
+
+
+def _datagrams(listener: ListenerSettings) -> list[Problem]:
+    """Return the problem of a listener that wants datagrams for a service that has none."""
+    if listener.service not in TCP_ALONE or listener.protocols == ("tcp",):
+        return []
+    text = f'the service {listener.service} is served by TCP alone; write protocols = "tcp"'
+    return [Problem(("listener", listener.name, "protocols"), text)]
 
 
 def _unknown_references(listeners: list[ListenerSettings], known: Collection[str]) -> list[Problem]:

@@ -4,15 +4,18 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from netsrvd.services.base import ConnectionList, Service, ServiceSettings
+from netsrvd.services.base import ServerView, Service, ServiceSettings
 
 if TYPE_CHECKING:
     from netsrvd.services import handler
 
 SERVICES = (
     *("echo", "discard", "chargen", "daytime", "time", "qotd", "active"),
-    *("whoami", "close", "stamp", "echoplus"),
+    *("whoami", "close", "stamp", "echoplus", "metrics"),
 )
+
+MONITORING = frozenset({"metrics"})
+"""Services whose clients look at the daemon: they do not keep one that is idle."""
 
 
 def reader() -> Callable[[object], str]:
@@ -42,7 +45,7 @@ def reader() -> Callable[[object], str]:
     return read
 
 
-def prepare(name: str, settings: ServiceSettings, connections: ConnectionList) -> Service:
+def prepare(name: str, settings: ServiceSettings, connections: ServerView) -> Service:
     """Return a service for a listener; the files that it needs are read now.
 
     Raises OSError or ValueError where these cannot be used.

@@ -17,7 +17,7 @@ class ActiveUsers:
 
     __slots__ = ("_connections", "_last", "_listeners")
 
-    def __init__(self, listeners: tuple[str, ...], connections: base.ConnectionList) -> None:
+    def __init__(self, listeners: tuple[str, ...], connections: base.ServerView) -> None:
         self._listeners = frozenset(listeners)
         self._connections = connections
         self._last = float("-inf"), b""
@@ -56,7 +56,7 @@ class Datagrams(base.Answers):
         return text[: text.rfind(b"\n", 0, room) + 1]
 
 
-def prepare(settings: base.ServiceSettings, connections: base.ConnectionList) -> base.Service:
+def prepare(settings: base.ServiceSettings, connections: base.ServerView) -> base.Service:
     """Return the service; raises ValueError without `active_listeners`."""
     if not settings.active_listeners:
         raise ValueError("active_listeners must name the listeners whose connections it may tell")

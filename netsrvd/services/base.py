@@ -1,7 +1,22 @@
 """The base classes of the services."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, ClassVar, NamedTuple, Protocol
+
+Labels = tuple[tuple[str, str], ...]
+"""The names and values that tell the samples of a metric apart."""
+
+
+class Family(NamedTuple):
+    """One metric, with a sample for each combination of labels."""
+
+    name: str
+    """Of a sample; that of a counter ends in `_total`, that of an info in `_info`."""
+    kind: str
+    """`counter`, `gauge`, or `info`, whose labels are facts and whose value is 1."""
+    help: str
+    """One sentence."""
+    samples: Sequence[tuple[Labels, float]]
 
 
 class Client(Protocol):
@@ -68,13 +83,17 @@ class ServiceSettings(Protocol):
         """Return by how much the host's clock may be wrong."""
 
 
-class ConnectionList:
-    """The live connections. The server, which has them, sets `look`."""
+class ServerView:
+    """What services may see of the server, which sets the calls. Without one there is nothing."""
 
-    __slots__ = ("live",)
+    __slots__ = ("families", "live", "status")
 
     def __init__(self) -> None:
         self.live: Callable[[], Sequence[Client]] = tuple
+        """Returns the live connections."""
+        self.families: Callable[[], Iterable[Family | None]] = tuple
+        """Returns all metrics. They begin with a None for each step in which they are counted: the
+        event loop serves clients meanwhile."""
 
 
 class Stream:
@@ -89,6 +108,10 @@ class Stream:
     """True when the service has sent all: the connection ends once the client has it."""
     discards_input: ClassVar[bool] = False
     """True for a service that discards its input, also while the client takes nothing."""
+    answers_requests: ClassVar[bool] = False
+    """True for a service of requests and answers, whose clients connect anew at any time. Input
+    that completes no request is no activity for `idle_timeout`. Such a connection is not handed
+    over at a restart: it ends when `end_soon` says so."""
 
     def __init__(self, client: Client, at: float) -> None:
         """Begin."""
@@ -101,9 +124,16 @@ class Stream:
         """Return the answer to what the client sent."""
         return b""
 
-    def more(self) -> bytes:
-        """Return what is sent next; called when the client has taken all that was sent so far."""
+    def more(self) -> bytes | None:
+        """Return what is sent next; called when the client has taken all that was sent so far.
+
+        Nothing if the service waits for the client; None to be called again in the next turn.
+        """
         return b""
+
+    def end_soon(self) -> bool:
+        """Finish with the answer that is being sent; return True if there is none."""
+        return False
 
 
 class Datagrams:

@@ -42,6 +42,6 @@ class Datagrams(base.Datagrams):
         return PATTERN[: randrange(LONGEST_DATAGRAM + 1)]  # noqa: S311 - it need not be secret
 
 
-def prepare(_settings: base.ServiceSettings, _connections: base.ConnectionList) -> base.Service:
+def prepare(_settings: base.ServiceSettings, _server: base.ServerView) -> base.Service:
     """Return the service."""
     return base.Service(Stream, Datagrams())

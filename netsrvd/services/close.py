@@ -11,6 +11,6 @@ def stream(_client: base.Client, _at: float) -> base.Stream:
     return base.SendOnce(b"")
 
 
-def prepare(_settings: base.ServiceSettings, _connections: base.ConnectionList) -> base.Service:
+def prepare(_settings: base.ServiceSettings, _server: base.ServerView) -> base.Service:
     """Return the service."""
     return base.Service(stream, base.Datagrams())

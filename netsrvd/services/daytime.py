@@ -32,7 +32,7 @@ FORMATS: Mapping[str, Callable[[struct_time], str]] = MappingProxyType(
 )
 
 
-def prepare(settings: base.ServiceSettings, _connections: base.ConnectionList) -> base.Service:
+def prepare(settings: base.ServiceSettings, _server: base.ServerView) -> base.Service:
     """Return the service. The time zone of the host is read now: tzset(3)."""
     tzset()
     shape = FORMATS[settings.daytime_format]

@@ -3,6 +3,6 @@
 from netsrvd.services import base
 
 
-def prepare(_settings: base.ServiceSettings, _connections: base.ConnectionList) -> base.Service:
+def prepare(_settings: base.ServiceSettings, _server: base.ServerView) -> base.Service:
     """Return the service."""
     return base.Service(base.Stream, base.Datagrams())

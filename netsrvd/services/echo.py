@@ -20,6 +20,6 @@ class Datagrams(base.Datagrams):
     is_echo = True
 
 
-def prepare(_settings: base.ServiceSettings, _connections: base.ConnectionList) -> base.Service:
+def prepare(_settings: base.ServiceSettings, _server: base.ServerView) -> base.Service:
     """Return the service."""
     return base.Service(Stream, Datagrams())

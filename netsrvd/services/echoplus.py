@@ -81,7 +81,7 @@ class EchoPlus(base.Datagrams):
         return Reply(payload, arrival, self._sources.find(client.peer[0], now))
 
 
-def prepare(settings: base.ServiceSettings, _connections: base.ConnectionList) -> base.Service:
+def prepare(settings: base.ServiceSettings, _server: base.ServerView) -> base.Service:
     """Return the service; raises ValueError if the listener is to serve TCP."""
     needs_udp_alone(settings)
     return base.Service(base.Stream, EchoPlus())

@@ -79,7 +79,7 @@ def _sent(lines: list[str]) -> bytes:
     return data if is_plain and len(data) <= LONGEST_QUOTE else b""
 
 
-def prepare(settings: base.ServiceSettings, _connections: base.ConnectionList) -> base.Service:
+def prepare(settings: base.ServiceSettings, _server: base.ServerView) -> base.Service:
     """Return the service, with its quotes in memory; raises ValueError where there are none."""
     if not settings.quotes:
         raise ValueError("quotes must be the path of a file, or of a folder of files, with quotes")

@@ -289,7 +289,7 @@ def _key(data: bytes, path: Path) -> bytes:
     return key
 
 
-def prepare(settings: base.ServiceSettings, _connections: base.ConnectionList) -> base.Service:
+def prepare(settings: base.ServiceSettings, _server: base.ServerView) -> base.Service:
     """Return the service, with its key in memory; raises ValueError if that cannot be read."""
     needs_udp_alone(settings)
     return base.Service(base.Stream, Reflector(settings, read_key(settings.stamp_key)))

@@ -20,6 +20,6 @@ def make_text(_client: base.Client, at: float) -> bytes | None:
     return ((int(at) + FROM_1900_TO_1970) % (1 << 32)).to_bytes(4, "big")
 
 
-def prepare(_settings: base.ServiceSettings, _connections: base.ConnectionList) -> base.Service:
+def prepare(_settings: base.ServiceSettings, _server: base.ServerView) -> base.Service:
     """Return the service."""
     return base.send_once(make_text, 4)

@@ -10,6 +10,6 @@ def make_text(client: base.Client, _at: float) -> bytes:
     return f"{base.shown(*client.peer)}\n".encode()
 
 
-def prepare(_settings: base.ServiceSettings, _connections: base.ConnectionList) -> base.Service:
+def prepare(_settings: base.ServiceSettings, _server: base.ServerView) -> base.Service:
     """Return the service."""
     return base.send_once(make_text, LONGEST_LINE)

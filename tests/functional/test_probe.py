@@ -230,7 +230,7 @@ def test_reordering_and_loss() -> None:
             yield from (kept[index] for index in (1, 4, 2, 0))
 
     with reflector(shuffle) as far:
-        found = figures(far.address, *QUICK, "-W", "3s")
+        found = figures(far.address, *QUICK, "-W", "10s")
         assert found["lost"] == 1
         assert found["reordering"] == {"reordered": 2, "ratio": 0.5, "extent": 3}
 
@@ -557,7 +557,7 @@ def test_nagios_without_an_answer(port: int) -> None:
         ("--plot /none/x.png 127.0.0.1", 64, "there is no folder /none"),
         ("--live 127.0.0.1", 64, "--live: standard output is no terminal"),
         ("--ssid 1 127.0.0.1", 64, "--key-file and --ssid need --stamp"),
-        ("--stamp --key-file /none 127.0.0.1", 64, "--key-file: /none: No such file"),
+        ("--stamp --key-file /none 127.0.0.1", 64, "--key-file /none: No such file"),
         ("--warn 1,1% 127.0.0.1", 64, "--warn and --crit need --nagios"),
         ("name.invalid", 68, "name.invalid: "),
     ],

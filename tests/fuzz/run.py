@@ -76,7 +76,8 @@ def fuzz(target: str, seconds: int) -> None:
     """Feed a target in this process, which the fuzzer ends: 0, or a failure status on a finding."""
     import atheris
 
-    with atheris.instrument_imports(include=["netsrvd", "tests.fuzz", "tomllib", "ipaddress"]):
+    parsers = ["netsrvd", "tests.fuzz", "tomllib", "ipaddress", "h11"]
+    with atheris.instrument_imports(include=parsers):
         from tests.fuzz.targets import TARGETS
 
     if target not in TARGETS:

@@ -9,10 +9,10 @@ from collections.abc import Callable
 
 from tests.fuzz import (
     access,
-    answers,
     configuration,
     datagram,
     environment,
+    http,
     proxy,
     quotes,
     records,
@@ -24,10 +24,10 @@ Check = Callable[[bytes], None]
 
 TARGETS: dict[str, Check] = {
     "access": access.check,
-    "answers": answers.check,
     "configuration": configuration.check,
     "datagram": datagram.check,
     "environment": environment.check,
+    "http": http.check,
     "proxy": proxy.check,
     "quotes": quotes.check,
     "records": records.check,

@@ -8,7 +8,7 @@ import pytest
 from netsrvd import startup
 from netsrvd.events.connections import Closed, ServiceFailed
 from netsrvd.events.sockets import ListeningEnded
-from netsrvd.services.base import ConnectionList
+from netsrvd.services.base import ServerView
 from netsrvd.settings import ListenerSettings, Settings
 from tests.support import server
 from tests.support.logs import FakeLog
@@ -32,7 +32,7 @@ class Reloading:
         new = Settings(listeners=listeners)
         plan = planned(self.settings, new)
         sockets, _ = startup.bind_all(plan.open)
-        services = startup.prepare_services(new, ConnectionList())
+        services = startup.prepare_services(new, ServerView())
         self.server.reload(plan, sockets, [], services, 10_000, new)
         self.settings = new
 

@@ -106,7 +106,7 @@ def test_a_client_that_has_ended_its_side_is_told_all(
 def test_long_words_and_much_input_do_not_block_each_other(serving: Serving) -> None:
     """A client that sends a megabyte before it reads gets a list that no buffer holds, whole."""
     name, peer = "x" * 63, ("2001:db8:ffff:ffff:ffff:ffff:ffff:ffff", 65_535)
-    serving.connection_list.live = lambda: [FakeClient(peer, listener=name)] * 500
+    serving.server_view.live = lambda: [FakeClient(peer, listener=name)] * 500
     small: dict[str, Any] = {"options": {"SO_SNDBUF": 4096}, "active_listeners": (name,)}
     with connect(serving.tcp(service="active", **small).local, SO_RCVBUF=4096) as client:
         [live] = eventually(serving.connections)

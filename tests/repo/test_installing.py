@@ -12,7 +12,7 @@ SERVERS = {
     "inetutils-inetd",
     "libnginx-mod-stream",
     "nginx",
-    "smokeping",
+    "prometheus",
     "ucspi-tcp-ipv6",
     "xinetd",
 }

@@ -19,6 +19,7 @@ ROWS = (
     {"daemon"},
     {"shutdown"},
     {"server"},
+    {"metrics"},
     {"snapshot"},
     {"startup", "detach", "handover", "udp"},
     {"handlers"},

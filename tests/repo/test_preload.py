@@ -16,9 +16,9 @@ ROOT = Path(netsrvd.__file__).parent
 BEFORE = {"__main__.py", "cli.py", "detach.py", "sockets/activation.py"}
 """What these import late they import before READY; so do the commands."""
 
-LARGE = {"hmac", "importlib"}
-"""Python's own, for a reload that names a handler (importlib.metadata, 10 ms and 2 MB) or a key of
-`stamp` (libcrypto, 2 MB); they can fail."""
+LARGE = {"hmac", "importlib", "netsrvd.services.http"}
+"""What a reload imports and can fail in: importlib.metadata, 10 ms and 2 MB, if it names a handler;
+libcrypto, 2 MB, for a key of `stamp`; h11, 10 ms and 1 MB, if it adds the service `metrics`."""
 
 
 def late_imports() -> Iterator[tuple[str, str]]:

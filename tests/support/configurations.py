@@ -6,6 +6,7 @@ from types import MappingProxyType
 from hypothesis import strategies as st
 
 from netsrvd.access import access_list, source_ports
+from netsrvd.config.schema import TCP_ALONE
 from netsrvd.services import SERVICES
 from netsrvd.settings import (
     DEFAULT_OPTIONS,
@@ -93,7 +94,12 @@ def listeners(name: str) -> st.SearchStrategy[ListenerSettings]:
         stamp_clock=st.sampled_from(("local", "ntp", "ptp", "gps")),
         stamp_clock_error_seconds=DURATIONS,
         stamp_senders=_distinct(NETWORKS),
-    )
+    ).map(_without_datagrams)
+
+
+def _without_datagrams(listener: ListenerSettings) -> ListenerSettings:
+    """Return a listener that is valid: some services have no datagrams."""
+    return listener._replace(protocols=("tcp",)) if listener.service in TCP_ALONE else listener
 
 
 def _without_conflicts(found: tuple[ListenerSettings, ...]) -> bool:

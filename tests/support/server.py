@@ -10,7 +10,7 @@ from netsrvd.events import LEVELS, Event
 from netsrvd.log.writer import LogWriter
 from netsrvd.loop_thread import OnFailure
 from netsrvd.server import Server
-from netsrvd.services.base import ConnectionList
+from netsrvd.services.base import ServerView
 from netsrvd.settings import ListenerSettings, Settings
 from netsrvd.sockets.activation import ActivatedSocket
 from tests.support.logs import FakeLog
@@ -34,7 +34,7 @@ def build(
 ) -> Server:
     """Return a server that has not started yet, with its sockets open."""
     sockets, _ = startup.open_sockets(configuration(settings), list(passed))
-    services = startup.prepare_services(settings, ConnectionList())
+    services = startup.prepare_services(settings, ServerView())
     return Server(settings, sockets, services, 10_000, log, wake)
 
 
@@ -128,7 +128,7 @@ class RunningServer:
         sockets: startup.Sockets = {}
         if has_sockets:
             sockets, _ = startup.open_sockets(configuration(self.settings), [])
-        services = startup.prepare_services(self.settings, ConnectionList())
+        services = startup.prepare_services(self.settings, ServerView())
         most = self.settings.max_connections or 10_000
         self.server = Server(self.settings, sockets, services, most, "stderr", self._wake)
         self._has_ended = False
@@ -155,7 +155,7 @@ class RunningServer:
         new = Settings(listeners=with_ports(listeners))
         plan = planned(self.settings, new)
         sockets, _ = startup.bind_all(plan.open)
-        services = startup.prepare_services(new, ConnectionList())
+        services = startup.prepare_services(new, ServerView())
         self.server.reload(plan, sockets, [], services, 10_000, new)
         self.settings = new
 

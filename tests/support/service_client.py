@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from netsrvd.services import prepare
-from netsrvd.services.base import ConnectionList, Service
+from netsrvd.services.base import ServerView, Service
 from netsrvd.settings import TIMED_SERVICES, ListenerSettings
 
 
@@ -27,7 +27,7 @@ def prepared(name: str, *connections: FakeClient, **settings: Any) -> Service:
 
     What a service cannot do without is there by default.
     """
-    here = ConnectionList()
+    here = ServerView()
     here.live = lambda: list(connections)
     needed: dict[str, Any] = {"quotes": QUOTES, "active_listeners": ("lab",)}
     if name in TIMED_SERVICES:

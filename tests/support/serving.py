@@ -15,7 +15,7 @@ from netsrvd.events import Event
 from netsrvd.handlers.connections import HandlerConnections
 from netsrvd.linux.mmsg import PAYLOAD_BYTES
 from netsrvd.services import prepare
-from netsrvd.services.base import ConnectionList
+from netsrvd.services.base import ServerView
 from netsrvd.settings import Endpoint, ListenerSettings
 from netsrvd.sockets import activation, bind, broadcast
 from netsrvd.tcp import ConnectionLimit, SpareDescriptor, TCPListener
@@ -101,8 +101,8 @@ class Serving:
         self.spare = SpareDescriptor()
         self.batches: Batches = {}
         self.handlers = HandlerConnections(self.tcp_loop, self.reports, self.failures)
-        self.connection_list = ConnectionList()
-        self.connection_list.live = self.connections
+        self.server_view = ServerView()
+        self.server_view.live = self.connections
         self._listeners: list[Served] = []
         self._ids = itertools.count(1)
 
@@ -138,7 +138,7 @@ class Serving:
         made = TCPListener(
             self.tcp_loop,
             settings,
-            prepare(service, settings, self.connection_list).stream if ours else service,  # type: ignore[arg-type]
+            prepare(service, settings, self.server_view).stream if ours else service,  # type: ignore[arg-type]
             is_echo=service == "echo",
             take=partial(self.handlers.take, handler) if handler else None,
             total=self.limit,
@@ -165,7 +165,7 @@ class Serving:
         made = UDPListener(
             self.udp_loop,
             settings,
-            prepare(service, settings, self.connection_list).datagrams,
+            prepare(service, settings, self.server_view).datagrams,
             DatagramPolicy(settings, {sock.getsockname()[1]}, broadcast.is_broadcast),
             handler=handler,
             batches=self.batches if payload_bytes == PAYLOAD_BYTES else {},

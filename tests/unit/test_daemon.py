@@ -21,7 +21,7 @@ from netsrvd.events.handover import ConnectionsRestored
 from netsrvd.events.lifecycle import CodeMissing, Reloaded, Starting, Stopped, Stopping
 from netsrvd.events.sockets import FamilyMissing
 from netsrvd.handover import CONNECTION, PENDING, STATE, Restored
-from netsrvd.services.base import ConnectionList
+from netsrvd.services.base import ServerView
 from netsrvd.settings import Settings
 from netsrvd.startup import prepare_services
 from tests.support.fake_notifier import FakeNotifier
@@ -51,7 +51,7 @@ class Stage:
         patch.setattr(daemon, "wait_signal", self.wait)
         patch.setattr(daemon, "stop_waits", lambda: False)
         notes: list[Event] = [FamilyMissing("a", "tcp", "IPv6")]
-        services = prepare_services(Settings(), ConnectionList())
+        services = prepare_services(Settings(), ServerView())
         start = Start(
             configuration(Settings())._replace(path=self.config),
             {},

@@ -9,8 +9,8 @@ from netsrvd.errors import NetsrvdError
 
 STATUSES = {
     NetsrvdError: os.EX_SOFTWARE,
-    errors.HostError: os.EX_NOHOST,
     errors.UsageError: os.EX_USAGE,
+    errors.HostError: os.EX_NOHOST,
     errors.ConfigError: os.EX_CONFIG,
     errors.ReloadError: os.EX_UNAVAILABLE,
     errors.SocketError: os.EX_UNAVAILABLE,

@@ -272,12 +272,12 @@ NEW = ListenerSettings("new", allow=("any",))
 def test_a_service_that_cannot_be_had_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     """All of them at once, each with its listener and what is wrong."""
 
-    def broken(name: str, settings: ListenerSettings, present: base.ConnectionList) -> Service:
+    def broken(name: str, settings: ListenerSettings, present: base.ServerView) -> Service:
         raise OSError(errno.ENOENT, "No such file or directory", f"/{settings.name}")
 
     monkeypatch.setattr(startup, "prepare", broken)
     with pytest.raises(ConfigError) as caught:
-        startup.prepare_services(Settings(listeners=(ECHO, NEW)), base.ConnectionList())
+        startup.prepare_services(Settings(listeners=(ECHO, NEW)), base.ServerView())
     assert caught.value.problems == [
         f"listener {one.name}: service echo: [Errno 2] No such file or directory: '/{one.name}'"
         for one in (ECHO, NEW)

@@ -254,6 +254,17 @@ def test_what_check_prints_means_the_same_settings(main: Path, given_settings: S
     assert load(main, text).settings == given_settings
 
 
+def test_the_defaults_of_a_service_are_defaults(main: Path) -> None:
+    """`check` shows what differs from them; what they are stands in `check --all`."""
+    text = '[listener.m]\nservice = "metrics"\nport = 1\n'
+    configuration = load(main, text)
+    changed = [line.split()[0] for line in configuration.lines(VALIDATORS, without_defaults=True)]
+    assert changed == ["listener.m.service", "listener.m.port"]
+    every = [line.partition("  ")[0] for line in configuration.lines(VALIDATORS)]
+    assert 'listener.m.allow = ["loopback"]' in every
+    assert 'listener.echo.allow = ["local"]' in every
+
+
 # --- the cost ---------------------------------------------------------------------------------
 
 

@@ -298,3 +298,26 @@ def test_a_disabled_echo_is_listed() -> None:
     """Where there is no listener `echo` the list says so, for it is there by default."""
     found = settings({"listener": {"echo": {"enabled": False}, "lab": {"port": 7}}})
     assert (("listener", "echo", "enabled"), False) in schema.effective(found, VALIDATORS)
+
+
+# --- services with other defaults -------------------------------------------------------------
+
+
+def test_metrics_are_for_loopback_by_tcp_without_records() -> None:
+    """What a file says of these keys holds as for any other service."""
+    [_, found] = settings({"listener": {"m": {"service": "metrics", "port": 1}}}).listeners
+    assert found.protocols == ("tcp",)
+    assert found.allow == ("loopback",)
+    assert found.unlogged == ("any",)
+    given = {"service": "metrics", "port": 1, "allow": "any", "unlogged": []}
+    [_, found] = settings({"listener": {"m": given}}).listeners
+    assert found.allow == ("any",)
+    assert found.unlogged == ()
+
+
+@pytest.mark.parametrize("protocols", ["udp", ["tcp", "udp"]])
+def test_metrics_have_no_datagrams(protocols: object) -> None:
+    """The fault is of the key `protocols`."""
+    given = {"service": "metrics", "port": 1, "protocols": protocols}
+    text = 'the service metrics is served by TCP alone; write protocols = "tcp"'
+    assert faults({"listener": {"m": given}}) == {"listener.m.protocols": text}

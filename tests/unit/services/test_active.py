@@ -21,7 +21,7 @@ class Counting(NamedTuple):
 
 def crowd(*clients: FakeClient) -> tuple[active.ActiveUsers, Counting]:
     """Return the roll of the listener `lab`, and its live connections."""
-    connections, counting = base.ConnectionList(), Counting(list(clients), [])
+    connections, counting = base.ServerView(), Counting(list(clients), [])
     connections.live = counting.live
     return active.ActiveUsers(("lab",), connections), counting
 

@@ -20,4 +20,4 @@ def test_an_address_is_shown_as_elsewhere(host: str, text: str) -> None:
 
 def test_nobody_is_present_before_anybody_looks() -> None:
     """`netsrvd check` prepares services, too, where no connection can be."""
-    assert not base.ConnectionList().live()
+    assert not base.ServerView().live()

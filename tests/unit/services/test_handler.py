@@ -9,7 +9,7 @@ import pytest
 
 from netsrvd import services
 from netsrvd.services import handler
-from netsrvd.services.base import ConnectionList
+from netsrvd.services.base import ServerView
 from netsrvd.settings import ListenerSettings
 
 
@@ -48,9 +48,7 @@ def test_the_form_of_a_path(name: str, is_path: bool) -> None:  # noqa: FBT001
 def test_a_function_is_found(folder: Path) -> None:
     """It is the object itself, in a module of the folder of handlers or of any other."""
     (folder / "lab_found.py").write_text("class Lab:\n    @staticmethod\n    def serve(_): ...\n")
-    service = services.prepare(
-        "python:lab_found:Lab.serve", ListenerSettings("x"), ConnectionList()
-    )
+    service = services.prepare("python:lab_found:Lab.serve", ListenerSettings("x"), ServerView())
     assert service.handler is sys.modules["lab_found"].Lab.serve
     assert handler.find("python:builtins:len") is len
 
@@ -98,7 +96,7 @@ def test_own_names_win(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     package(folder, "lab", "echo = lab_named:serve")
     monkeypatch.setattr(metadata, "entry_points", lambda **_: pytest.fail("asked"))
     assert services.reader()("echo") == "echo"
-    assert services.prepare("echo", ListenerSettings("x"), ConnectionList()).handler is None
+    assert services.prepare("echo", ListenerSettings("x"), ServerView()).handler is None
 
 
 @pytest.mark.parametrize("wrong", ["telnet", "python:", 7, None, ""])

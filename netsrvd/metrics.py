@@ -1,0 +1,59 @@
+"""The metrics of a snapshot: what the service `metrics` and `netsrvd metrics` print.
+
+Labels are names of listeners, their own addresses, protocols and reasons, and the unit of one of
+several instances: never a peer.
+"""
+
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from itertools import groupby
+
+from netsrvd.counters import Definition
+from netsrvd.services.base import Family, Labels
+from netsrvd.snapshot import Sample, Served, Snapshot, samples, steps
+
+UNIT = "NETSRVD_UNIT"
+"""The environment variable with the unit of one of several instances (systemd/netsrvd@.service)."""
+
+ASKER = "metrics"
+"""Loop lag is the highest since the last scrape."""
+
+
+def families(server: Served) -> Iterator[Family | None]:
+    """Yield None for each step in which the figures of a server are taken, then all metrics."""
+    snapshot = yield from steps(server, ASKER)
+    yield from of(snapshot, os.environ.get(UNIT, ""))
+
+
+def of(snapshot: Snapshot, unit: str) -> Iterator[Family]:
+    """Yield the metrics of a snapshot; `unit` is that of an instance, empty if there is one."""
+    instance: Labels = (("unit", unit),) if unit else ()
+    yield from _facts(snapshot, instance)
+    for definition, found in groupby(samples(snapshot), _definition):
+        of_all = [((*instance, *each.labels.items()), each.value) for each in found]
+        yield Family(definition.metric, definition.kind, definition.help, of_all)
+
+
+def _definition(sample: Sample) -> Definition:
+    return sample.definition
+
+
+def _facts(snapshot: Snapshot, instance: Labels) -> Iterator[Family]:
+    """Yield what is no figure: versions, services and addresses."""
+    python = ".".join(map(str, sys.version_info[:3]))
+    versions = *instance, ("version", snapshot.version), ("python", python)
+    yield _info("build", "Versions of netsrvd and Python.", [versions])
+    services, addresses = [], []
+    for each in snapshot.listeners:
+        name = *instance, ("listener", each.name), ("protocol", each.protocol)
+        services.append((*name, ("service", each.service)))
+        for one in each.addresses:
+            where = ("address", one.host), ("port", str(one.port)), ("origin", one.origin)
+            addresses.append((*name, *where))
+    yield _info("listener", "The service of a listener.", services)
+    yield _info("socket", "The addresses of a listener, and who bound them.", addresses)
+
+
+def _info(name: str, text: str, facts: Iterable[Labels]) -> Family:
+    return Family(f"netsrvd_{name}_info", "info", text, [(labels, 1) for labels in facts])

@@ -1,0 +1,433 @@
+"""The service `metrics` of a running daemon: what Prometheus and other clients of HTTP get."""
+
+import http.client
+import signal
+import socket
+import subprocess
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.functional.conftest import Start
+from tests.support.activation import opened, passing
+from tests.support.clients import HELLO, answer, ended, talking
+from tests.support.patience import SECONDS
+from tests.support.peers import connect, datagrams, exchange, read_exactly
+from tests.support.run import COMMAND, ENVIRONMENT, Run, echo, free_port
+from tests.support.scraping import (
+    OPENMETRICS,
+    get,
+    prometheus,
+    promtool_complaints,
+    scrape,
+    value,
+)
+
+REQUEST = b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n"
+PARTIAL = REQUEST[:20]
+
+
+@pytest.fixture
+def scraped(port: int) -> int:
+    """The port of the service."""
+    return free_port(port + 1)
+
+
+def with_metrics(port: int, scraped: int, **keys: Any) -> dict[str, Any]:
+    """Return a configuration of echo and metrics on loopback; `keys` are more of the latter."""
+    found = echo(port)
+    listener = {"service": "metrics", "host": ["127.0.0.1"], "port": scraped, **keys}
+    return {"listener": {**found["listener"], "metrics": listener}}  # type: ignore[dict-item]
+
+
+def load(port: int, connections: int, datagrams_sent: int) -> None:
+    """Send a load that ends: each connection exchanges 1,000 bytes, each datagram has 100."""
+    for _ in range(connections):
+        with connect(("127.0.0.1", port)) as sock:
+            assert exchange(sock, [b"x" * 1000]) == b"x" * 1000
+    for _ in range(datagrams_sent):
+        assert answer(port, b"y" * 100) == b"y" * 100
+
+
+def test_promtool_and_the_strict_parser_accept_it(start: Start, port: int, scraped: int) -> None:
+    """promtool has nothing to say of the plain text; the parser of OpenMetrics reads the other."""
+    start(with_metrics(port, scraped))
+    load(port, 1, 1)
+    plain = get(scraped)
+    assert plain.status == 200
+    assert plain.headers["Content-Type"] == "text/plain; version=0.0.4; charset=utf-8"
+    assert promtool_complaints(plain.body) == ""
+    opens = get(scraped, **OPENMETRICS)
+    kind = "application/openmetrics-text; version=1.0.0; charset=utf-8"
+    assert opens.headers["Content-Type"] == kind
+    assert opens.body.endswith(b"\n# EOF\n")
+    assert scrape(scraped)
+
+
+def test_the_figures_are_those_of_the_load(start: Start, port: int, scraped: int) -> None:
+    """Connections, bytes and datagrams are counted to the last one, also of live connections, and
+    so is what was refused.
+    """
+    configuration = with_metrics(port, scraped)
+    configuration["listener"]["shut"] = {
+        "host": ["127.0.0.1"],
+        "port": free_port(scraped + 1),
+        "deny": "loopback",
+    }
+    start(configuration)
+    load(port, 7, 5)
+    with connect(("127.0.0.1", configuration["listener"]["shut"]["port"])) as sock:
+        assert ended(sock)
+    with talking(port):
+        found = scrape(scraped)
+    tcp = {"listener": "echo", "protocol": "tcp"}
+    udp = {"listener": "echo", "protocol": "udp"}
+    assert value(found, "netsrvd_connections_accepted_total", **tcp) == 8
+    assert value(found, "netsrvd_connections_closed_total", **tcp, reason="client") == 7
+    assert value(found, "netsrvd_connections", **tcp) == 1
+    assert value(found, "netsrvd_received_bytes_total", **tcp) == 7000 + len(HELLO)
+    assert value(found, "netsrvd_sent_bytes_total", **tcp) == 7000 + len(HELLO)
+    assert value(found, "netsrvd_datagrams_received_total", **udp) == 5
+    assert value(found, "netsrvd_received_bytes_total", **udp) == 500
+    assert value(found, "netsrvd_flows", **udp) == 5
+    refused = {"listener": "shut", "reason": "access"}
+    assert value(found, "netsrvd_connections_refused_total", **refused) == 1
+    assert value(found, "netsrvd_build_info") == 1
+
+
+def test_no_address_of_a_client_is_a_label(start: Start, port: int, scraped: int) -> None:
+    """Labels are names of listeners, their own addresses, protocols and reasons; an instance has
+    its unit besides, so that several are told apart.
+    """
+    start(
+        with_metrics(port, scraped),
+        environment={"NETSRVD_UNIT": "netsrvd@2.service"},
+    )
+    with talking(port) as sock, datagrams() as peer:
+        peer.sendto(HELLO, ("127.0.0.1", port))
+        assert peer.recv(100) == HELLO
+        ports = {str(each.getsockname()[1]) for each in (sock, peer)}
+        found = scrape(scraped)
+    labels = {label: {dict(having).get(label) for _, having in found} for label in ("port", "unit")}
+    assert not labels["port"] & ports
+    assert labels["unit"] == {"netsrvd@2.service"}
+    known = {"unit", "listener", "protocol", "reason", "service", "address", "port", "origin"}
+    assert {label for _, having in found for label, _ in having} == {*known, "version", "python"}
+
+
+def test_prometheus_scrapes_it(start: Start, port: int, scraped: int, tmp_path: Path) -> None:
+    """`up` is 1, and what Prometheus has seen the counters grow by is what was sent."""
+    start(with_metrics(port, scraped))
+    listens = free_port(scraped + 1)
+    tcp, udp = '{listener="echo",protocol="tcp"}', '{listener="echo",protocol="udp"}'
+    with prometheus(tmp_path, listens, f"127.0.0.1:{scraped}") as server:
+        server.wait("up", 1)
+        server.wait(f"netsrvd_connections_accepted_total{tcp}", 0)
+        load(port, 40, 30)
+        server.wait(f"netsrvd_connections_accepted_total{tcp}", 40)
+        server.wait(f"netsrvd_datagrams_received_total{udp}", 30)
+        for metric, wanted in (
+            (f"netsrvd_connections_accepted_total{tcp}", 40),
+            (f"netsrvd_received_bytes_total{tcp}", 40_000),
+            (f"netsrvd_datagrams_sent_total{udp}", 30),
+            (f"netsrvd_sent_bytes_total{udp}", 3000),
+        ):
+            grown = f"max_over_time({metric}[5m]) - min_over_time({metric}[5m])"
+            assert server.number(grown) == wanted
+            assert (server.number(f"rate({metric}[5m])") or 0) > 0
+        assert server.number("min_over_time(up[5m])") == 1
+        # Prometheus keeps its connection: there was one scrape a tenth of a second.
+        assert server.number('netsrvd_connections_accepted_total{listener="metrics"}') == 1
+
+
+def test_a_scrape_makes_no_record(start: Start, port: int, scraped: int) -> None:
+    """By default; `unlogged = []` gives the records of any other connection."""
+    run = start(with_metrics(port, scraped))
+    assert get(scraped).status == 200
+    run.reload(with_metrics(port, scraped, unlogged=[]))
+    assert get(scraped).status == 200
+    run.wait_line("metrics: 127.0.0.1:", 2)
+    assert len(run.lines_with("metrics: 127.0.0.1:")) == 2
+    run.wait_line("closed: client")
+
+
+def test_it_is_for_loopback_alone_by_default(
+    alone: None, start: Start, port: int, scraped: int
+) -> None:
+    """Another client is refused, with a record, until `allow` names it."""
+    subprocess.run(["ip", "address", "add", "192.0.2.1/32", "dev", "lo"], check=True)
+    run = start(with_metrics(port, scraped, host=["127.0.0.1", "192.0.2.1"]))
+    with connect(("192.0.2.1", scraped), source="192.0.2.1") as sock:
+        assert ended(sock)
+    assert "refused: access" in run.wait_line("metrics: tcp 192.0.2.1:")
+    assert get(scraped).status == 200
+    run.reload(with_metrics(port, scraped, host=["127.0.0.1", "192.0.2.1"], allow="192.0.2.0/24"))
+    with connect(("192.0.2.1", scraped), source="192.0.2.1") as sock:
+        sock.sendall(REQUEST)
+        assert read_exactly(sock, 12) == b"HTTP/1.1 200"
+
+
+# --- HTTP -------------------------------------------------------------------------------------
+
+
+def curl(*arguments: str) -> str:
+    done = subprocess.run(
+        ["curl", "--silent", "--show-error", "--max-time", "10", *arguments],
+        capture_output=True,
+        check=True,
+        text=True,
+    )
+    return done.stdout
+
+
+def test_curl_gets_the_right_statuses(start: Start, port: int, scraped: int) -> None:
+    """For each request that is not a GET or HEAD of a known path; one connection serves them all
+    that need not end it.
+    """
+    start(with_metrics(port, scraped))
+    url, status = f"http://127.0.0.1:{scraped}", "%{http_code} %{num_connects}\n"
+    write = ["--output", "/dev/null", "--write-out", status]
+    assert curl(*write, f"{url}/metrics?x=1") == "200 1\n"
+    assert curl("--head", f"{url}/metrics").splitlines()[0] == "HTTP/1.1 200 OK"
+    assert curl(*write, f"{url}/nothing", "--next", *write, f"{url}/metrics") == "404 1\n200 0\n"
+    assert curl(*write, "--data", "x", f"{url}/metrics") == "405 1\n"
+    assert curl(*write, "--request", "OPTIONS", f"{url}/metrics") == "405 1\n"
+    assert curl(*write, "--request", "BREW", f"{url}/metrics") == "501 1\n"
+    assert curl(*write, "--header", f"x: {'y' * 20_000}", f"{url}/metrics") == "431 1\n"
+    assert curl(*write, "--http1.0", f"{url}/metrics") == "200 1\n"
+    assert curl(*write, "--http2-prior-knowledge", f"{url}/metrics", "--http1.1") == "200 1\n"
+
+
+def test_a_connection_is_kept_and_a_pipeline_answered(
+    start: Start, port: int, scraped: int
+) -> None:
+    """A client that sends requests without waiting gets as many answers, each of them whole."""
+    start(with_metrics(port, scraped))
+    with connect(("127.0.0.1", scraped)) as sock:
+        sock.sendall(50 * REQUEST)
+        for _ in range(50):
+            assert whole_answer(sock).startswith(b"HTTP/1.1 200 OK\r\n")
+        sock.sendall(REQUEST)
+        assert whole_answer(sock).startswith(b"HTTP/1.1 200 OK\r\n")
+    found = scrape(scraped)
+    assert value(found, "netsrvd_connections_accepted_total", listener="metrics") == 2
+
+
+def whole_answer(sock: socket.socket) -> bytes:
+    """Return one answer, whose head says how long it is."""
+    head = b""
+    while not head.endswith(b"\r\n\r\n"):
+        head += read_exactly(sock, 1)
+    length = int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0])
+    return head + read_exactly(sock, length)
+
+
+def test_a_slow_request_is_no_activity(start: Start, port: int, scraped: int) -> None:
+    """A client that sends a byte now and then is ended by `idle_timeout`: its request is to be
+    whole before that.
+    """
+    run = start(with_metrics(port, scraped, idle_timeout=0.5, unlogged=[]))
+    with connect(("127.0.0.1", scraped)) as sock:
+        sock.settimeout(0.05)
+        for byte in REQUEST.replace(b"\r\n\r\n", b"\r\nx: " + b"y" * 10_000 + b"\r\n\r\n"):
+            try:
+                sock.sendall(bytes([byte]))
+                if not sock.recv(1):
+                    break
+            except TimeoutError:
+                continue
+            except OSError:
+                break
+        else:
+            pytest.fail("it was never ended")
+    run.wait_line("closed: idle")
+
+
+def many_listeners(port: int, scraped: int) -> dict[str, Any]:
+    """Return a configuration whose answer is longer than what the kernel buffers for a client."""
+    configuration = with_metrics(port, scraped, write_timeout=0.5, unlogged=[])
+    other = scraped
+    for number in range(200):
+        other = free_port(other + 1)
+        configuration["listener"][f"lab-{number}"] = {
+            "service": "discard",
+            "protocols": "udp",
+            "host": ["127.0.0.1"],
+            "port": other,
+        }
+    return configuration
+
+
+def test_a_client_that_does_not_read_is_ended(start: Start, port: int, scraped: int) -> None:
+    """By `write_timeout`, with a reset; meanwhile others are answered, in whole."""
+    run = start(many_listeners(port, scraped))
+    with connect(("127.0.0.1", scraped), SO_RCVBUF=4096) as sock:
+        sock.sendall(1000 * REQUEST)
+        answered = get(scraped)
+        assert answered.headers["Transfer-Encoding"] == "chunked"
+        assert answered.body.count(b'listener="lab-199"') > 20
+        run.wait_line("closed: write")
+
+
+def test_what_is_no_http_is_answered_once_and_ended(start: Start, port: int, scraped: int) -> None:
+    """With 400; what comes after it is thrown away, without an error in the log."""
+    start(with_metrics(port, scraped))
+    for words in (b"\x16\x03\x01\x02\x00", b"hello\n\n", b"GET\n\n", b"\0" * 100_000):
+        with connect(("127.0.0.1", scraped)) as sock:
+            sock.sendall(words)
+            sock.shutdown(socket.SHUT_WR)
+            got = b"".join(iter(lambda: sock.recv(65536), b""))
+        assert got.startswith(b"HTTP/1.1 400 Bad Request\r\n")
+        assert got.count(b"HTTP/1.1") == 1
+
+
+# --- how it ends ------------------------------------------------------------------------------
+
+
+@contextmanager
+def kept(port: int) -> Iterator[http.client.HTTPConnection]:
+    """Give a connection that was answered and is kept."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=SECONDS)
+    try:
+        connection.request("GET", "/metrics")
+        assert connection.getresponse().read()
+        assert connection.sock is not None
+        yield connection
+    finally:
+        connection.close()
+
+
+def test_a_stop_does_not_wait_for_a_kept_connection(start: Start, port: int, scraped: int) -> None:
+    """It is closed between two requests, also in the middle of one, although the drain is long."""
+    run = start({"drain_timeout": 86_400, **with_metrics(port, scraped)})
+    with kept(scraped) as one, connect(("127.0.0.1", scraped)) as other:
+        other.sendall(PARTIAL)
+        run.send(signal.SIGTERM)
+        run.wait_end()
+        assert ended(one.sock)
+        assert ended(other)
+
+
+@pytest.fixture
+def passed(port: int, scraped: int) -> Iterator[Mapping[str, Any]]:
+    """How a run gets the sockets of echo and metrics from systemd."""
+    with ExitStack() as stack:
+        sockets = [
+            *opened(stack, port, "tcp4", "tcp6", "udp4", "udp6"),
+            *opened(stack, scraped, "tcp4"),
+        ]
+        yield passing(sockets, ":".join([*["echo"] * 4, "metrics"]))
+
+
+def test_scrapes_do_not_keep_an_idle_daemon(
+    start: Start, port: int, scraped: int, passed: Mapping[str, Any]
+) -> None:
+    """It ends although Prometheus scrapes all the time and keeps its connection; a client of echo
+    keeps it.
+    """
+    run = start({"idle_exit": 0.5, **with_metrics(port, scraped)}, **passed)
+    with kept(scraped) as connection:
+        with talking(port):
+            began = len(run.notices)
+            run.wait(lambda: len(run.notices) > began + 8, "ticks")
+            assert not run.is_over
+        while not run.is_over:
+            try:
+                connection.request("GET", "/metrics")
+                connection.getresponse().read()
+            except (OSError, http.client.HTTPException):
+                break
+            run._hear()
+    run.wait_line("stopping on idle")
+    run.wait_end()
+
+
+def test_a_kept_connection_ends_at_a_restart(
+    start: Start, port: int, scraped: int, tmp_path: Path
+) -> None:
+    """The next process answers on a new one; nothing was handed over and no warning made."""
+    from tests.support.unit import Unit
+
+    with ExitStack() as stack:
+        unit = Unit(start, port, opened(stack, port, "tcp4", "tcp6", "udp4", "udp6"))
+        configuration = with_metrics(port, scraped)
+        first = unit.start(configuration=configuration)
+        with kept(scraped) as connection, talking(port) as sock:
+            second = unit.restart(first, configuration=configuration)
+            assert ended(connection.sock)
+            sock.sendall(HELLO)
+            assert read_exactly(sock, len(HELLO)) == HELLO
+            assert value(scrape(scraped), "netsrvd_connections_restored_total") == 1
+        first.wait_line("1 connections handed over to the next process")
+        assert first.lines_with("not handed over") == []
+        second.wait_line("closed: client")
+        second.rest()
+
+
+def test_an_answer_that_is_being_sent_is_sent_to_its_end(
+    start: Start, port: int, scraped: int
+) -> None:
+    """At a stop a client that reads slowly gets the rest, and then the end."""
+    run = start(many_listeners(port, scraped))
+    with connect(("127.0.0.1", scraped), SO_RCVBUF=4096) as sock:
+        sock.sendall(REQUEST)
+        got = read_exactly(sock, 1000)
+        run.send(signal.SIGTERM)
+        run.wait_notice("STOPPING")
+        got += b"".join(iter(lambda: sock.recv(65536), b""))
+    assert got.endswith(b"\r\n0\r\n\r\n")
+    run.wait_end()
+
+
+# --- the configuration ------------------------------------------------------------------------
+
+NO_H11 = "sys.modules['h11'] = None"
+
+
+def test_without_h11_a_start_says_what_to_install(start: Start, port: int, scraped: int) -> None:
+    """A start, and `netsrvd check`, name the package; a daemon without the service needs none."""
+    run = start(with_metrics(port, scraped), planted=NO_H11, ready=False)
+    run.wait_failure(78)
+    [line] = run.lines_with("service metrics: it needs h11")
+    assert "install the package python3-h11" in line
+    assert 'listener.metrics.service = "metrics"' in line
+    start(echo(port), planted=NO_H11).end()
+
+
+@pytest.mark.parametrize("protocols", [["udp"], ["tcp", "udp"]])
+def test_datagrams_are_refused_by_check(
+    tmp_path: Path, port: int, scraped: int, protocols: list[str]
+) -> None:
+    """The error names the key and the remedy."""
+    from tests.support.run import toml
+
+    file = tmp_path / "netsrvd.toml"
+    file.write_text(toml(with_metrics(port, scraped, protocols=protocols)))
+    done = subprocess.run(
+        [COMMAND, "check", "-c", file], env=ENVIRONMENT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 78
+    assert "listener.metrics.protocols" in done.stderr
+    assert 'served by TCP alone; write protocols = "tcp"' in done.stderr
+
+
+def test_h11_is_imported_for_the_service_alone(start: Start, port: int, scraped: int) -> None:
+    """Not by a daemon without it, whatever it imports after its start."""
+    planted = """
+from netsrvd.shutdown import Shutdown
+def end(self, *more, end=Shutdown.run, **named):
+    print("IMPORTED", "h11" in sys.modules, "netsrvd.metrics" in sys.modules, file=sys.stderr)
+    return end(self, *more, **named)
+Shutdown.run = end
+from netsrvd import daemon
+daemon.PRELOAD_SECONDS = 0.01
+"""
+    for configuration, imported in ((echo(port), False), (with_metrics(port, scraped), True)):
+        run: Run = start(configuration, planted=planted)
+        run.allow("IMPORTED ")
+        run.wait_notice("STATUS", 2)
+        run.end()
+        assert run.lines_with(f"IMPORTED {imported} True")
