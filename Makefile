@@ -9,8 +9,9 @@ TIERS := repo unit integration functional system
 BENCH := build/bench/venv
 FUZZ := build/fuzz/venv
 FUZZ_SECONDS ?= 60
+RELEASE_TOOLS := build/release-tools
 
-.PHONY: run test $(TIERS) bench bench-peers bench-probe fuzz deb pictures format clean
+.PHONY: run test $(TIERS) bench bench-peers bench-probe fuzz deb release pictures format clean
 
 run: $(VENV)/runs ## serve echo on port 51423 in the foreground, until Ctrl-C
 	$(RUN)/netsrvd run
@@ -37,6 +38,9 @@ fuzz: $(FUZZ)/ready ## let atheris look for inputs that break a promise, FUZZ_SE
 
 deb: ## build and check the package, into build/deb
 	packaging/make-deb
+
+release: $(RELEASE_TOOLS)/ready ## build all that a release has, twice, compare and check it, into build/release
+	packaging/make-release $(RELEASE_TOOLS)
 
 pictures: ## draw docs/pictures/*.svg from their sources
 	packaging/make-pictures
@@ -67,4 +71,10 @@ $(FUZZ)/ready: $(VENV)/ready
 	$(PYTHON) -m venv $(FUZZ)
 	$(FUZZ)/bin/pip install --quiet --upgrade pip
 	$(FUZZ)/bin/pip install --quiet --group fuzz --editable .
+	touch $@
+
+$(RELEASE_TOOLS)/ready: $(VENV)/runs
+	$(PYTHON) -m venv $(RELEASE_TOOLS)
+	$(RELEASE_TOOLS)/bin/pip install --quiet --upgrade pip
+	$(RELEASE_TOOLS)/bin/pip install --quiet --group release
 	touch $@

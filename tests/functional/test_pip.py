@@ -29,7 +29,16 @@ def words() -> list[str]:
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
     """Copy what git would commit, for pip builds in the folder that it installs from."""
-    listing = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", "netsrvd"]
+    listing = [
+        "git",
+        "ls-files",
+        "-z",
+        "--cached",
+        "--others",
+        "--exclude-standard",
+        "netsrvd",
+        "packaging",
+    ]
     names = subprocess.check_output(listing, cwd=ROOT, text=True).split("\0")
     for name in filter(None, [*names, "pyproject.toml", "README.md", "LICENSE"]):
         if (ROOT / name).is_file():
