@@ -30,6 +30,8 @@ class Figures(NamedTuple):
     duplicates: int
     late: int
     unsolicited: int
+    dropped: int
+    """Answers that this host has dropped, since the prober was too slow to take them."""
     truncated: int
     damaged: int
     reordering: Reordering
@@ -164,6 +166,7 @@ def figures(settings: Settings, streams: Sequence[Stream]) -> Figures:
         duplicates=sum(stream.duplicates for stream in streams),
         late=sum(stream.late for stream in streams),
         unsolicited=sum(stream.unsolicited for stream in streams),
+        dropped=sum(stream.dropped for stream in streams),
         truncated=sum(trip.truncated for trip in received),
         damaged=sum(trip.damaged for trip in trips),
         reordering=Reordering(

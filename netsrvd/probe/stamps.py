@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 # asm-generic/socket.h, linux/in.h, linux/in6.h; Python 3.11 has no names for them
 SO_TIMESTAMPING = 37
+SO_RXQ_OVFL = 40
 IP_RECVTOS = 13
 IP_RECVTTL = 12
 IP_RECVERR = 11
@@ -88,6 +89,8 @@ class Control(NamedTuple):
     """When the kernel took it from the device, of CLOCK_REALTIME; 0 if unknown."""
     ttl: int | None = None
     tos: int | None = None
+    dropped: int = 0
+    """Datagrams that the socket's full receive buffer has cost until then (SO_RXQ_OVFL)."""
 
 
 class Sent(NamedTuple):
@@ -123,7 +126,8 @@ def enable(sock: socket.socket) -> bool:
 
 
 def enable_control(sock: socket.socket) -> None:
-    """Turn on TTL and TOS of what is received, and errors that hosts report by ICMP."""
+    """Turn on TTL, TOS and drops of what is received, and errors that hosts report by ICMP."""
+    sock.setsockopt(socket.SOL_SOCKET, SO_RXQ_OVFL, 1)
     if sock.family == socket.AF_INET6:
         level = socket.IPPROTO_IPV6
         names = (socket.IPV6_RECVHOPLIMIT, socket.IPV6_RECVTCLASS, IPV6_RECVERR)
@@ -161,10 +165,12 @@ def switched_on() -> socket.socket | None:
 
 def control(ancillary: Ancillary) -> Control:
     """Return what control messages say, in whatever order they come."""
-    stamp_ns, ttl, tos = 0, None, None
+    stamp_ns, ttl, tos, dropped = 0, None, None, 0
     for level, kind, data in ancillary:
         if level == socket.SOL_SOCKET and kind == SO_TIMESTAMPING:
             stamp_ns = _stamp(data)
+        elif level == socket.SOL_SOCKET and kind == SO_RXQ_OVFL:
+            [dropped] = _INT.unpack_from(data)
         elif (level, kind) in {
             (socket.IPPROTO_IP, socket.IP_TTL),
             (socket.IPPROTO_IPV6, socket.IPV6_HOPLIMIT),
@@ -175,7 +181,7 @@ def control(ancillary: Ancillary) -> Control:
             (socket.IPPROTO_IPV6, socket.IPV6_TCLASS),
         }:
             tos = data[0] if len(data) == 1 else _INT.unpack_from(data)[0]
-    return Control(stamp_ns, ttl, tos)
+    return Control(stamp_ns, ttl, tos, dropped)
 
 
 def _stamp(data: bytes) -> int:

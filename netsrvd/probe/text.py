@@ -93,6 +93,9 @@ class Text:
             if not self._quiet or target is not report.targets[0]:
                 print()
             print("\n".join(summary_lines(report, target)))
+        if report.most_late_seconds > report.settings.interval_seconds:
+            late = f"{1000 * report.most_late_seconds:.3g} ms"
+            print(f"\nthis host was too slow for the interval: probes were sent up to {late} late")
 
     def close(self) -> None:
         """Wipe the progress."""
@@ -219,6 +222,8 @@ def remarks(settings: Settings, target: TargetReport) -> Iterator[str]:
             f"the target seems to limit the rate: after {target.limit.burst} answers without loss "
             f"it gives about {target.limit.per_second:.3g} a second; probe with a longer --interval"
         )
+    if figures.dropped:
+        yield f"dropped by this host, which was too slow to take them: {figures.dropped} answers"
     if figures.forgotten:
         yield f"times are those of the last probes: {figures.forgotten} earlier ones are left out"
 

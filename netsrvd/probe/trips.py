@@ -186,6 +186,8 @@ class Stream:
         """Answers that came after the time-out."""
         self.unsolicited = 0
         """Datagrams that answer none of the probes."""
+        self.dropped = 0
+        """Answers that the full receive buffer of the socket has cost."""
         self.half_close = ""
         """TCP: what came after the end of sending; empty if that was not tried."""
         self._most_kept = most_kept

@@ -166,6 +166,8 @@ class UDPProber:
                 self._take_errors(used)
             return False
         now_ns, at_ns = monotonic_ns(), time_ns()
+        control = stamps.control(ancillary)
+        self.stream.dropped = max(self.stream.dropped, control.dropped)
         answer = self._exchange.read(bytes(self._buffer[:length]))
         trip = used.trip
         if answer and answer.sequence is not None:
@@ -178,7 +180,7 @@ class UDPProber:
             if not trip.kernel_sent_ns:
                 self._take_errors(used)
             trip.received_ns, trip.received_at_ns = now_ns, at_ns
-            self._fill(trip, answer, stamps.control(ancillary), source)
+            self._fill(trip, answer, control, source)
             trip.length = length
         self._record(trip, used)
         return used.trip is None

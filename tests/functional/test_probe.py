@@ -230,7 +230,7 @@ def test_reordering_and_loss() -> None:
             yield from (kept[index] for index in (1, 4, 2, 0))
 
     with reflector(shuffle) as far:
-        found = figures(far.address, *QUICK, "-W", "10s")
+        found = figures(far.address, *QUICK, "-W", "3s")
         assert found["lost"] == 1
         assert found["reordering"] == {"reordered": 2, "ratio": 0.5, "extent": 3}
 

@@ -16,18 +16,20 @@ IPV4 = [
     (socket.SOL_SOCKET, stamps.SO_TIMESTAMPING, STAMP),
     (socket.IPPROTO_IP, socket.IP_TTL, struct.pack("@i", 57)),
     (socket.IPPROTO_IP, socket.IP_TOS, b"\xb9"),
+    (socket.SOL_SOCKET, stamps.SO_RXQ_OVFL, struct.pack("@i", 3)),
 ]
 IPV6 = [
     (socket.SOL_SOCKET, stamps.SO_TIMESTAMPING, STAMP),
     (socket.IPPROTO_IPV6, socket.IPV6_HOPLIMIT, struct.pack("@i", 57)),
     (socket.IPPROTO_IPV6, socket.IPV6_TCLASS, struct.pack("@i", 0xB9)),
+    (socket.SOL_SOCKET, stamps.SO_RXQ_OVFL, struct.pack("@i", 3)),
 ]
 
 
 @pytest.mark.parametrize("messages", [*permutations(IPV4), *permutations(IPV6)])
 def test_control_messages_in_any_order(messages: list[tuple[int, int, bytes]]) -> None:
-    """Stamp, TTL and TOS are found in whatever order the kernel puts them."""
-    assert stamps.control(messages) == Control(STAMP_NS, 57, 0xB9)
+    """Stamp, TTL, TOS and drops are found in whatever order the kernel puts them."""
+    assert stamps.control(messages) == Control(STAMP_NS, 57, 0xB9, 3)
 
 
 def test_no_control_messages() -> None:
