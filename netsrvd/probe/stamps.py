@@ -52,7 +52,7 @@ _INT = struct.Struct("@i")
 
 # struct sock_extended_err { u32 ee_errno; u8 ee_origin, ee_type, ee_code, ee_pad;
 #                            u32 ee_info, ee_data; } and then a struct sockaddr
-_EXTENDED_ERROR = struct.Struct("=IBBBBII")
+_EXTENDED_ERROR = struct.Struct("=iBBBBII")
 
 SECOND_NS = 1_000_000_000
 

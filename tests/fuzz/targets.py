@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from tests.fuzz import (
     access,
+    answers,
     configuration,
     datagram,
     environment,
@@ -24,6 +25,7 @@ Check = Callable[[bytes], None]
 
 TARGETS: dict[str, Check] = {
     "access": access.check,
+    "answers": answers.check,
     "configuration": configuration.check,
     "datagram": datagram.check,
     "environment": environment.check,

@@ -13,6 +13,7 @@ SERVERS = {
     "libnginx-mod-stream",
     "nginx",
     "prometheus",
+    "smokeping",
     "ucspi-tcp-ipv6",
     "xinetd",
 }
