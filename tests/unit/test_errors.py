@@ -9,6 +9,7 @@ from netsrvd.errors import NetsrvdError
 
 STATUSES = {
     NetsrvdError: os.EX_SOFTWARE,
+    errors.HostError: os.EX_NOHOST,
     errors.UsageError: os.EX_USAGE,
     errors.HostError: os.EX_NOHOST,
     errors.ConfigError: os.EX_CONFIG,
