@@ -4,7 +4,6 @@ import argparse
 import os
 import signal
 import socket
-import stat
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -46,10 +45,6 @@ LEAST_BYTES = {
     Protocol.TCP: echo.LEAST_BYTES,
     Protocol.ECHOPLUS: echoplus.LEAST_BYTES,
 }
-
-OTHERS = 0o077
-MOST_KEY_BYTES = 1024
-HEX = b"hex:"
 
 CLOCKS: dict[Protocol, Callable[[bytes, int], int | None]] = {
     Protocol.TIME: time_seconds,
@@ -148,7 +143,7 @@ def _status(found: Report) -> int:
 def _settings(arguments: argparse.Namespace) -> Settings:
     usual = Settings()
     protocol = arguments.protocol or Protocol.UDP
-    key = _key(Path(arguments.key_file)) if arguments.key_file else None
+    key = _key(arguments.key_file) if arguments.key_file else None
     size = stamp.base_bytes(key) if protocol is Protocol.STAMP else usual.size_bytes
     usual_count = 0 if arguments.duration or arguments.live else usual.probe_count
     return Settings(
@@ -172,27 +167,18 @@ def _settings(arguments: argparse.Namespace) -> Settings:
     )
 
 
-def _key(path: Path) -> bytes:
-    """Return the key in a file: a text, without the line feed at its end, or `hex:` and digits.
+def _key(file: str) -> bytes | None:
+    """Return the key in a file, of the form that reflectors of this program read.
 
     Raises UsageError for a file that others may read, and for one without a key.
     """
+    from netsrvd.services.stamp import read_key  # noqa: PLC0415 - the reflector, for this alone
+
     try:
-        with path.open("rb") as file:
-            mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
-            data = file.read(MOST_KEY_BYTES + 1).removesuffix(b"\n")
-    except OSError as error:
-        raise UsageError(f"--key-file {path}: {error.strerror}") from error
-    if mode & OTHERS:
-        raise UsageError(f"--key-file {path} has mode {mode:04o}: chmod 600 {path}")
-    if data.startswith(HEX):
-        try:
-            data = bytes.fromhex(data.removeprefix(HEX).decode())
-        except ValueError:
-            raise UsageError(f"--key-file {path} has no pairs of digits behind hex:") from None
-    if not 0 < len(data) <= MOST_KEY_BYTES:
-        raise UsageError(f"--key-file {path} must have a key of 1 to {MOST_KEY_BYTES} bytes")
-    return data
+        return read_key(file)
+    except ValueError as error:
+        reason = str(error).removeprefix("stamp_key: ")
+        raise UsageError(f"--key-file: {reason}") from error
 
 
 def _checked(settings: Settings) -> Settings:

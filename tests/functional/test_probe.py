@@ -557,7 +557,7 @@ def test_nagios_without_an_answer(port: int) -> None:
         ("--plot /none/x.png 127.0.0.1", 64, "there is no folder /none"),
         ("--live 127.0.0.1", 64, "--live: standard output is no terminal"),
         ("--ssid 1 127.0.0.1", 64, "--key-file and --ssid need --stamp"),
-        ("--stamp --key-file /none 127.0.0.1", 64, "--key-file /none: No such file"),
+        ("--stamp --key-file /none 127.0.0.1", 64, "--key-file: /none: No such file"),
         ("--warn 1,1% 127.0.0.1", 64, "--warn and --crit need --nagios"),
         ("name.invalid", 68, "name.invalid: "),
     ],

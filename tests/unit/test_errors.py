@@ -11,7 +11,6 @@ STATUSES = {
     NetsrvdError: os.EX_SOFTWARE,
     errors.HostError: os.EX_NOHOST,
     errors.UsageError: os.EX_USAGE,
-    errors.HostError: os.EX_NOHOST,
     errors.ConfigError: os.EX_CONFIG,
     errors.ReloadError: os.EX_UNAVAILABLE,
     errors.SocketError: os.EX_UNAVAILABLE,
