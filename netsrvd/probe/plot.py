@@ -38,8 +38,9 @@ def draw(report: Report, path: Path) -> None:
     streams = [each for target in report.targets for each in target.streams]
     start = min((t.sent_at_ns for each in streams for t in each.stream.trips), default=0)
     for number, each in enumerate(streams):
-        _stream(over_time, distribution, each, start, color=_color(each, number, len(streams)))
-    _mark_losses(over_time, [each.stream for each in streams], start)
+        color = _color(each, number, len(streams))
+        _stream(over_time, distribution, each, start, color)
+        _mark_losses(over_time, each.stream, start, color)
     _label(report, over_time, distribution)
     mpl.rcParams["svg.hashsalt"] = "netsrvd"  # the same input makes the same file
     try:
@@ -74,26 +75,15 @@ def _stream(
     distribution.step(ordered, shares, where="post", color=color, label=label, zorder=above)
 
 
-def _mark_losses(over_time: Axes, streams: list[Stream], start: int) -> None:
-    """Mark each loss by a cross below the round trips."""
+def _mark_losses(over_time: Axes, stream: Stream, start: int, color: str) -> None:
+    """Mark each loss of a stream by a cross at the bottom."""
     lost = [
         (trip.sent_at_ns - start) / SECOND_NS
-        for stream in streams
         for trip in stream.trips
         if trip.state in (State.LOST, State.FAILED)
     ]
-    if lost:
-        over_time.plot(
-            lost,
-            [-0.02] * len(lost),
-            "x",
-            color="tab:red",
-            markersize=5,
-            label=f"lost: {len(lost)}",
-            transform=over_time.get_xaxis_transform(),
-            clip_on=False,
-        )
-        over_time.legend(loc="upper right", fontsize="small")
+    bottom = over_time.get_xaxis_transform()
+    over_time.plot(lost, [0.02] * len(lost), "x", color=color, markersize=5, transform=bottom)
 
 
 def _label(report: Report, over_time: Axes, distribution: Axes) -> None:
@@ -102,14 +92,13 @@ def _label(report: Report, over_time: Axes, distribution: Axes) -> None:
     sent = sum(each.figures.sent for each in targets)
     lost = sum(each.figures.lost for each in targets)
     share = 100 * lost / sent if sent else 0
-    over_time.set_title(f"{title}, {report.settings.protocol}: {sent} sent, {share:.3g} % lost")
+    over_time.set_title(f"{title}, {report.settings.protocol}: {sent} sent, {share:.3g} % lost (×)")  # noqa: RUF001
     over_time.set_xlabel("seconds")
     over_time.set_ylabel("round trip, milliseconds")
-    over_time.set_ylim(bottom=0)
+    over_time.margins(y=0.1)
     distribution.set_title("distribution")
     distribution.set_xlabel("round trip, milliseconds")
     distribution.set_ylabel("share of the answers")
-    distribution.set_xlim(left=0)
     if distribution.get_legend_handles_labels()[0]:
         distribution.legend(loc="lower right", fontsize="small")
     for axes in (over_time, distribution):

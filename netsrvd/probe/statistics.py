@@ -15,7 +15,7 @@ LOSS_DEVIATIONS = 4.0
 DELAY_DEVIATIONS = 6.0
 """How far a stream must be from the others, in standard deviations."""
 
-LEAST_DELAY_SHARE = 0.2
+LEAST_DELAY_SHARE = 0.05
 LEAST_DELAY_NS = 100_000
 """How much slower a stream must be than the median of all to stand out."""
 

@@ -266,14 +266,14 @@ def clocks(settings: Settings, figures: Figures, offset: Offset) -> str:
     said = ""
     if figures.synchronised is not None:
         state = "synchronised" if figures.synchronised else "not synchronised"
-        said = f"; the reflector's is {state}, it says"
+        said = f"; the reflector says that its clock is {state}"
     if not offset.is_consistent:
-        return f"clocks: the difference between them has changed during the run{said}"
+        return f"clocks: their difference has changed during the run{said}"
     span = f"{milliseconds(low)} to {milliseconds(high)} ms"
     if settings.protocol in (Protocol.TIME, Protocol.DAYTIME):
         return f"clock: the target's is {span} ahead" + (", so it may be right" * offset.agree)
     if offset.agree:
-        return f"clocks: agree as far as delays can tell ({span} apart){said}"
+        return f"clocks agree as far as delays can tell: they differ by {span}{said}"
     return f"clocks differ: the reflector's is {span} ahead; delays each way are unknown{said}"
 
 
@@ -311,4 +311,6 @@ def stream_line(report: StreamReport) -> str:
     cells = [milliseconds(each) for each in numbers] or ["-"] * 4
     line = f"{report.stream.source_port:>5}  {figures.sent:>7}  {100 * figures.loss:>5.3g} %"
     line += "".join(f"  {cell:>9}" for cell in cells)
+    if figures.lost and (each_way := figures.directions):
+        line += f"  lost: {each_way.out} out, {each_way.back} back"
     return line + (f"  <- {report.differs}" if report.differs else "")

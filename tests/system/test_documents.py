@@ -52,6 +52,7 @@ VALUES = {
     "MESSAGE_ID=…": f"MESSAGE_ID={Accepted.MESSAGE_ID}",
     "FILE": "/usr/lib/python3/dist-packages/systemd/__init__.py",
     "ADDRESS": "127.0.0.1",
+    "HOST": "localhost",
 }
 """What a reader puts in the place of a word."""
 
