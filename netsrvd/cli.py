@@ -268,6 +268,11 @@ def _add_run(run: argparse.ArgumentParser) -> None:
         choices=("auto", "journal", "syslog", "stderr"),
         help="where records go, whatever the configuration says",
     )
+    run.add_argument(
+        "--control",
+        metavar="PATH",
+        help="answer `netsrvd status` at PATH, or at an abstract name: @NAME",
+    )
 
 
 def _pid(text: str) -> int:

@@ -50,7 +50,17 @@ class ByReason(dict[str, int]):
 class Definition:
     """What is known of a figure besides its value."""
 
-    __slots__ = ("help", "kind", "label", "metric", "name", "protocols", "unit", "values")
+    __slots__ = (
+        "help",
+        "is_float",
+        "kind",
+        "label",
+        "metric",
+        "name",
+        "protocols",
+        "unit",
+        "values",
+    )
 
     def __init__(
         self,
@@ -62,6 +72,7 @@ class Definition:
         protocols: tuple[str, ...] = (),
         label: str = "",
         values: tuple[str, ...] = (),
+        is_float: bool = False,
     ) -> None:
         self.name = ""
         """The attribute that has the value."""
@@ -76,6 +87,8 @@ class Definition:
         """The protocols whose listeners have the figure; empty for a figure of the whole run."""
         self.label = label
         """The label that tells the counts of a `ByReason` apart; empty for a single number."""
+        self.is_float = is_float
+        """True for a measured value, False for a number."""
         self.values = values
         """The values of the label that are counted from the start."""
 
@@ -112,7 +125,7 @@ def _gauge(metric: str, unit: str, text: str, protocols: tuple[str, ...] = ()) -
 
 def _measure(metric: str, unit: str, text: str) -> float:
     """Define a measured value."""
-    return cast("float", Definition(metric, unit, text, "gauge"))
+    return cast("float", Definition(metric, unit, text, "gauge", is_float=True))
 
 
 def _total(metric: str, unit: str, text: str) -> int:

@@ -36,10 +36,12 @@ from netsrvd.events.lifecycle import (
 from netsrvd.events.sockets import NotInForce
 from netsrvd.linux import mounts
 from netsrvd.reload_socket import SYSTEM, Outside, ReloadSocket, answer, identity, told_outside
+from netsrvd.run_state import RunNotes
 from netsrvd.server import Server
 from netsrvd.shutdown import STOP_SIGNALS, Shutdown
 from netsrvd.sockets import descriptors
 from netsrvd.sockets.activation import shares_ports
+from netsrvd.sockets.bind import Socket
 from netsrvd.startup import (
     Services,
     Sockets,
@@ -92,6 +94,14 @@ RESTART_SECONDS = 30.0
 """A stop within this time of SIGUSR1 is the first half of a restart."""
 
 
+class Control(NamedTuple):
+    """The control socket."""
+
+    sock: Socket
+    path: str = ""
+    """Where the daemon has bound it; empty for one that systemd passed."""
+
+
 class Start(NamedTuple):
     """What was made before the daemon starts; from here on nothing should fail."""
 
@@ -104,6 +114,7 @@ class Start(NamedTuple):
     log: str
     restored: "Restored | None"
     began_at: float
+    control: Control | None = None
 
 
 class Daemon:
@@ -164,7 +175,10 @@ class Daemon:
     def _begin(self) -> None:
         server, report = self._server, self._server.report
         server.figures.start_time = time() - (monotonic() - self._start.began_at)
+        server.began_at = self._start.began_at
         self._note_reload()
+        if self._start.control:
+            server.serve_control(*self._start.control)
         report(Starting(netsrvd.__version__, sys.version.split()[0], os.getpid()))
         for note in self._start.notes:
             report(note)
@@ -243,6 +257,7 @@ class Daemon:
     def _tick(self) -> None:
         """Feed the watchdog if each thread has answered since the last tick; ask them again."""
         self._server.look_at_interfaces()
+        self._server.sample(monotonic())
         threads = self._server.threads()
         if all(thread.heartbeat == self._ping for thread in threads):
             self._notifier.feed_watchdog()
@@ -291,6 +306,7 @@ class Daemon:
             reason = reason_of(error)
             self._server.report(ReloadFailed(reason))
             self._server.figures.reload_successful = 0
+            self._server.notes = self._server.notes._replace(fault=reason)
             self._fault = f"Reload failed, the old configuration is in force: {reason}; "
             self._notifier.ready(self._status())
             answer(callers, reason)
@@ -305,6 +321,9 @@ class Daemon:
         figures = self._server.figures
         figures.reload_successful, figures.reload_success_time = 1, time()
         figures.settings_not_in_force = len(self._problems)
+        path = str(self._start.configuration.path or DEFAULT_FILE)
+        problems = tuple(problem.text() for problem in self._problems)
+        self._server.notes = RunNotes(path, problems=problems)
 
     def _change(self, configuration: Configuration) -> None:
         """Put a configuration into force, or raise what went wrong and change nothing."""

@@ -79,6 +79,11 @@ class Flow:
         return self.settings.name
 
     @property
+    def bytes_sent(self) -> int:
+        """How many bytes its answers had."""
+        return self.bytes_received - self.bytes_unanswered
+
+    @property
     def has_end_record(self) -> bool:
         """Whether its end has a record."""
         return self.has_began_record or (bool(self.error) and not self.is_logged)
@@ -121,7 +126,7 @@ class Flow:
             self.truncated,
             self.unsent,
             self.bytes_received,
-            self.bytes_received - self.bytes_unanswered,
+            self.bytes_sent,
             self.error,
             *proxy_fields(self.proxy),
         )

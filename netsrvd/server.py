@@ -18,6 +18,7 @@ from netsrvd.events import LEVELS
 from netsrvd.events.lifecycle import ThreadFailed
 from netsrvd.events.sockets import InterfaceLost, Listening, ListeningEnded
 from netsrvd.loop_thread import LoopThread
+from netsrvd.run_state import RunNotes, Samples, Totals
 from netsrvd.services import MONITORING, prepare
 from netsrvd.services.base import Client, Service, Stream
 from netsrvd.settings import TIMED_SERVICES, Endpoint, ListenerSettings, Settings
@@ -35,6 +36,8 @@ from netsrvd.udp import Batches, UDPListener
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from netsrvd.control.callers import Callers
+    from netsrvd.control.listening import ControlSocket
     from netsrvd.handlers.connections import HandlerConnections
     from netsrvd.handover import Restored
     from netsrvd.services.base import Family
@@ -98,6 +101,11 @@ class Server:
         """The sums of listeners that were removed."""
         self.figures = RunFigures(reload_successful=1)
         """Of the whole run, as far as the main thread knows them; see `snapshot.py`."""
+        self.notes = RunNotes()
+        self.samples = Samples()
+        self.began_at = monotonic()
+        self._control: ControlSocket | None = None
+        self._control_loop = self._tcp
         self._sockets: Sockets = {}
         self._deaf: dict[int, str] = {}
         """The descriptors of sockets that have lost their interface, and what was reported."""
@@ -230,6 +238,41 @@ class Server:
             self._pause(paused=True)
         self.log_writer.thread.start()
         self._start_loops({protocol for _, protocol in self._listeners})
+
+    def serve_control(self, sock: bind.Socket, path: str) -> None:
+        """Answer callers on a control socket, bound at `path` or passed by systemd.
+
+        It is called before `start`. The tcp loop serves it, or that of UDP if only UDP is served.
+        """
+        from netsrvd.control.listening import ControlSocket  # noqa: PLC0415 - not all have one
+
+        def callers(listening: bind.Socket, loop: EventLoop) -> "Callers":
+            from netsrvd.control.callers import Callers  # noqa: PLC0415 - at the first look
+            from netsrvd.control.methods import Methods  # noqa: PLC0415 - so here
+
+            methods = Methods(self, is_passed=not path)
+            return Callers(listening, loop, methods, self.log_writer.handle())
+
+        protocols = {protocol for _, protocol in self._listeners}
+        self._control_loop = self._udp if protocols == {"udp"} else self._tcp
+        self._control = ControlSocket(sock, callers, path=path)
+        self._control.open(self._control_loop)
+
+    def sample(self, now: float) -> None:
+        """Keep the sums of now, unless the last ones are young, so that growth can be shown."""
+        if not self.samples.is_due(now):
+            return
+        counters, connections = self.counters(), self.connections()
+        totals = Totals(
+            counters.accepted,
+            counters.refused.total + counters.datagrams_refused.total,
+            counters.bytes_received + sum([one.bytes_received for one in connections]),
+            counters.bytes_sent + sum([one.bytes_sent for one in connections]),
+            counters.datagrams_received,
+            counters.datagrams_sent,
+            self.log_writer.lost,
+        )
+        self.samples.add(now, totals)
 
     def restore(self, restored: "Restored") -> None:
         """Serve what another process left. Raises ResourceError if there is no thread for it."""
@@ -495,6 +538,8 @@ class Server:
             while self._handlers.live and monotonic() < until:
                 sleep(LOOK_SECONDS)
             self._ask(self._tcp, self._handlers.shutdown, None)
+        if self._control:
+            self._ask(self._control_loop, self._control.close, None)
         for loop in (self._tcp, self._udp):
             loop.stop()
             loop.join(JOIN_SECONDS)

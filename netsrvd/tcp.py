@@ -240,6 +240,10 @@ class TCPListener:
         """How many of them wait for a PROXY header (any thread)."""
         return self._pending.count if self._pending else 0
 
+    def refused_sources(self) -> list[tuple[str, str, int]]:
+        """Return the sources that are refused, the reasons and numbers of times (any thread)."""
+        return self._refusals.sources()
+
     @property
     def has_sockets(self) -> bool:
         """Whether it has a listening socket."""

@@ -148,6 +148,16 @@ class UDPListener:
         """How many peers it remembers (any thread)."""
         return sum(len(sock.flows) for sock in tuple(self._sockets.values()))
 
+    def live_flows(self) -> list[Flow]:
+        """Return the flows, to be looked at (any thread)."""
+        return [
+            flow for sock in tuple(self._sockets.values()) for flow in list(sock.flows.values())
+        ]
+
+    def refused_sources(self) -> list[tuple[str, str, int]]:
+        """Return the sources that are refused, the reasons and numbers of times (any thread)."""
+        return self.refusals.sources()
+
     @property
     def has_sockets(self) -> bool:
         """Whether it has a socket."""

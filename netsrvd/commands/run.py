@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from netsrvd import detach, startup
-from netsrvd.daemon import Daemon, Start
+from netsrvd.daemon import Control, Daemon, Start
 from netsrvd.errors import NetsrvdError, UsageError, shortage
 from netsrvd.services.base import ServerView
 from netsrvd.sockets import activation
@@ -50,11 +50,15 @@ def _run(arguments: argparse.Namespace) -> int:
         raise UsageError("--user goes with --detach; a service manager has a setting of its own")
     owner = detach.user(arguments.user) if arguments.user else None
     passed, kept = activation.passed()
+    control = _control(arguments, passed)
     listening = [each for each in kept if each[1].startswith(activation.STORED_SOCKET)]
     stored = [each for each in kept if each not in listening]
     try:
-        return _serve(_prepare(arguments, passed, stored, listening), arguments, owner)
+        start = _prepare(arguments, passed, stored, listening)
+        return _serve(start._replace(control=control), arguments, owner)
     except (NetsrvdError, OSError, MemoryError) as error:
+        if control:
+            passed.append(activation.ActivatedSocket(control.sock, activation.CONTROL))
         activation.drain_and_close(passed)
         found = error if isinstance(error, NetsrvdError) else shortage(error)
         if found is None:
@@ -64,12 +68,33 @@ def _run(arguments: argparse.Namespace) -> int:
         raise found from error
 
 
+def _control(
+    arguments: argparse.Namespace, passed: list[activation.ActivatedSocket]
+) -> Control | None:
+    """Return the control socket: the one that systemd passed, or else that of --control.
+
+    Raises ActivationError or SocketError, with what systemd passed closed.
+    """
+    if sock := activation.take_control(passed):
+        return Control(sock)
+    if not arguments.control:
+        return None
+    from netsrvd.control import listening  # noqa: PLC0415 - few daemons bind one
+
+    try:
+        return Control(listening.bind(arguments.control), arguments.control)
+    except NetsrvdError:
+        activation.drain_and_close(passed)
+        raise
+
+
 def _serve(start: Start, arguments: argparse.Namespace, owner: detach.User | None) -> int:
     def serve(on_ready: Callable[[], None]) -> int:
         return Daemon(start, on_ready).run()
 
     sockets = [one.sock for opened in start.sockets.values() for one in opened]
     sockets += start.restored.sockets if start.restored else []
+    sockets += [start.control.sock] if start.control else []
     try:
         if arguments.detach:
             status = detach.detached(serve, sockets, arguments.pid_file, owner)

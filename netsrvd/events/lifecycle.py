@@ -206,6 +206,22 @@ class CodeMissing(Event):
         return f"{self.module} cannot be imported: {one_line(self.error)}; restart the service"
 
 
+class ControlFailed(Event):
+    """The answer to a caller of the control socket failed: a bug in netsrvd. Nothing else is
+    concerned. Please report the traceback.
+    """
+
+    __slots__ = ()
+    MESSAGE_ID = "13128af9881149ae87cd2081e211defa"
+    PRIORITY = ERROR
+    SUBJECT = "An answer on the control socket failed"
+    error: str
+    traceback: str
+
+    def text(self) -> str:
+        return f"an answer on the control socket failed: {one_line(self.error)}"
+
+
 class ThreadFailed(Event):
     """One of the daemon's own threads ended by an exception: a bug in netsrvd.
 

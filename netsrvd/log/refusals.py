@@ -26,12 +26,14 @@ Addresses = frozenset[str] | None
 class RefusedSource:
     """A source that is refused for one reason."""
 
-    __slots__ = ("since", "times")
+    __slots__ = ("since", "times", "total")
 
     def __init__(self, now: float) -> None:
         self.since = now
         self.times = 0
         """Refusals that no record has counted yet."""
+        self.total = 1
+        """All since it was refused for the first time."""
 
 
 class RefusalLog:
@@ -71,12 +73,17 @@ class RefusalLog:
             refused = self._refused.get(key)
         if refused is not None:
             refused.times += 1
+            refused.total += 1
             return
         if not self._refused:
             self.due_at = now + self._settings.refusal_seconds
         self._refused[key] = RefusedSource(now)
         names = self._settings.name, self._settings.service, self._protocol
         self._report(Refused(*names, *peer, *local, *key, rule, *proxy_fields(proxy)))
+
+    def sources(self) -> list[tuple[str, str, int]]:
+        """Return each refused source and reason, with the number of times (any thread)."""
+        return [(*key, refused.total) for key, refused in list(self._refused.items())]
 
     def expire(self, now: float, *, all_of_them: bool = False) -> None:
         """Report the sources whose window is over, and forget those without new refusals."""

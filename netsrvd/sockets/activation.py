@@ -79,6 +79,20 @@ def passed() -> tuple[list[ActivatedSocket], list[Stored]]:
     return found, stored
 
 
+CONTROL = "netsrvd-control"
+"""The FileDescriptorName= of the control socket, which is no listener's."""
+
+
+def take_control(sockets: list[ActivatedSocket]) -> socket.socket | None:
+    """Take the control socket out of what systemd passed, and return it; None if there is none."""
+    for one in sockets:
+        sock = one.sock
+        if one.name == CONTROL and (sock.family, sock.type) == (socket.AF_UNIX, socket.SOCK_STREAM):
+            sockets.remove(one)
+            return sock
+    return None
+
+
 def adopt(
     sockets: list[ActivatedSocket], listeners: tuple[ListenerSettings, ...], named: Named
 ) -> list[ListeningSocket]:

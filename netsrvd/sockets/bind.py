@@ -16,6 +16,8 @@ from netsrvd.settings import (
 )
 from netsrvd.sockets import options
 
+Socket = socket.socket
+
 TYPES = {"tcp": socket.SOCK_STREAM, "udp": socket.SOCK_DGRAM}
 
 Adjustment = tuple[str, str, str]

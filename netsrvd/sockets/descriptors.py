@@ -6,9 +6,9 @@ from typing import NamedTuple
 from netsrvd.errors import SocketError
 from netsrvd.settings import Settings
 
-KEPT = 32
+KEPT = 48
 """Standard streams, log, systemd, event loops, the descriptor to refuse with, the files of a reload
-and of a traceback; half of it is spare.
+and of a traceback, the control socket and its callers; a third of it is spare.
 """
 
 KEPT_PER_SOCKET = 2

@@ -9,7 +9,7 @@ from netsrvd.addresses import interface_name, without_scope
 from netsrvd.errors import SystemdError
 from netsrvd.systemd import port_owners, systemctl, units
 from netsrvd.systemd.plan import Host, Target
-from netsrvd.systemd.unit_files import DROP_IN_NAME, MARK
+from netsrvd.systemd.unit_files import DROP_IN_NAME, MARK, is_control
 from netsrvd.systemd.units import Unit
 
 FOLDER = Path("/etc/systemd/system")
@@ -70,6 +70,8 @@ def _files() -> tuple[dict[str, str], list[str]]:
     """Return the socket units in /etc that are ours, with their texts, and the names of others."""
     written, foreign = {}, []
     for path in sorted(FOLDER.glob("netsrvd-*.socket")):
+        if is_control(path.name):  # the administrator's own, in the place of the package's
+            continue
         text = _read(path)
         if is_written(text):
             written[path.name] = text
@@ -89,7 +91,13 @@ def _read(path: Path) -> str:
 
 def _instances() -> list[str]:
     """Return the names of the instances of netsrvd@.service that are in use."""
-    names = systemctl.list_units("netsrvd@*.service", "netsrvd@*.socket", "netsrvd-*@*.socket")
+    names = [
+        name
+        for name in systemctl.list_units(
+            "netsrvd@*.service", "netsrvd@*.socket", "netsrvd-*@*.socket"
+        )
+        if not is_control(name)
+    ]
     found: dict[str, None] = {}
     for name, state in zip(names, _states(names), strict=True):
         if state:
@@ -109,7 +117,7 @@ def _raise_if_both(instances: list[str]) -> None:
     if not instances:
         return
     [service] = systemctl.show(["netsrvd.service"], ("TriggeredBy",))
-    names = ["netsrvd.service", *" ".join(service.get("TriggeredBy", [])).split()]
+    names = ["netsrvd.service", *_triggers(service)]
     used = [name for name, state in zip(names, _states(names), strict=True) if state]
     if used:
         raise SystemdError(
@@ -124,7 +132,7 @@ def _target(properties: systemctl.Properties, instance: str, others: Iterable[st
         raise SystemdError(f"{service} is {properties['LoadState'][0]}: is netsrvd installed?")
     target = Target(service, instance)
     shipped = "netsrvd@.socket" if instance else "netsrvd.socket"
-    names = " ".join(properties.get("TriggeredBy", [])).split()
+    names = _triggers(properties)
     names += [target.own(name) for name in (shipped, *others) if bool(instance) == ("@." in name)]
     state = properties["ActiveState"][0]
     enabled = properties["UnitFileState"][0] in USED_FILE_STATES
@@ -136,6 +144,12 @@ def _target(properties: systemctl.Properties, instance: str, others: Iterable[st
         started_at=float(properties.get("ActiveEnterTimestamp", [""])[0].lstrip("@") or 0),
         pid=int(properties.get("MainPID", ["0"])[0]),
     )
+
+
+def _triggers(service: systemctl.Properties) -> list[str]:
+    """Return the units that start a service, without its control socket."""
+    names = " ".join(service.get("TriggeredBy", [])).split()
+    return [name for name in names if not is_control(name)]
 
 
 def _config(start: str) -> Path | None:

@@ -59,6 +59,15 @@ _TEXT = re.compile("[!-~]+")
 _NUMBER = re.compile(r"[+]?(0[xX][0-9a-fA-F]+|0[bB][01]+|0[oO][0-7]+|[0-9]+)")
 
 
+CONTROL = "control"
+"""The package has the control socket in netsrvd-control.socket, which is no listener's."""
+
+
+def is_control(unit: str) -> bool:
+    """Return whether a unit is that of the control socket, or of an instance's."""
+    return unit == f"netsrvd-{CONTROL}.socket" or unit.startswith(f"netsrvd-{CONTROL}@")
+
+
 class UnitFile(NamedTuple):
     """One socket unit to be written."""
 
@@ -128,6 +137,8 @@ def _unit_file(
     has_devices: bool,
 ) -> UnitFile:
     suffix = f":{escaped(device)}" if device and not listener.interface else ""
+    if listener.name == CONTROL and not suffix:
+        suffix = ":"  # the package has a unit of the other name
     text = TEMPLATE.format(
         listener=listener.name,
         instance=", instance %i" if instances else "",

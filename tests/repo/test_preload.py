@@ -20,6 +20,10 @@ LARGE = {"hmac", "importlib", "netsrvd.services.http"}
 """What a reload imports and can fail in: importlib.metadata, 10 ms and 2 MB, if it names a handler;
 libcrypto, 2 MB, for a key of `stamp`; h11, 10 ms and 1 MB, if it adds the service `metrics`."""
 
+LOOKS = {f"netsrvd.control.{name}" for name in ("callers", "listening", "methods")}
+"""The control socket is there from the start or never. What answers is imported at the first look,
+if the package is still that of the start (tests/functional/test_control.py)."""
+
 
 def late_imports() -> Iterator[tuple[str, str]]:
     """Yield each file that imports something within a function, and what."""
@@ -52,7 +56,7 @@ def _module(package: str, name: str) -> str:
 @pytest.mark.parametrize(("file", "module"), sorted(set(late_imports())))
 def test_what_is_imported_late_is_preloaded(file: str, module: str) -> None:
     """An upgrade would otherwise give the daemon a module of another version."""
-    assert module in {*preload.MODULES, *LARGE, "netsrvd.preload"}, file
+    assert module in {*preload.MODULES, *LARGE, *LOOKS, "netsrvd.preload"}, file
 
 
 def test_every_service_is_preloaded() -> None:

@@ -16,7 +16,8 @@ from netsrvd.systemd.unit_files import DROP_IN_NAME, drop_in, escaped, unit_file
 SYSTEMD = Path(__file__).parents[2] / "systemd"
 SERVICES = ("netsrvd.service", "netsrvd@.service")
 EXAMPLES = sorted(SYSTEMD.parent.glob("packaging/examples/*.toml"))
-UNITS = (*SERVICES, "netsrvd.socket", "netsrvd@.socket")
+CONTROL = ("netsrvd-control.socket", "netsrvd-control@.socket")
+UNITS = (*SERVICES, "netsrvd.socket", "netsrvd@.socket", *CONTROL)
 MOST_EXPOSED = 0.9
 
 PROGRAMS = r"(?m)^(Exec\w+=[-+]*)/usr/(?:bin/netsrvd|libexec/netsrvd/[\w-]+)"
@@ -99,13 +100,20 @@ def test_only_addresses_of_one_host_pass_the_filter(name: str) -> None:
     assert [host for host in HOSTS if not passes(host)] == []
 
 
-@pytest.mark.parametrize("kind", ["service", "socket"])
-def test_the_templates_are_those_that_the_units_make(kind: str) -> None:
-    """If this fails: systemd/make-template KIND >systemd/netsrvd@.KIND."""
+@pytest.mark.parametrize(
+    ("kind", "unit"),
+    [
+        ("service", "netsrvd@.service"),
+        ("socket", "netsrvd@.socket"),
+        ("control", "netsrvd-control@.socket"),
+    ],
+)
+def test_the_templates_are_those_that_the_units_make(kind: str, unit: str) -> None:
+    """If this fails: systemd/make-template KIND >systemd/UNIT."""
     made = subprocess.run(
         [SYSTEMD / "make-template", kind], capture_output=True, text=True, check=True
     )
-    assert made.stdout == (SYSTEMD / f"netsrvd@.{kind}").read_text(encoding="utf-8")
+    assert made.stdout == (SYSTEMD / unit).read_text(encoding="utf-8")
 
 
 def without_comments(text: str) -> str:

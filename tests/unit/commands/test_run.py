@@ -78,7 +78,7 @@ class Scene:
 
     def run(self, **given: object) -> int:
         usual = {"config": self.config, "detach": False, "pid_file": None, "log": None}
-        usual |= {"inetd": False, "listener": None, "user": None}
+        usual |= {"control": None, "inetd": False, "listener": None, "user": None}
         return run.run(argparse.Namespace(began_at=1.5, **usual | given))
 
 

@@ -39,7 +39,7 @@ def test_descriptors_are_the_limit_of_all(limit: None) -> None:
 def test_without_any_left_nothing_can_be_served(monkeypatch: pytest.MonkeyPatch) -> None:
     """The error says how many are needed, and how to have them."""
     monkeypatch.setattr(resource, "getrlimit", lambda _: (20, 20))
-    with pytest.raises(SocketError, match=r"is 20, but .* 40 are needed; raise LimitNOFILE="):
+    with pytest.raises(SocketError, match=r"is 20, but .* 56 are needed; raise LimitNOFILE="):
         budget(Settings(), 4, 0)
 
 

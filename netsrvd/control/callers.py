@@ -1,0 +1,276 @@
+"""Connections of callers: Varlink messages in, answers out in steps, so that no client waits.
+
+A message is a JSON object that ends in NUL (https://varlink.org/Wire-Format).
+"""
+
+import json
+import socket
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from math import inf
+from typing import Any
+
+from netsrvd.contracts import Report
+from netsrvd.control.listening import LONGEST_CALL
+from netsrvd.event_loop import READ, WRITE, EventLoop
+from netsrvd.events.lifecycle import ControlFailed
+from netsrvd.reload_socket import credentials
+from netsrvd.tracebacks import described, traceback_of
+
+MOST_CALLERS = 8
+"""Callers at a time. One more ends the connection of the one that has been silent longest."""
+
+IDLE_SECONDS = 60.0
+"""How long a caller may be silent between two calls."""
+
+STUCK_SECONDS = 10.0
+"""How long a caller may take nothing of its answer."""
+
+SWEEP_SECONDS = 5.0
+
+FAILED = "io.netsrvd.Failed"
+"""The error of a call in which our own code raised an exception."""
+
+Reply = dict[str, Any]
+
+Answer = Iterator[Reply | None]
+"""Yields the parameters of each reply, and None between two steps of work without a reply. The last
+reply of several is known by the end of the answer."""
+
+Methods = Callable[[str, dict[str, Any], "Caller"], Answer]
+"""Answers a call of a method; raises CallError, also later."""
+
+
+class NoCallError(ValueError):
+    """What a caller sent is no call."""
+
+
+class CallError(Exception):
+    """The caller gets an error instead of an answer."""
+
+    def __init__(self, name: str, **parameters: object) -> None:
+        super().__init__(name)
+        self.message = {"error": name, "parameters": parameters}
+
+
+class Caller:
+    """One connection. Owned by the event loop; `Callers` runs the steps of its answer."""
+
+    __slots__ = (
+        *("_callers", "_more", "_oneway", "_pending", "active_at", "answer", "inbox", "outbox"),
+        *("sock", "uid"),
+    )
+
+    def __init__(self, callers: "Callers", sock: socket.socket, uid: int, now: float) -> None:
+        self.sock = sock
+        self.uid = uid
+        """The user of the caller (SO_PEERCRED); in a user namespace all but root may be nobody."""
+        self.active_at = now
+        self.inbox = bytearray()
+        self.outbox = memoryview(b"")
+        self.answer: Answer | None = None
+        self._pending: Reply | None = None
+        """A reply that waits until it is known whether it is the last one."""
+        self._more = self._oneway = False
+        self._callers = callers
+
+    @property
+    def wants_more(self) -> bool:
+        """Whether the caller takes several replies."""
+        return self._more
+
+    def on_ready(self, events: int, now: float) -> None:
+        """Send what is left, or receive a call."""
+        self.active_at = now
+        try:
+            if self.outbox:
+                self._send(b"")
+            elif events & READ and self.answer is None:
+                data = self.sock.recv(LONGEST_CALL)
+                self.inbox += data
+                if not data or len(self.inbox) > LONGEST_CALL:
+                    self._callers.close(self)
+                    return
+            elif events & ~READ:
+                self._callers.close(self)
+                return
+        except BlockingIOError:
+            return
+        except OSError:
+            self._callers.close(self)
+            return
+        self._callers.go_on(self)
+
+    def step(self) -> bool:
+        """Do one step of an answer, or begin that of the next call; return whether there was any.
+
+        Raises OSError if the caller has gone, ValueError if what it sent is no call.
+        """
+        if self.outbox:
+            return False
+        if self.answer is None:
+            return self._begin()
+        try:
+            reply = next(self.answer)
+        except StopIteration:
+            self._end({"parameters": self._pending or {}})
+            return True
+        except CallError as error:
+            self._end(error.message)
+            return True
+        except Exception as error:  # noqa: BLE001 - a mistake of ours costs one caller its answer
+            self._callers.report(ControlFailed(described(error), traceback_of(error)))
+            self._end({"error": FAILED, "parameters": {"reason": described(error)}})
+            return True
+        if reply is not None:
+            if self._pending is not None:
+                self._put({"parameters": self._pending, "continues": True})
+            self._pending = reply
+        return True
+
+    def _begin(self) -> bool:
+        """Begin the answer to the next call, if a whole one has come."""
+        message, end, rest = bytes(self.inbox).partition(b"\0")
+        if not end:
+            return False
+        self.inbox = bytearray(rest)
+        call = json.loads(message)
+        parameters = call.get("parameters") if isinstance(call, dict) else None
+        parameters = {} if parameters is None else parameters
+        if not (isinstance(parameters, dict) and isinstance(call.get("method"), str)):
+            raise NoCallError
+        self._more, self._oneway = call.get("more") is True, call.get("oneway") is True
+        try:
+            self.answer = self._callers.methods(call["method"], parameters, self)
+        except CallError as error:
+            self._end(error.message)
+        return True
+
+    def _end(self, message: dict[str, Any]) -> None:
+        self.answer = self._pending = None
+        self._put(message)
+
+    def _put(self, message: dict[str, Any]) -> None:
+        if not self._oneway:
+            self._send(json.dumps(message, separators=(",", ":")).encode() + b"\0")
+
+    def _send(self, data: bytes) -> None:
+        """Send, and keep what the socket does not take; no step is done until that is sent."""
+        left = self.outbox or memoryview(data)
+        try:
+            sent = self.sock.send(left, socket.MSG_NOSIGNAL)
+        except BlockingIOError:
+            sent = 0
+        self.outbox = left[sent:]
+        self._callers.watch(self, WRITE if self.outbox else READ)
+
+
+class Callers:
+    """All callers of one control socket. Owned by the event loop.
+
+    In a turn of the loop one step of one answer is done. At the limit no caller is accepted whose
+    place would have to be taken from one that is being answered.
+    """
+
+    __slots__ = (
+        "_callers",
+        "_is_listening",
+        "_listening",
+        "_loop",
+        "_steps",
+        "_sweep_at",
+        "methods",
+        "report",
+    )
+
+    def __init__(
+        self, listening: socket.socket, loop: EventLoop, methods: Methods, report: Report
+    ) -> None:
+        self.methods = methods
+        self.report = report
+        self._listening = listening
+        self._loop = loop
+        self._callers: dict[int, Caller] = {}
+        self._steps: deque[Caller] = deque()
+        """Those whose answers have something to do."""
+        self._is_listening = True
+        self._sweep_at = inf
+
+    def accept(self, now: float) -> None:
+        """Accept one caller."""
+        if len(self._callers) >= MOST_CALLERS:
+            silent = [each for each in self._callers.values() if each.answer is None]
+            if not silent:
+                self._listen(wanted=False)
+                return
+            self.close(min(silent, key=lambda each: each.active_at))
+        try:
+            sock, _ = self._listening.accept()
+        except OSError:  # it has gone, or there is no descriptor
+            return
+        sock.setblocking(False)
+        caller = Caller(self, sock, credentials(sock)[1], now)
+        try:
+            self._loop.add(sock.fileno(), caller)
+        except OSError:  # fs.epoll.max_user_watches
+            sock.close()
+            return
+        self._callers[sock.fileno()] = caller
+        if self._sweep_at == inf:
+            self._sweep_at = now + SWEEP_SECONDS
+            self._loop.call_at(self._sweep_at, self)
+
+    def watch(self, caller: Caller, events: int) -> None:
+        """Watch a caller for room, or for its next call."""
+        with suppress(OSError):
+            self._loop.modify(caller.sock.fileno(), events)
+
+    def go_on(self, caller: Caller) -> None:
+        """Do the steps of a caller's answer, one in each turn."""
+        if caller not in self._steps:
+            self._steps.append(caller)
+        self._loop.call_at(0.0, self)
+
+    def run_due(self, now: float) -> float:
+        """Do one step; close those that are silent or stuck."""
+        if self._steps:
+            self._step(self._steps.popleft(), now)
+        if now >= self._sweep_at:
+            self._sweep(now)
+        return now if self._steps else self._sweep_at
+
+    def _step(self, caller: Caller, now: float) -> None:
+        if caller.sock.fileno() < 0:
+            return
+        try:
+            if caller.step():
+                self._steps.append(caller)
+                caller.active_at = now
+        except (OSError, ValueError, RecursionError):
+            self.close(caller)
+
+    def _sweep(self, now: float) -> None:
+        for caller in list(self._callers.values()):
+            limit = STUCK_SECONDS if caller.outbox else IDLE_SECONDS
+            if now - caller.active_at >= limit:
+                self.close(caller)
+        self._sweep_at = now + SWEEP_SECONDS if self._callers else inf
+
+    def _listen(self, *, wanted: bool) -> None:
+        if wanted != self._is_listening:
+            self._is_listening = wanted
+            self._loop.modify(self._listening.fileno(), READ if wanted else 0)
+
+    def close(self, caller: Caller) -> None:
+        """Close a caller's connection."""
+        self._callers.pop(caller.sock.fileno(), None)
+        self._loop.remove(caller.sock.fileno())
+        caller.answer = None
+        caller.sock.close()
+        self._listen(wanted=True)
+
+    def close_all(self) -> None:
+        """Close all connections."""
+        for caller in list(self._callers.values()):
+            self.close(caller)

@@ -1,0 +1,284 @@
+"""The methods of the control socket. Each reads figures of the server, in steps."""
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from time import monotonic
+from typing import Any, Protocol
+
+import netsrvd
+from netsrvd.access.access_list import AccessList, checked_entry
+from netsrvd.addresses import shown
+from netsrvd.connection import Connection
+from netsrvd.control import interface
+from netsrvd.control.callers import Answer, Caller, CallError
+from netsrvd.counters import Counters, Gauges, definitions
+from netsrvd.flow import Flow
+from netsrvd.run_state import RunNotes, Samples, Totals
+from netsrvd.snapshot import ListenerFigures, Served, Snapshot, steps
+from netsrvd.tcp import TCPListener
+from netsrvd.udp import UDPListener
+
+ASKER = "control"
+"""By this name the loops keep the highest lag since the last call of Status."""
+
+MOST_SOURCES = 1000
+USUAL_SOURCES = 20
+
+ITEMS_PER_STEP = 500
+"""Connections, flows or sources that are looked at in one step, in less than 0.2 ms."""
+
+SERVICE = "org.varlink.service"
+
+
+class Looked(Served, Protocol):
+    """What the methods read of the server, besides what a snapshot reads."""
+
+    notes: RunNotes
+    samples: Samples
+    began_at: float
+
+
+class Methods:
+    """Answers calls. Owned by the event loop of the control socket."""
+
+    def __init__(self, server: Looked, *, is_passed: bool) -> None:
+        """Read a server. The access to a socket that systemd `is_passed` is its file's mode;
+        otherwise root and the daemon's own user may call.
+        """
+        self._server = server
+        self._is_passed = is_passed
+        self._methods: dict[str, tuple[tuple[str, ...], Callable[..., Answer]]] = {
+            f"{SERVICE}.GetInfo": ((), self._get_info),
+            f"{SERVICE}.GetInterfaceDescription": (("interface",), self._describe),
+            "io.netsrvd.Status": ((), self._status),
+            "io.netsrvd.Listeners": ((), self._listeners),
+            "io.netsrvd.Connections": (("listener", "address"), self._connections),
+            "io.netsrvd.Flows": (("listener", "address"), self._flows),
+            "io.netsrvd.TopSources": (("count",), self._top_sources),
+            "io.netsrvd.RefusedSources": (("count",), self._refused_sources),
+        }
+
+    def __call__(self, method: str, parameters: dict[str, Any], caller: Caller) -> Answer:
+        """Return the answer to a call. Raises CallError."""
+        if not (self._is_passed or caller.uid in (0, os.geteuid())):
+            raise CallError(f"{SERVICE}.PermissionDenied")
+        if method not in self._methods:
+            name = method.rpartition(".")[0]
+            if name in (SERVICE, "io.netsrvd"):
+                raise CallError(f"{SERVICE}.MethodNotFound", method=method)
+            raise CallError(f"{SERVICE}.InterfaceNotFound", interface=name)
+        known, call = self._methods[method]
+        for name in parameters.keys() - {*known}:
+            raise _invalid(name)
+        given = {name: value for name, value in parameters.items() if value is not None}
+        if method in ("io.netsrvd.Connections", "io.netsrvd.Flows") and not caller.wants_more:
+            raise CallError(f"{SERVICE}.ExpectedMore")
+        return call(**given)
+
+    # --- about itself -------------------------------------------------------------------------
+
+    def _get_info(self) -> Answer:
+        yield {
+            "vendor": interface.VENDOR,
+            "product": interface.PRODUCT,
+            "version": netsrvd.__version__,
+            "url": interface.URL,
+            "interfaces": [SERVICE, "io.netsrvd"],
+        }
+
+    def _describe(self, interface: object = None) -> Answer:
+        texts = {SERVICE: _VARLINK, "io.netsrvd": _text()}
+        if not isinstance(interface, str):
+            raise _invalid("interface")
+        if interface not in texts:
+            raise CallError(f"{SERVICE}.InterfaceNotFound", interface=interface)
+        yield {"description": texts[interface]}
+
+    # --- figures ------------------------------------------------------------------------------
+
+    def _status(self) -> Answer:
+        server = self._server
+        snapshot = yield from steps(server, ASKER)
+        totals, notes, now = snapshot.totals(), server.notes, monotonic()
+        yield {
+            "version": snapshot.version,
+            "pid": os.getpid(),
+            "seconds": now - server.began_at,
+            "configuration": notes.configuration,
+            "fault": notes.fault,
+            "problems": list(notes.problems),
+            "run": vars(snapshot.run),
+            "connections": sum(each.gauges.connections for each in snapshot.listeners),
+            "flows": sum(each.gauges.flows_live for each in snapshot.listeners),
+            "totals": vars(totals),
+            "rates": [
+                {"seconds": each.seconds, **each.a_second()}
+                for each in server.samples.rates(now, totals_of(snapshot, totals))
+            ],
+            "listeners": [_listener(each) for each in snapshot.listeners],
+        }
+
+    def _listeners(self) -> Answer:
+        snapshot = yield from steps(self._server, ASKER_OF_LISTENERS)
+        yield {"listeners": [_listener(each) for each in snapshot.listeners]}
+
+    # --- lists --------------------------------------------------------------------------------
+
+    def _chosen(self, listener: object) -> list[TCPListener | UDPListener]:
+        """Return the listeners of a name, or all of them. Raises CallError."""
+        found = self._server.listeners()
+        if listener is None:
+            return list(found)
+        if not isinstance(listener, str):
+            raise _invalid("listener")
+        chosen = [each for each in found if each.settings.name == listener]
+        if not chosen:
+            raise CallError("io.netsrvd.NoSuchListener", listener=listener)
+        return chosen
+
+    def _connections(self, listener: object = None, address: object = None) -> Answer:
+        is_meant = _filter(address)
+        found = [
+            connection
+            for each in self._chosen(listener)
+            if isinstance(each, TCPListener)
+            for connection in self._server.connections_of(each)
+        ]
+        for one in found:
+            is_wanted = one.sock.fileno() >= 0 and is_meant(one.peer[0])
+            yield {"connection": _connection(one, monotonic())} if is_wanted else None
+
+    def _flows(self, listener: object = None, address: object = None) -> Answer:
+        is_meant = _filter(address)
+        found = [
+            flow
+            for each in self._chosen(listener)
+            if isinstance(each, UDPListener)
+            for flow in each.live_flows()
+        ]
+        for one in found:
+            yield {"flow": _flow(one, monotonic())} if is_meant(one.peer[0]) else None
+
+    def _top_sources(self, count: object = USUAL_SOURCES) -> Answer:
+        most = _checked_count(count)
+        found: dict[tuple[str, str, str], list[int]] = {}
+        for listener in self._server.listeners():
+            lives: Sequence[Connection | Flow]
+            if isinstance(listener, TCPListener):
+                lives, protocol = list(self._server.connections_of(listener)), "tcp"
+            else:
+                lives, protocol = listener.live_flows(), "udp"
+            name = listener.settings.name
+            for number, one in enumerate(lives, 1):
+                sums = found.setdefault((one.source.name, name, protocol), [0, 0, 0])
+                sums[0] += 1
+                sums[1] += one.bytes_received
+                sums[2] += one.bytes_sent
+                if number % ITEMS_PER_STEP == 0:
+                    yield None
+        yield None
+        widest = sorted(found.items(), key=lambda item: item[1], reverse=True)[:most]
+        names = ("source", "listener", "protocol", "live", "bytes_received", "bytes_sent")
+        yield {"sources": [dict(zip(names, (*key, *sums), strict=True)) for key, sums in widest]}
+
+    def _refused_sources(self, count: object = USUAL_SOURCES) -> Answer:
+        most = _checked_count(count)
+        found = []
+        for listener in self._server.listeners():
+            protocol = "tcp" if isinstance(listener, TCPListener) else "udp"
+            for source, reason, times in listener.refused_sources():
+                found.append((times, source, listener.settings.name, protocol, reason))
+            yield None
+        found.sort(reverse=True)
+        names = ("times", "source", "listener", "protocol", "reason")
+        yield {"sources": [dict(zip(names, each, strict=True)) for each in found[:most]]}
+
+
+ASKER_OF_LISTENERS = "listeners"
+"""Listeners are asked for without an answer that has the lag: this keeps that of Status."""
+
+_VARLINK, _text = interface.VARLINK, interface.text
+
+
+def totals_of(snapshot: Snapshot, totals: Counters) -> Totals:
+    """Return the sums whose growth is shown."""
+    return Totals(
+        totals.accepted,
+        totals.refused.total + totals.datagrams_refused.total,
+        totals.bytes_received,
+        totals.bytes_sent,
+        totals.datagrams_received,
+        totals.datagrams_sent,
+        snapshot.run.log_records_lost,
+    )
+
+
+def _invalid(name: str) -> CallError:
+    return CallError(f"{SERVICE}.InvalidParameter", parameter=name)
+
+
+def _checked_count(count: object) -> int:
+    if type(count) is not int or not 0 < count <= MOST_SOURCES:
+        raise _invalid("count")
+    return count
+
+
+def _filter(address: object) -> Callable[[str], bool]:
+    """Return what says whether a peer is in an address or network; all are in None."""
+    if address is None:
+        return lambda _: True
+    try:
+        entry = AccessList((checked_entry(address),))
+    except ValueError:
+        raise _invalid("address") from None
+    return lambda host: not entry.denied_by(host)
+
+
+def _listener(figures: ListenerFigures) -> dict[str, Any]:
+    def own(kind: type[Counters] | type[Gauges], values: Mapping[str, Any]) -> dict[str, Any]:
+        names = [each.name for each in definitions(kind) if figures.protocol in each.protocols]
+        return {name: values[name] for name in names}
+
+    return {
+        "name": figures.name,
+        "service": figures.service,
+        "protocol": figures.protocol,
+        "addresses": [each._asdict() for each in figures.addresses],
+        "gauges": own(Gauges, vars(figures.gauges)),
+        "counters": own(Counters, vars(figures.counters)),
+    }
+
+
+def _peers(one: Connection | Flow, now: float) -> dict[str, Any]:
+    return {
+        "peer_address": one.peer[0],
+        "peer_port": one.peer[1],
+        "local_address": one.local[0],
+        "local_port": one.local[1],
+        "proxy": shown(*one.proxy) if one.proxy else "",
+        "seconds": max(0.0, now - one.opened_at),
+        "idle_seconds": max(0.0, now - one.active_at),
+        "bytes_received": one.bytes_received,
+        "bytes_sent": one.bytes_sent,
+    }
+
+
+def _connection(one: Connection, now: float) -> dict[str, Any]:
+    waiting = one.send_buffer
+    return {
+        "id": one.connection_id,
+        "listener": one.listener,
+        "service": one.service_name,
+        **_peers(one, now),
+        "send_buffer_bytes": 0 if waiting is None else len(waiting),
+    }
+
+
+def _flow(one: Flow, now: float) -> dict[str, Any]:
+    return {
+        "listener": one.settings.name,
+        "service": one.settings.service,
+        **_peers(one, now),
+        "datagrams_received": one.received,
+        "datagrams_refused": one.refused,
+    }
