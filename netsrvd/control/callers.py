@@ -136,8 +136,9 @@ class Caller:
             return False
         self.inbox = bytearray(rest)
         call = json.loads(message)
-        parameters = call.get("parameters") if isinstance(call, dict) else None
-        parameters = {} if parameters is None else parameters
+        if not isinstance(call, dict):
+            raise NoCallError
+        parameters = call.get("parameters") or {}
         if not (isinstance(parameters, dict) and isinstance(call.get("method"), str)):
             raise NoCallError
         self._more, self._oneway = call.get("more") is True, call.get("oneway") is True
@@ -248,6 +249,9 @@ class Callers:
                 self._steps.append(caller)
                 caller.active_at = now
         except (OSError, ValueError, RecursionError):
+            self.close(caller)
+        except Exception as error:  # noqa: BLE001 - a mistake of ours costs one caller its answer
+            self.report(ControlFailed(described(error), traceback_of(error)))
             self.close(caller)
 
     def _sweep(self, now: float) -> None:

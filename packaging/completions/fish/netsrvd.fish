@@ -31,6 +31,7 @@ complete -c netsrvd -n $run -l detach -d 'leave the terminal'
 complete -c netsrvd -n $run -l pid-file -rF -d 'with --detach: hold this file locked'
 complete -c netsrvd -n $run -l user -x -a '(__fish_complete_users)' \
     -d 'with --detach: become this user'
+complete -c netsrvd -n $run -l control -rF -d 'answer `netsrvd status` at this socket'
 complete -c netsrvd -n $run -l log -x -a 'auto journal syslog stderr' -d 'where records go'
 complete -c netsrvd -n $run -l inetd -d 'serve the connection on standard input'
 complete -c netsrvd -n $run -l listener -x -a '(__netsrvd_listeners)' \
