@@ -29,7 +29,16 @@ OURS = {
     *("__main__", "access", "addresses", "cli", "commands", "config", "connection", "contracts"),
     *("counters", "daemon", "detach", "errnos", "errors", "escapes", "event_loop", "events"),
     *("flow", "linux", "log", "loop_thread", "proxy_datagrams", "proxy_pending", "proxy_protocol"),
-    *("reload_socket", "server", "services", "settings", "shutdown", "sockets", "startup"),
+    *(
+        "reload_socket",
+        "run_state",
+        "server",
+        "services",
+        "settings",
+        "shutdown",
+        "sockets",
+        "startup",
+    ),
     *("systemd", "tcp", "tracebacks", "udp", "units"),
 }
 """Rooms and words; no hand-over, and of services and events only what is used."""
