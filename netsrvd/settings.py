@@ -129,6 +129,12 @@ class ListenerSettings(NamedTuple):
     stamp_senders: tuple[str, ...] = ()
     """Addresses that `stamp` answers also on source port 862, which other reflectors have."""
 
+    @property
+    def credential(self) -> str:
+        """The name of the credential that it needs from systemd, "" for none."""
+        before, colon, name = self.stamp_key.partition("credential:")
+        return name if colon and not before and self.service == "stamp" else ""
+
     def endpoints(self) -> list[Endpoint]:
         """Return what this listener serves; all addresses are two sockets, one a family."""
         return [

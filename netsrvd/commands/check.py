@@ -12,6 +12,7 @@ from netsrvd.config.files import Configuration, dotted
 from netsrvd.errors import ConfigError, Fault
 from netsrvd.escapes import escaped
 from netsrvd.services.base import ServerView
+from netsrvd.settings import Settings
 from netsrvd.systemd import comparison
 
 UNREAD = "only *.toml is read, without a dot at its beginning"
@@ -59,7 +60,8 @@ def judge(config: Path | None) -> Report:
     report = Report(configuration, [], _unread(configuration), [])
     report.warnings.extend(each.text() for each in startup.ignored_settings(configuration))
     try:
-        startup.prepare_services(configuration.settings, ServerView(), configuration.sources)
+        settings = _without_credentials(configuration.settings)
+        startup.prepare_services(settings, ServerView(), configuration.sources)
     except ConfigError as error:
         report.faults.extend(error.faults)
     faults, notes, as_service = service_view.judge(config, configuration)
@@ -70,6 +72,14 @@ def judge(config: Path | None) -> Report:
         report.warnings.extend(found.lines)
         report.notes.extend(found.notes)
     return report._replace(as_service=as_service)
+
+
+def _without_credentials(settings: Settings) -> Settings:
+    """Return settings that need no credential: systemd passes those to the service alone."""
+    listeners = (
+        each._replace(stamp_key="") if each.credential else each for each in settings.listeners
+    )
+    return settings._replace(listeners=tuple(listeners))
 
 
 def _unread(configuration: Configuration) -> list[str]:

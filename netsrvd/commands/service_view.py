@@ -7,10 +7,13 @@ host may be missing there, or forbidden.
 import grp
 import os
 import pwd
+import re
 import shlex
 import stat
 import sys
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -21,10 +24,18 @@ from netsrvd.escapes import escaped
 from netsrvd.services.qotd import quote_files
 
 UNIT = "netsrvd.service"
+_CREDENTIAL = re.compile(
+    r"^\s*(?:(?:Load|Set)Credential(?:Encrypted)?|ImportCredential)\s*=\s*\"?([^:\s\"]+)",
+    re.MULTILINE,
+)
+"""A line of a unit that passes a credential, or all with a pattern. `systemctl show` does not show
+them (252 to 257)."""
+
 PROPERTIES = (
     *("LoadState", "RootDirectory", "RootImage", "BindPaths", "BindReadOnlyPaths"),
     *("TemporaryFileSystem", "InaccessiblePaths", "ProtectHome", "PrivateTmp"),
     *("User", "Group", "DynamicUser", "SupplementaryGroups"),
+    *("FragmentPath", "DropInPaths"),
 )
 
 DYNAMIC_UID = 61184
@@ -78,6 +89,7 @@ def judge(config: Path | None, configuration: Configuration) -> tuple[list[Fault
         [] if identity else [f"permissions are not tried: the user of {UNIT} is root or unknown"]
     )
     faults = list(_faults(View(places, identity), configuration))
+    faults += _missing_credentials(unit, configuration)
     return faults, notes, True
 
 
@@ -133,6 +145,29 @@ def _faults(view: View, configuration: Configuration) -> Iterator[Fault]:
         complaints = filter(None, (complaint_of(view, each) for each in paths))
         if found := next(complaints, ""):  # one is enough for a folder of quotes
             yield configuration.sources.fault(found, (*table, key))
+
+
+def _missing_credentials(unit: Mapping[str, str], configuration: Configuration) -> Iterator[Fault]:
+    """Yield a fault for each credential that a listener needs and the unit does not pass."""
+    needed = [each for each in configuration.settings.listeners if each.credential]
+    passed = _credentials(unit) if needed else set()
+    for listener in needed:
+        name = listener.credential
+        if not any(fnmatchcase(name, each) for each in passed):
+            text = (
+                f"{UNIT} has no credential {name}: add LoadCredential={name}:PATH in a drop-in "
+                "(`systemctl edit netsrvd`)"
+            )
+            yield configuration.sources.fault(text, ("listener", listener.name, "stamp_key"))
+
+
+def _credentials(unit: Mapping[str, str]) -> set[str]:
+    """Return the names, or patterns, of the credentials that the files of a unit pass."""
+    found = set()
+    for path in (unit.get("FragmentPath", ""), *unit.get("DropInPaths", "").split()):
+        with suppress(OSError):
+            found.update(_CREDENTIAL.findall(Path(path).read_text(errors="replace")))
+    return found
 
 
 def _module_files(service: str) -> list[Path]:

@@ -15,6 +15,7 @@ CLOCKS = {"local": stamp.SYNC_LOCAL, "ntp": stamp.SYNC_NTP, "ptp": stamp.SYNC_PT
 """What `stamp_clock` may be, and how TLV 3 says it (RFC 8972, 4.3)."""
 
 CREDENTIAL = "credential:"
+"""Begins the name of a credential of systemd's, which a process has only as that service."""
 HEX = "hex:"
 MOST_KEY_BYTES = 1024
 OTHERS = stat.S_IRWXG | stat.S_IRWXO
