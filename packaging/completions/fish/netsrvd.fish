@@ -1,86 +1,214 @@
-# Completion of netsrvd(1) for fish.
+# Completion of netsrvd(1) for fish. Generated from netsrvd/cli.py by
+# packaging/make-completions; a test compares the two.
 
-set -l commands run check apply explain reload probe sockopts
-set -l no_command "not __fish_seen_subcommand_from $commands"
-set -l command "__fish_seen_subcommand_from run check explain sockopts"
-set -l run "__fish_seen_subcommand_from run"
-set -l check "__fish_seen_subcommand_from check"
-set -l apply "__fish_seen_subcommand_from apply"
-set -l explain "__fish_seen_subcommand_from explain"
-set -l reload "__fish_seen_subcommand_from reload"
-set -l probe "__fish_seen_subcommand_from probe"
-set -l sockopts "__fish_seen_subcommand_from sockopts"
+set -g __netsrvd_commands 'netsrvd run' \
+    'netsrvd check' \
+    'netsrvd apply' \
+    'netsrvd explain' \
+    'netsrvd reload' \
+    'netsrvd probe' \
+    'netsrvd sockopts'
+
+set -g __netsrvd_valued 'netsrvd run -c' \
+    'netsrvd run --config' \
+    'netsrvd run --pid-file' \
+    'netsrvd run --user' \
+    'netsrvd run --listener' \
+    'netsrvd run --log' \
+    'netsrvd run --control' \
+    'netsrvd check -c' \
+    'netsrvd check --config' \
+    'netsrvd explain -c' \
+    'netsrvd explain --config' \
+    'netsrvd probe --key-file' \
+    'netsrvd probe --ssid' \
+    'netsrvd probe -n' \
+    'netsrvd probe --count' \
+    'netsrvd probe --duration' \
+    'netsrvd probe -i' \
+    'netsrvd probe --interval' \
+    'netsrvd probe -s' \
+    'netsrvd probe --size' \
+    'netsrvd probe -W' \
+    'netsrvd probe --timeout' \
+    'netsrvd probe --source' \
+    'netsrvd probe --interface' \
+    'netsrvd probe --source-port' \
+    'netsrvd probe --sweep' \
+    'netsrvd probe --dscp' \
+    'netsrvd probe --ttl' \
+    'netsrvd probe --fping' \
+    'netsrvd probe --plot' \
+    'netsrvd probe --warn' \
+    'netsrvd probe --crit' \
+    'netsrvd sockopts -c' \
+    'netsrvd sockopts --config' \
+    'netsrvd sockopts --listener'
 
 function __netsrvd_listeners
-    netsrvd check --all 2>/dev/null | string replace -rf '^listener\.([^".]*)\..*' '$1' | sort -u
+    set -l config
+    set -l words (commandline -opc)
+    for index in (seq 2 (count $words))
+        switch $words[$index]
+            case -c --config
+                set config --config $words[(math $index + 1)]
+            case '--config=*'
+                set config $words[$index]
+        end
+    end 2>/dev/null
+    netsrvd check --all $config 2>/dev/null | string replace -rf '^listener\.([^".]*)\..*' '$1' |
+        sort -u
+end
+
+# Whether the words so far name this command; with a number, and that many positional arguments.
+function __netsrvd_at -a wanted number
+    set -l words (commandline -opc)
+    set -l command netsrvd
+    set -l position 0
+    set -l is_value 0
+    for word in $words[2..]
+        if test $is_value = 1
+            set is_value 0
+        else if contains -- "$command $word" $__netsrvd_valued
+            set is_value 1
+        else if contains -- "$command $word" $__netsrvd_commands
+            set command "$command $word"
+            set position 0
+        else if not string match -q -- '-*' $word
+            set position (math $position + 1)
+        end
+    end
+    test "$command" = "$wanted"; and test -z "$number" -o "$number" = $position
 end
 
 complete -c netsrvd -f
-complete -c netsrvd -n $no_command -a run -d 'serve until SIGTERM or Ctrl-C'
-complete -c netsrvd -n $no_command -a check -d 'check the configuration and print what is in force'
-complete -c netsrvd -n $no_command -a apply -d 'have systemd listen as the configuration says'
-complete -c netsrvd -n $no_command -a explain -d 'say whether a client is let in, and why'
-complete -c netsrvd -n $no_command -a reload -d 'have a daemon read its configuration again'
-complete -c netsrvd -n $no_command -a probe -d 'measure the way to a host and back'
-complete -c netsrvd -n $no_command -a sockopts -d 'list the socket options of this system'
-complete -c netsrvd -n $no_command -l version -d 'show the version'
-complete -c netsrvd -s h -l help -d 'show how to use it'
 
-complete -c netsrvd -n $command -s c -l config -rF -d 'read this file and conf.d beside it'
-complete -c netsrvd -n $run -l detach -d 'leave the terminal'
-complete -c netsrvd -n $run -l pid-file -rF -d 'with --detach: hold this file locked'
-complete -c netsrvd -n $run -l user -x -a '(__fish_complete_users)' \
-    -d 'with --detach: become this user'
-complete -c netsrvd -n $run -l control -rF -d 'answer `netsrvd status` at this socket'
-complete -c netsrvd -n $run -l log -x -a 'auto journal syslog stderr' -d 'where records go'
-complete -c netsrvd -n $run -l inetd -d 'serve the connection on standard input'
-complete -c netsrvd -n $run -l listener -x -a '(__netsrvd_listeners)' \
+complete -c netsrvd -n '__netsrvd_at \'netsrvd\' 0' -a run -d 'serve until SIGTERM or Ctrl-C'
+complete -c netsrvd -n '__netsrvd_at \'netsrvd\' 0' -a check \
+    -d 'check the configuration and print what is in force'
+complete -c netsrvd -n '__netsrvd_at \'netsrvd\' 0' -a apply \
+    -d 'have systemd listen as the configuration says'
+complete -c netsrvd -n '__netsrvd_at \'netsrvd\' 0' -a explain \
+    -d 'say whether a client is let in, and why'
+complete -c netsrvd -n '__netsrvd_at \'netsrvd\' 0' -a reload \
+    -d 'have a daemon read its configuration again'
+complete -c netsrvd -n '__netsrvd_at \'netsrvd\' 0' -a probe -d 'measure the way to a host and back'
+complete -c netsrvd -n '__netsrvd_at \'netsrvd\' 0' -a sockopts \
+    -d 'list the socket options of this system'
+complete -c netsrvd -n '__netsrvd_at \'netsrvd\'' -s h -l help -d 'show this help message and exit'
+complete -c netsrvd -n '__netsrvd_at \'netsrvd\'' -l version \
+    -d 'show program\'s version number and exit'
+
+complete -c netsrvd -n '__netsrvd_at \'netsrvd run\'' -s h -l help \
+    -d 'show this help message and exit'
+complete -c netsrvd -n '__netsrvd_at \'netsrvd run\'' -s c -l config -rF \
+    -d 'read FILE and conf.d/*.toml beside it (default: /etc/netsrvd/netsrvd.toml)'
+complete -c netsrvd -n '__netsrvd_at \'netsrvd run\'' -l detach \
+    -d 'leave the terminal; log to syslog'
+complete -c netsrvd -n '__netsrvd_at \'netsrvd run\'' -l pid-file -rF \
+    -d 'with --detach: hold FILE locked, PID inside'
+complete -c netsrvd -n '__netsrvd_at \'netsrvd run\'' -l user -x -a '(__fish_complete_users)' \
+    -d 'with --detach: become this user when the sockets are open'
+complete -c netsrvd -n '__netsrvd_at \'netsrvd run\'' -l inetd \
+    -d 'serve the connection on standard input, and end'
+complete -c netsrvd -n '__netsrvd_at \'netsrvd run\'' -l listener -x -a '(__netsrvd_listeners)' \
     -d 'with --inetd: as this listener would'
-complete -c netsrvd -n $check -l all -d 'print defaults, too'
-complete -c netsrvd -n $check -l json -d 'print JSON, faults as well'
-complete -c netsrvd -n $explain -l json -d 'print JSON'
-complete -c netsrvd -n $apply -l dry-run -d 'show what would change, no more'
-complete -c netsrvd -n $apply -l json -d 'print JSON'
-complete -c netsrvd -n $apply -l rollback -d 'go back to the last good state'
-complete -c netsrvd -n $explain -l udp -d 'ask about datagrams'
-complete -c netsrvd -n $explain -a '(__netsrvd_listeners)' -d 'a listener'
-complete -c netsrvd -n $reload -a '(pgrep -x netsrvd)' -d 'a daemon'
-complete -c netsrvd -n $probe -a '(__fish_print_hostnames)' -d 'a host'
-complete -c netsrvd -n $probe -l udp -d 'echo by UDP'
-complete -c netsrvd -n $probe -l tcp -d 'echo by TCP'
-complete -c netsrvd -n $probe -l stamp -d 'STAMP'
-complete -c netsrvd -n $probe -l echoplus -d 'UDPEchoPlus'
-complete -c netsrvd -n $probe -l key-file -rF -d 'the key of authenticated STAMP'
-complete -c netsrvd -n $probe -l ssid -x -d 'the session identifier of STAMP'
-complete -c netsrvd -n $probe -l time -d 'the clock of a time service'
-complete -c netsrvd -n $probe -l daytime -d 'the clock of a daytime service'
-complete -c netsrvd -n $probe -s n -l count -x -d 'probes of each stream; 0 for no end'
-complete -c netsrvd -n $probe -l duration -x -d 'send as long as this'
-complete -c netsrvd -n $probe -s i -l interval -x -d 'between probes of a stream'
-complete -c netsrvd -n $probe -l poisson -d 'intervals of a Poisson process'
-complete -c netsrvd -n $probe -s s -l size -x -d 'bytes of the payload'
-complete -c netsrvd -n $probe -s W -l timeout -x -d 'after which a probe is lost'
-complete -c netsrvd -n $probe -l source -x -d 'the source address'
-complete -c netsrvd -n $probe -l interface -x -a '(__fish_print_interfaces)' -d 'the interface'
-complete -c netsrvd -n $probe -l source-port -x -d 'the source port, or the first one'
-complete -c netsrvd -n $probe -l sweep -x -d 'probe from this number of source ports'
-complete -c netsrvd -n $probe -l dscp -x -a 'CS1 CS2 CS3 CS4 CS5 CS6 CS7 AF11 AF21 AF31 AF41 EF' \
-    -d 'the code point'
-complete -c netsrvd -n $probe -l ttl -x -d 'TTL or hop limit'
-complete -c netsrvd -n $probe -l dont-fragment -d 'let no router fragment'
-complete -c netsrvd -n $probe -s 4 -l ipv4 -d 'IPv4 addresses only'
-complete -c netsrvd -n $probe -s 6 -l ipv6 -d 'IPv6 addresses only'
-complete -c netsrvd -n $probe -l all -d 'probe all addresses of a name'
-complete -c netsrvd -n $probe -l program-stamps -d 'measure without stamps of the kernel'
-complete -c netsrvd -n $probe -s q -l quiet -d 'print the summary alone'
-complete -c netsrvd -n $probe -l json -d 'print one JSON object'
-complete -c netsrvd -n $probe -l csv -d 'print a line of values a probe'
-complete -c netsrvd -n $probe -l live -d 'show a table that changes'
-complete -c netsrvd -n $probe -l plot -rF -d 'draw into this file, .png or .svg'
-complete -c netsrvd -n $probe -l nagios -d 'print a line as a plugin of Nagios'
-complete -c netsrvd -n $probe -l fping -d 'take the other arguments as fping does'
-complete -c netsrvd -n $probe -l warn -x -d 'with --nagios: thresholds of WARNING'
-complete -c netsrvd -n $probe -l crit -x -d 'with --nagios: thresholds of CRITICAL'
-complete -c netsrvd -n $sockopts -l json -d 'print JSON'
-complete -c netsrvd -n $sockopts -l listener -x -a '(__netsrvd_listeners)' \
-    -d 'show what this listener would set'
+complete -c netsrvd -n '__netsrvd_at \'netsrvd run\'' -l log -x -a 'auto journal syslog stderr' \
+    -d 'where records go, whatever the configuration says'
+complete -c netsrvd -n '__netsrvd_at \'netsrvd run\'' -l control -x \
+    -d 'answer `netsrvd status` at PATH, or at an abstract name: @NAME'
+
+complete -c netsrvd -n '__netsrvd_at \'netsrvd check\'' -s h -l help \
+    -d 'show this help message and exit'
+complete -c netsrvd -n '__netsrvd_at \'netsrvd check\'' -s c -l config -rF \
+    -d 'read FILE and conf.d/*.toml beside it (default: /etc/netsrvd/netsrvd.toml)'
+complete -c netsrvd -n '__netsrvd_at \'netsrvd check\'' -l all -d 'print defaults, too'
+complete -c netsrvd -n '__netsrvd_at \'netsrvd check\'' -l json -d 'print JSON, faults as well'
+
+complete -c netsrvd -n '__netsrvd_at \'netsrvd apply\'' -s h -l help \
+    -d 'show this help message and exit'
+complete -c netsrvd -n '__netsrvd_at \'netsrvd apply\'' -l dry-run \
+    -d 'show what would change, no more'
+complete -c netsrvd -n '__netsrvd_at \'netsrvd apply\'' -l json -d 'print JSON'
+complete -c netsrvd -n '__netsrvd_at \'netsrvd apply\'' -l rollback \
+    -d 'go back to the last good state'
+
+complete -c netsrvd -n '__netsrvd_at \'netsrvd explain\'' -s h -l help \
+    -d 'show this help message and exit'
+complete -c netsrvd -n '__netsrvd_at \'netsrvd explain\'' -s c -l config -rF \
+    -d 'read FILE and conf.d/*.toml beside it (default: /etc/netsrvd/netsrvd.toml)'
+complete -c netsrvd -n '__netsrvd_at \'netsrvd explain\'' -l json -d 'print JSON'
+complete -c netsrvd -n '__netsrvd_at \'netsrvd explain\'' -l udp -d 'ask about datagrams'
+complete -c netsrvd -n '__netsrvd_at \'netsrvd explain\' 0' -a '(__netsrvd_listeners)' \
+    -d 'the name of a listener'
+
+complete -c netsrvd -n '__netsrvd_at \'netsrvd reload\'' -s h -l help \
+    -d 'show this help message and exit'
+complete -c netsrvd -n '__netsrvd_at \'netsrvd reload\' 0' -a '(pgrep -x netsrvd)' \
+    -d 'the process ID of the daemon (default: each that systemd runs)'
+
+complete -c netsrvd -n '__netsrvd_at \'netsrvd probe\'' -s h -l help \
+    -d 'show this help message and exit'
+complete -c netsrvd -n '__netsrvd_at \'netsrvd probe\'' -l udp -d 'echo by UDP (the default)'
+complete -c netsrvd -n '__netsrvd_at \'netsrvd probe\'' -l tcp \
+    -d 'echo by TCP; with --size 0 only connections'
+complete -c netsrvd -n '__netsrvd_at \'netsrvd probe\'' -l stamp -d 'STAMP (RFC 8762)'
+complete -c netsrvd -n '__netsrvd_at \'netsrvd probe\'' -l echoplus -d 'UDPEchoPlus (TR-143)'
+complete -c netsrvd -n '__netsrvd_at \'netsrvd probe\'' -l time \
+    -d 'the clock of a time service (RFC 868)'
+complete -c netsrvd -n '__netsrvd_at \'netsrvd probe\'' -l daytime \
+    -d 'the clock of a daytime service (RFC 867)'
+complete -c netsrvd -n '__netsrvd_at \'netsrvd probe\'' -l key-file -x \
+    -d 'the key of authenticated STAMP'
+complete -c netsrvd -n '__netsrvd_at \'netsrvd probe\'' -l ssid -x \
+    -d 'the session identifier of STAMP'
+complete -c netsrvd -n '__netsrvd_at \'netsrvd probe\'' -s n -l count -x \
+    -d 'probes of each stream; 0 for no end (default: 10)'
+complete -c netsrvd -n '__netsrvd_at \'netsrvd probe\'' -l duration -x \
+    -d 'send as long as this: 30s, 5m'
+complete -c netsrvd -n '__netsrvd_at \'netsrvd probe\'' -s i -l interval -x \
+    -d 'between probes of a stream (default: 1s)'
+complete -c netsrvd -n '__netsrvd_at \'netsrvd probe\'' -l poisson \
+    -d 'intervals of a Poisson process'
+complete -c netsrvd -n '__netsrvd_at \'netsrvd probe\'' -s s -l size -x \
+    -d 'the payload (default: 64)'
+complete -c netsrvd -n '__netsrvd_at \'netsrvd probe\'' -s W -l timeout -x \
+    -d 'after which a probe is lost (default: 1s)'
+complete -c netsrvd -n '__netsrvd_at \'netsrvd probe\'' -l source -x -d 'the source address'
+complete -c netsrvd -n '__netsrvd_at \'netsrvd probe\'' -l interface -x -a '(command ls /sys/class/net)' \
+    -d 'the network interface'
+complete -c netsrvd -n '__netsrvd_at \'netsrvd probe\'' -l source-port -x \
+    -d 'the source port, or the first one'
+complete -c netsrvd -n '__netsrvd_at \'netsrvd probe\'' -l sweep -x \
+    -d 'probe from so many source ports, to see each of several paths'
+complete -c netsrvd -n '__netsrvd_at \'netsrvd probe\'' -l dscp -x \
+    -d '0 to 63, or a name such as EF'
+complete -c netsrvd -n '__netsrvd_at \'netsrvd probe\'' -l ttl -x -d 'TTL or hop limit'
+complete -c netsrvd -n '__netsrvd_at \'netsrvd probe\'' -l dont-fragment -d 'let no router fragment'
+complete -c netsrvd -n '__netsrvd_at \'netsrvd probe\'' -s 4 -l ipv4 -d 'IPv4 addresses only'
+complete -c netsrvd -n '__netsrvd_at \'netsrvd probe\'' -s 6 -l ipv6 -d 'IPv6 addresses only'
+complete -c netsrvd -n '__netsrvd_at \'netsrvd probe\'' -l all -d 'probe all addresses of a name'
+complete -c netsrvd -n '__netsrvd_at \'netsrvd probe\'' -l program-stamps \
+    -d 'measure without time stamps of the kernel'
+complete -c netsrvd -n '__netsrvd_at \'netsrvd probe\'' -s q -l quiet -d 'print the summary alone'
+complete -c netsrvd -n '__netsrvd_at \'netsrvd probe\'' -l json -d 'print one JSON object'
+complete -c netsrvd -n '__netsrvd_at \'netsrvd probe\'' -l csv -d 'print a line of values a probe'
+complete -c netsrvd -n '__netsrvd_at \'netsrvd probe\'' -l live -d 'show a table that changes'
+complete -c netsrvd -n '__netsrvd_at \'netsrvd probe\'' -l nagios \
+    -d 'print a line as a plugin of Nagios'
+complete -c netsrvd -n '__netsrvd_at \'netsrvd probe\'' -l fping -x \
+    -d 'take the other arguments, and print, as fping(8) does'
+complete -c netsrvd -n '__netsrvd_at \'netsrvd probe\'' -l plot -rF \
+    -d 'draw into FILE.png or FILE.svg'
+complete -c netsrvd -n '__netsrvd_at \'netsrvd probe\'' -l warn -x \
+    -d 'with --nagios: thresholds of WARNING'
+complete -c netsrvd -n '__netsrvd_at \'netsrvd probe\'' -l crit -x \
+    -d 'with --nagios: thresholds of CRITICAL'
+
+complete -c netsrvd -n '__netsrvd_at \'netsrvd sockopts\'' -s h -l help \
+    -d 'show this help message and exit'
+complete -c netsrvd -n '__netsrvd_at \'netsrvd sockopts\'' -s c -l config -rF \
+    -d 'read FILE and conf.d/*.toml beside it (default: /etc/netsrvd/netsrvd.toml)'
+complete -c netsrvd -n '__netsrvd_at \'netsrvd sockopts\'' -l json -d 'print JSON'
+complete -c netsrvd -n '__netsrvd_at \'netsrvd sockopts\'' -l listener -x -a '(__netsrvd_listeners)' \
+    -d 'show what this listener\'s configuration would set'
