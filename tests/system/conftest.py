@@ -11,11 +11,14 @@ import pluggy
 import pytest
 
 import netsrvd
+from tests.conftest import SUITES
 from tests.support.installed import install, tidy_up
 from tests.support.machine import Machine
 
 ROOT = Path(__file__).parents[2]
 NEXT_VERSION = f"{netsrvd.__version__}+next1"
+"""With `--suite` its name follows: two runs at the same time do not build the same file."""
+
 MOVED_VERSION = f"{netsrvd.__version__}+next2"
 MOVED = {
     "netsrvd/handover.py": "transfer",
@@ -24,23 +27,22 @@ MOVED = {
 }
 """Modules that a start does not import, each with the name that it has in the next version."""
 
-SUITES = ("bookworm", "trixie")
-
 
 @pytest.fixture(scope="session")
-def trees() -> dict[str, Path]:
+def trees(pytestconfig: pytest.Config) -> dict[str, Path]:
     """Make the root trees, or find them made."""
+    suites = [suite] if (suite := pytestconfig.getoption("suite")) else SUITES
     if os.geteuid() != 0:
         pytest.fail("the system tests boot systemd in systemd-nspawn: run them as root")
     made = subprocess.run(
-        [Path(__file__).with_name("trees"), *SUITES],
+        [Path(__file__).with_name("trees"), *suites],
         stdout=subprocess.PIPE,
         text=True,
         check=False,
     )
     if made.returncode != 0:
         pytest.fail("tests/system/trees failed; its last words are on standard error")
-    return dict(zip(SUITES, map(Path, made.stdout.splitlines()), strict=True))
+    return dict(zip(suites, map(Path, made.stdout.splitlines()), strict=True))
 
 
 @pytest.fixture(scope="module", params=SUITES)
@@ -62,10 +64,12 @@ def package() -> Path:
 
 
 @pytest.fixture(scope="session")
-def next_package() -> Path:
+def next_package(pytestconfig: pytest.Config) -> Path:
     """Build a package with a higher version, of the same tree, to upgrade to."""
+    suite = pytestconfig.getoption("suite")
+    version = f"{NEXT_VERSION}.{suite}" if suite else NEXT_VERSION
     built = subprocess.run(
-        [ROOT / "packaging/make-deb", NEXT_VERSION], stdout=subprocess.PIPE, text=True, check=True
+        [ROOT / "packaging/make-deb", version], stdout=subprocess.PIPE, text=True, check=True
     )
     return Path(built.stdout.strip().splitlines()[-1])
 
