@@ -12,7 +12,7 @@ from tests.functional.conftest import Start
 from tests.support.activation import opened, passing
 from tests.support.clients import HELLO, answer, ended, refused, serves, talking
 from tests.support.peers import connect, datagrams
-from tests.support.run import Run, echo, free_port, toml
+from tests.support.run import QUICK, Run, echo, free_port, toml
 
 Open = Callable[..., list[socket.socket]]
 
@@ -254,7 +254,8 @@ def test_another_program_with_the_same_udp_port_is_told(
     """As systemd's sockets let any user have it: soon after the start, and after each reload."""
     [ours] = opened(stack, port, "udp4")
     ours.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    run = start(echo(port), **passing([ours], "echo"))
+    passed = passing([ours], "echo") | {"environment": QUICK}
+    run = start(echo(port), **passed)
     run.wait_notice("WATCHDOG", 2)
     assert run.lines_with("another program has bound") == []
     run.end()
@@ -262,7 +263,7 @@ def test_another_program_with_the_same_udp_port_is_told(
     theirs = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
     theirs.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     theirs.bind(("127.0.0.1", port))
-    run = start(echo(port), **passing([ours], "echo"))
+    run = start(echo(port), **passed)
     line = f"<3>echo: another program has bound udp 127.0.0.1:{port} beside 127.0.0.1:{port} "
     run.wait_line(line)
     run.reload(echo(port))

@@ -13,9 +13,7 @@ from tests.support.clients import HELLO
 from tests.support.namespaces import Namespace, link, namespace
 from tests.support.patience import SECONDS
 from tests.support.peers import datagrams
-
-QUICK = {"WATCHDOG_USEC": "400000"}
-"""Has the daemon look around each tenth of a second."""
+from tests.support.run import QUICK
 
 
 class Site:

@@ -14,7 +14,7 @@ from tests.functional.conftest import Start
 from tests.support.activation import opened
 from tests.support.clients import ended, leaves_in_order, serves, talking
 from tests.support.peers import connect, echoed
-from tests.support.run import Run, echo, failing_echo
+from tests.support.run import QUICK, Run, echo, failing_echo
 from tests.support.unit import Unit, follow
 
 IS_COPY = """
@@ -27,7 +27,7 @@ FAULTY = IS_COPY + failing_echo('data == b"fail"', 'RuntimeError("planted in a s
 
 def of(copy: Path) -> dict[str, str]:
     """Return the environment of a run whose package is this copy."""
-    return {"PYTHONPATH": str(copy), "PYTHONSAFEPATH": "1", "COPY": str(copy)}
+    return {"PYTHONPATH": str(copy), "PYTHONSAFEPATH": "1", "COPY": str(copy), **QUICK}
 
 
 @pytest.fixture

@@ -162,7 +162,7 @@ def test_the_imports_after_a_start_wait_for_descriptors(start: Start, port: int)
     """A second after the start modules are imported that it did not need: without a descriptor to
     read them nothing ends and no record comes; the daemon tries again until there is one.
     """
-    run = start(listeners(port))
+    run = start(listeners(port), environment={"WATCHDOG_USEC": "4000000"})  # a tick each second
     with talking(port) as kept:
         assert echoed(kept)
         resource.prlimit(run.pid, resource.RLIMIT_NOFILE, (len(run.links()), 1024))
