@@ -23,12 +23,17 @@ ASKER = "metrics"
 def families(server: Served) -> Iterator[Family | None]:
     """Yield None for each step in which the figures of a server are taken, then all metrics."""
     snapshot = yield from steps(server, ASKER)
-    yield from of(snapshot, os.environ.get(UNIT, ""))
+    yield from of(snapshot, unit())
 
 
-def of(snapshot: Snapshot, unit: str) -> Iterator[Family]:
-    """Yield the metrics of a snapshot; `unit` is that of an instance, empty if there is one."""
-    instance: Labels = (("unit", unit),) if unit else ()
+def unit() -> str:
+    """Return the unit of this daemon if it is one of several instances, else nothing."""
+    return os.environ.get(UNIT, "")
+
+
+def of(snapshot: Snapshot, instance_unit: str) -> Iterator[Family]:
+    """Yield the metrics of a snapshot, those of an instance with its unit."""
+    instance: Labels = (("unit", instance_unit),) if instance_unit else ()
     yield from _facts(snapshot, instance)
     for definition, found in groupby(samples(snapshot), _definition):
         of_all = [((*instance, *each.labels.items()), each.value) for each in found]

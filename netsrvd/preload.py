@@ -46,6 +46,7 @@ MODULES = (
     "netsrvd.timed",
     # a scrape
     "netsrvd.metrics",
+    "netsrvd.overview",
     "netsrvd.snapshot",
     # a configuration with lists or faults
     "netsrvd.config.key_lines",

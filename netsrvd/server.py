@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from netsrvd.control.listening import ControlSocket
     from netsrvd.handlers.connections import HandlerConnections
     from netsrvd.handover import Restored
-    from netsrvd.services.base import Family
+    from netsrvd.services.base import Family, Overview
 
 JOIN_SECONDS = 5.0
 """How long to wait for a thread that was asked to end. None needs this long unless it is stuck."""
@@ -84,6 +84,7 @@ class Server:
         self._services = services
         services.server_view.live = self.connections
         services.server_view.families = self.families
+        services.server_view.overview = self.overview
         self.failures: list[str] = []
         self.log_writer = build_log_writer(settings, log, self.failed)
         self.report = self.log_writer.handle()
@@ -195,6 +196,12 @@ class Server:
         from netsrvd.metrics import families  # noqa: PLC0415 - most configurations need none
 
         return families(self)
+
+    def overview(self) -> "Iterator[Overview | None]":
+        """Return what the status page shows, see `overview.py` (in the tcp loop)."""
+        from netsrvd.overview import overview  # noqa: PLC0415 - as above
+
+        return overview(self)
 
     def counters(self) -> Counters:
         """Return the sums of all listeners since the start."""

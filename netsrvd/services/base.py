@@ -1,6 +1,6 @@
 """The base classes of the services."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple, Protocol
 
 Labels = tuple[tuple[str, str], ...]
@@ -17,6 +17,43 @@ class Family(NamedTuple):
     help: str
     """One sentence."""
     samples: Sequence[tuple[Labels, float]]
+
+
+class Fact(NamedTuple):
+    """One figure or text of the status page."""
+
+    key: str
+    title: str
+    text: str
+    is_bad: bool = False
+    """Whether it is marked, as something is to be done about it."""
+
+
+class Table(NamedTuple):
+    """One table of the status page. Its cells are texts."""
+
+    key: str
+    title: str
+    columns: tuple[str, ...]
+    texts: int
+    """How many columns, from the left, are texts; the others are numbers."""
+    rows: Iterable[tuple[str, ...]]
+    """They are made while they are written."""
+
+
+class Overview(NamedTuple):
+    """What the status page shows. Keys are letters alone."""
+
+    title: str
+    at: float
+    """The time in seconds since 1970, as is the next one."""
+    start: float
+    """When the run began: counts are 0 then."""
+    at_text: str
+    facts: Sequence[Fact]
+    series: Mapping[str, float]
+    """Numbers and counts of which the page draws the history."""
+    tables: Sequence[Table]
 
 
 class Client(Protocol):
@@ -86,7 +123,7 @@ class ServiceSettings(Protocol):
 class ServerView:
     """What services may see of the server, which sets the calls. Without one there is nothing."""
 
-    __slots__ = ("families", "live", "status")
+    __slots__ = ("families", "live", "overview")
 
     def __init__(self) -> None:
         self.live: Callable[[], Sequence[Client]] = tuple
@@ -94,6 +131,8 @@ class ServerView:
         self.families: Callable[[], Iterable[Family | None]] = tuple
         """Returns all metrics. They begin with a None for each step in which they are counted: the
         event loop serves clients meanwhile."""
+        self.overview: Callable[[], Iterable[Overview | None]] = tuple
+        """Returns what the status page shows, after a None for each step."""
 
 
 class Stream:

@@ -1,6 +1,6 @@
-"""The metrics of this daemon for Prometheus, by HTTP.
+"""The metrics of this daemon for Prometheus, and its status page, by HTTP.
 
-`http.py` reads requests and sends answers, `exposition.py` writes the text.
+`http.py` reads requests and sends answers, `exposition.py` writes the text, `page.py` the page.
 """
 
 from os import uname
@@ -13,13 +13,15 @@ if TYPE_CHECKING:
 
 MISSING = "it needs h11: install the package python3-h11, or h11 with pip"
 
+HTML, JSON = "text/html; charset=utf-8", "application/json"
+
 VARY = (("Vary", "Accept"),)
 
 
 def prepare(_settings: base.ServiceSettings, server: base.ServerView) -> base.Service:
     """Return the service. Raises ValueError without h11."""
     try:
-        from netsrvd.services import http  # noqa: PLC0415 - h11 takes 10 ms and 1 MB
+        from netsrvd.services import http, page  # noqa: PLC0415 - h11 takes 10 ms and 1 MB
     except ModuleNotFoundError as error:
         if error.name != "h11":
             raise
@@ -34,7 +36,13 @@ def prepare(_settings: base.ServiceSettings, server: base.ServerView) -> base.Se
     def knows(host: str) -> bool:
         return http.names_loopback(host, node)
 
-    site = {"/metrics": metrics}
+    def status_page(_accept: str) -> "http.Answer":
+        return http.Answer(200, HTML, page.html(server.overview()), page.HEADERS)
+
+    def status_object(_accept: str) -> "http.Answer":
+        return http.Answer(200, JSON, page.json_object(server.overview()))
+
+    site = {"/": status_page, "/status.json": status_object, "/metrics": metrics}
 
     def stream(client: base.Client, _at: float) -> base.Stream:
         address = client.local[0]

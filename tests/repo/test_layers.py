@@ -19,6 +19,7 @@ ROWS = (
     {"daemon"},
     {"shutdown"},
     {"server"},
+    {"overview"},
     {"metrics", "control"},
     {"snapshot"},
     {"startup", "detach", "handover", "udp"},

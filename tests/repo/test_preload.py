@@ -16,9 +16,9 @@ ROOT = Path(netsrvd.__file__).parent
 BEFORE = {"__main__.py", "cli.py", "detach.py", "sockets/activation.py"}
 """What these import late they import before READY; so do the commands."""
 
-LARGE = {"hmac", "importlib", "netsrvd.services.http"}
+LARGE = {"hmac", "importlib", "netsrvd.services.http", "netsrvd.services.page"}
 """What a reload imports and can fail in: importlib.metadata, 10 ms and 2 MB, if it names a handler;
-libcrypto, 2 MB, for a key of `stamp`; h11, 10 ms and 1 MB, if it adds the service `metrics`."""
+libcrypto, 2 MB, for a key of `stamp`; h11, 10 ms and 1 MB, and its page if it adds `metrics`."""
 
 LOOKS = {f"netsrvd.control.{name}" for name in ("callers", "listening", "methods")}
 """The control socket is there from the start or never. What answers is imported at the first look,

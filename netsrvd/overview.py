@@ -1,0 +1,145 @@
+"""What the status page shows of a snapshot. No text of it is the address of a client."""
+
+from collections.abc import Iterator
+from time import localtime, strftime, time
+
+from netsrvd.addresses import shown
+from netsrvd.counters import ByReason
+from netsrvd.metrics import unit
+from netsrvd.services.base import Fact, Overview, Table
+from netsrvd.snapshot import ListenerFigures, Served, Snapshot, steps
+
+ASKER = "page"
+"""Loop lag is the highest since the page was last made or refreshed."""
+
+BAD_LAG_SECONDS = 0.1
+"""Clients notice a loop that is as late as this."""
+
+
+def overview(server: Served) -> Iterator[Overview | None]:
+    """Yield None for each step in which the figures of a server are taken, then what is shown."""
+    snapshot = yield from steps(server, ASKER)
+    yield of(snapshot, time(), unit())
+
+
+def of(snapshot: Snapshot, now: float, instance: str) -> Overview:
+    """Return what is shown of a snapshot; `instance` is its unit, empty if there is one daemon."""
+    return Overview(
+        title=f"netsrvd {instance}".strip(),
+        at=now,
+        start=snapshot.run.start_time,
+        at_text=_time(now),
+        facts=_facts(snapshot, now),
+        series=_series(snapshot),
+        tables=[
+            Table(
+                "listeners", "Listeners", LISTENER_COLUMNS, 4, map(_listener, snapshot.listeners)
+            ),
+            Table("refusals", "Refused", REASON_COLUMNS, 3, _by_reason(snapshot, REFUSED)),
+            Table("ended", "Ended", REASON_COLUMNS, 3, _by_reason(snapshot, ENDED)),
+        ],
+    )
+
+
+LISTENER_COLUMNS = (
+    *("Listener", "Service", "Protocol", "Addresses"),
+    *("Live", "Limit", "Came", "Refused", "Lost", "Received, bytes", "Sent, bytes"),
+)
+"""`Came` are connections or datagrams; `Lost` are those that accept(2) or the kernel dropped, that
+were truncated, or that had no answer."""
+
+REASON_COLUMNS = ("Listener", "Protocol", "Reason", "Times")
+
+REFUSED = "refused", "datagrams_refused"
+ENDED = "closed", "flows_ended"
+"""The counters by reason, of connections and of datagrams or flows."""
+
+
+def _facts(snapshot: Snapshot, now: float) -> list[Fact]:
+    run = snapshot.run
+    live = sum(each.gauges.connections for each in snapshot.listeners)
+    flows = sum(each.gauges.flows_live for each in snapshot.listeners)
+    failed, lost = not run.reload_successful, run.log_records_lost
+    lag = max(run.tcp_lag, run.udp_lag)
+    configuration = f"in force since {_time(run.reload_success_time)}"
+    if failed:
+        configuration = "the last reload failed: journalctl -u netsrvd -p warning"
+    problems = run.settings_not_in_force
+    return [
+        Fact("version", "Version", snapshot.version),
+        Fact("since", "Runs since", f"{_time(run.start_time)} ({_span(now - run.start_time)})"),
+        Fact("configuration", "Configuration", configuration, failed),
+        Fact("problems", "Settings not in force", _number(problems), problems > 0),
+        Fact(
+            "live",
+            "Connections",
+            f"{_number(live)} of {_number(run.connections_limit)}",
+            live >= run.connections_limit,
+        ),
+        Fact("flows", "UDP flows", _number(flows)),
+        Fact("records", "Log records", _number(run.log_records)),
+        Fact("lost", "Log records lost", _number(lost), lost > 0),
+        Fact("lag", "Loop lag", f"{1000 * lag:.1f} ms", lag >= BAD_LAG_SECONDS),
+    ]
+
+
+def _series(snapshot: Snapshot) -> dict[str, float]:
+    totals = snapshot.totals()
+    return {
+        "connections": sum(each.gauges.connections for each in snapshot.listeners),
+        "accepted": totals.accepted,
+        "datagrams": totals.datagrams_received,
+        "received": totals.bytes_received,
+        "sent": totals.bytes_sent,
+        "refused": totals.refused.total + totals.datagrams_refused.total,
+    }
+
+
+def _listener(found: ListenerFigures) -> tuple[str, ...]:
+    counters, gauges = found.counters, found.gauges
+    if found.protocol == "tcp":
+        live, limit, came = gauges.connections, gauges.connections_limit, counters.accepted
+        refused, lost = counters.refused.total, counters.accept_errors
+    else:
+        live, limit, came = gauges.flows_live, 0, counters.datagrams_received
+        refused = counters.datagrams_refused.total
+        lost = counters.datagrams_dropped + counters.datagrams_truncated + counters.datagrams_unsent
+    return (
+        *(found.name, found.service, found.protocol, ", ".join(_addresses(found))),
+        *(_number(live), _number(limit) if limit else "", _number(came), _number(refused)),
+        *(_number(lost), _number(counters.bytes_received), _number(counters.bytes_sent)),
+    )
+
+
+def _addresses(found: ListenerFigures) -> Iterator[str]:
+    for each in found.addresses:
+        origin = " (systemd)" if each.origin == "systemd" else ""
+        yield f"{shown(each.host, each.port)}{origin}"
+
+
+def _by_reason(snapshot: Snapshot, names: tuple[str, str]) -> Iterator[tuple[str, ...]]:
+    """Yield a row for each reason that was counted."""
+    for each in snapshot.listeners:
+        counts: ByReason = getattr(each.counters, names[each.protocol == "udp"])
+        for reason, count in counts.items():
+            if count:
+                yield each.name, each.protocol, reason, _number(count)
+
+
+def _number(count: float) -> str:
+    return f"{count:,}"
+
+
+def _time(at: float) -> str:
+    return strftime("%Y-%m-%d %H:%M:%S %z", localtime(at))
+
+
+def _span(seconds: float) -> str:
+    """Return a time span in its two largest units."""
+    left = max(0, int(seconds))
+    parts: list[str] = []
+    for unit_name, size in (("d", 86400), ("h", 3600), ("min", 60), ("s", 1)):
+        count, left = divmod(left, size)
+        if count or (unit_name == "s" and not parts):
+            parts.append(f"{count} {unit_name}")
+    return " ".join(parts[:2])
