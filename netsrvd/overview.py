@@ -2,10 +2,12 @@
 
 from collections.abc import Iterator
 from time import localtime, strftime, time
+from typing import Protocol
 
 from netsrvd.addresses import shown
 from netsrvd.counters import ByReason
 from netsrvd.metrics import unit
+from netsrvd.run_state import RunNotes
 from netsrvd.services.base import Fact, Overview, Table
 from netsrvd.snapshot import ListenerFigures, Served, Snapshot, steps
 
@@ -16,20 +18,26 @@ BAD_LAG_SECONDS = 0.1
 """Clients notice a loop that is as late as this."""
 
 
-def overview(server: Served) -> Iterator[Overview | None]:
+class Noted(Served, Protocol):
+    """What is read of the server, besides what a snapshot reads."""
+
+    notes: RunNotes
+
+
+def overview(server: Noted) -> Iterator[Overview | None]:
     """Yield None for each step in which the figures of a server are taken, then what is shown."""
     snapshot = yield from steps(server, ASKER)
-    yield of(snapshot, time(), unit())
+    yield of(snapshot, server.notes, time(), unit())
 
 
-def of(snapshot: Snapshot, now: float, instance: str) -> Overview:
+def of(snapshot: Snapshot, notes: RunNotes, now: float, instance: str) -> Overview:
     """Return what is shown of a snapshot; `instance` is its unit, empty if there is one daemon."""
     return Overview(
         title=f"netsrvd {instance}".strip(),
         at=now,
         start=snapshot.run.start_time,
         at_text=_time(now),
-        facts=_facts(snapshot, now),
+        facts=_facts(snapshot, notes, now),
         series=_series(snapshot),
         tables=[
             Table(
@@ -55,21 +63,20 @@ ENDED = "closed", "flows_ended"
 """The counters by reason, of connections and of datagrams or flows."""
 
 
-def _facts(snapshot: Snapshot, now: float) -> list[Fact]:
+def _facts(snapshot: Snapshot, notes: RunNotes, now: float) -> list[Fact]:
     run = snapshot.run
     live = sum(each.gauges.connections for each in snapshot.listeners)
     flows = sum(each.gauges.flows_live for each in snapshot.listeners)
-    failed, lost = not run.reload_successful, run.log_records_lost
+    lost, problems = run.log_records_lost, notes.problems
     lag = max(run.tcp_lag, run.udp_lag)
-    configuration = f"in force since {_time(run.reload_success_time)}"
-    if failed:
-        configuration = "the last reload failed: journalctl -u netsrvd -p warning"
-    problems = run.settings_not_in_force
+    configuration = f"In force since {_time(run.reload_success_time)}"
+    if notes.fault:
+        configuration = f"The last reload failed: {notes.fault}"
     return [
         Fact("version", "Version", snapshot.version),
         Fact("since", "Runs since", f"{_time(run.start_time)} ({_span(now - run.start_time)})"),
-        Fact("configuration", "Configuration", configuration, failed),
-        Fact("problems", "Settings not in force", _number(problems), problems > 0),
+        Fact("configuration", "Configuration", configuration, bool(notes.fault)),
+        Fact("problems", "Not in force", "; ".join(problems) or "Nothing", bool(problems)),
         Fact(
             "live",
             "Connections",

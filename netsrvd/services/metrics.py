@@ -37,7 +37,8 @@ def prepare(_settings: base.ServiceSettings, server: base.ServerView) -> base.Se
         return http.names_loopback(host, node)
 
     def status_page(_accept: str) -> "http.Answer":
-        return http.Answer(200, HTML, page.html(server.overview()), page.HEADERS)
+        nonce = page.new_nonce()
+        return http.Answer(200, HTML, page.html(server.overview(), nonce), page.headers(nonce))
 
     def status_object(_accept: str) -> "http.Answer":
         return http.Answer(200, JSON, page.json_object(server.overview()))

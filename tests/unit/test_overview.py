@@ -4,9 +4,11 @@ import pytest
 
 from netsrvd.counters import ByReason, Counters, Gauges, RunFigures
 from netsrvd.overview import of
+from netsrvd.run_state import RunNotes
 from netsrvd.services.page import CHARTS
 from netsrvd.snapshot import Address, ListenerFigures, Snapshot
 
+NOTES = RunNotes("/etc/netsrvd/netsrvd.toml")
 NOW = 1_800_000_000.0
 LOOPBACK = Address("127.0.0.1", 7, "systemd", "")
 
@@ -44,7 +46,7 @@ def snapshot(**run: float) -> Snapshot:
 
 def test_a_row_for_each_listener_and_protocol() -> None:
     """What came, was refused and was lost is counted in connections or in datagrams."""
-    [listeners, refusals, ended] = of(snapshot(), NOW, "").tables
+    [listeners, refusals, ended] = of(snapshot(), NOTES, NOW, "").tables
     assert list(listeners.rows) == [
         *[
             (
@@ -63,7 +65,7 @@ def test_a_row_for_each_listener_and_protocol() -> None:
 
 def test_numbers_of_the_history() -> None:
     """They are sums, with those of listeners that were removed, and there is one for each chart."""
-    found = of(snapshot(), NOW, "")
+    found = of(snapshot(), NOTES, NOW, "")
     assert {*found.series} == {each.key for each in CHARTS}
     assert found.series == {
         "connections": 2,
@@ -79,23 +81,31 @@ def test_numbers_of_the_history() -> None:
     ("run", "marked"),
     [
         ({}, set()),
-        ({"reload_successful": 0}, {"configuration"}),
-        ({"settings_not_in_force": 1}, {"problems"}),
         ({"log_records_lost": 1}, {"lost"}),
         ({"connections_limit": 2}, {"live"}),
         ({"udp_lag": 0.1}, {"lag"}),
     ],
 )
 def test_what_needs_somebody_is_marked(run: dict[str, float], marked: set[str]) -> None:
-    """A reload that failed, settings not in force, lost records, a limit that is reached, lag."""
-    found = of(snapshot(**run), NOW, "")
+    """Lost records, a limit that is reached, lag."""
+    found = of(snapshot(**run), NOTES, NOW, "")
     assert {each.key for each in found.facts if each.is_bad} == marked
+
+
+def test_what_is_wrong_with_the_configuration_is_said() -> None:
+    """Why the last reload failed, and what passed sockets do not put into force."""
+    notes = RunNotes("/etc/netsrvd/netsrvd.toml", "no such key", ("one", "other"))
+    found = of(snapshot(), notes, NOW, "")
+    assert {each.key: each.text for each in found.facts if each.is_bad} == {
+        "configuration": "The last reload failed: no such key",
+        "problems": "one; other",
+    }
 
 
 def test_an_instance_is_told_apart() -> None:
     """By its unit, in the title; the time of the run has two units."""
-    found = of(snapshot(), NOW, "netsrvd@2.service")
+    found = of(snapshot(), NOTES, NOW, "netsrvd@2.service")
     assert found.title == "netsrvd netsrvd@2.service"
-    assert of(snapshot(), NOW, "").title == "netsrvd"
+    assert of(snapshot(), NOTES, NOW, "").title == "netsrvd"
     [since] = [each.text for each in found.facts if each.key == "since"]
     assert since.endswith(" (1 d 1 h)")
