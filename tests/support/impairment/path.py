@@ -7,6 +7,7 @@ cable. What it does to each packet is planned by the test and recorded by the re
 
 import ctypes
 import fcntl
+import json
 import socket
 import struct
 import subprocess
@@ -192,6 +193,50 @@ def impaired(
         if process.poll() is None:
             process.kill()
             process.wait()
+
+
+def has_netem() -> bool:
+    """Return whether this kernel has the queueing discipline that impairs."""
+    command = ["unshare", "--net", "tc", "qdisc", "add", "dev", "lo", "root", "netem"]
+    return subprocess.run(command, capture_output=True, check=False).returncode == 0
+
+
+class Queue:
+    """A queueing discipline of the kernel on the way to the responder."""
+
+    def __init__(self, between: Network) -> None:
+        self._between = between
+
+    @property
+    def dropped(self) -> int:
+        """Packets that it has dropped."""
+        with self._between.middle.entered():
+            command = ["tc", "-statistics", "-json", "qdisc", "show", "dev", "m1", "root"]
+            done = subprocess.run(command, capture_output=True, check=True)
+        [shown] = json.loads(done.stdout)
+        return int(shown["drops"])
+
+
+@contextmanager
+def bridged(between: Network, *queue: str) -> Iterator[Queue]:
+    """Bridge the middle of cable 0 and put a queueing discipline there, until the block ends; its
+    words are those of `tc qdisc add`.
+    """
+    middle = between.middle
+    middle.ip(
+        "link add br0 type bridge",
+        *(f"link set {name} master br0" for name in ("m0", "m1")),
+        "link set br0 up",
+    )
+    try:
+        with middle.entered():
+            command = ["tc", "qdisc", "add", "dev", "m1", "root", *queue]
+            subprocess.run(command, check=True)
+        yield Queue(between)
+    finally:
+        with middle.entered():
+            subprocess.run(["tc", "qdisc", "delete", "dev", "m1", "root"], check=False)
+        middle.ip("link delete br0")
 
 
 def built() -> Path:
