@@ -19,13 +19,13 @@ LEAST_DELAY_SHARE = 0.05
 LEAST_DELAY_NS = 100_000
 """How much slower a stream must be than the median of all to stand out."""
 
-LIMIT_WINDOWS = 8
-MOST_LIMIT_WINDOWS = 20
-LIMIT_LEAST = 4
-"""Windows that are looked at for a limit of rate, and the answers that each must have."""
+LIMIT_LEAST_DEVIATION = 4.0
+"""There are too few probes to recognise a limit by if the number of answers, were losses at random,
+had a smaller standard deviation.
+"""
 
-LIMIT_DISPERSION = 0.2
-"""Variance of answers a window, by that of losses at random, below which they come at a rate."""
+LIMIT_SHARE = 0.3
+"""How far a bucket of tokens may stray, by that deviation, to be taken for a limit."""
 
 
 class Summary(NamedTuple):
@@ -231,26 +231,31 @@ def _by_delay(streams: Sequence[tuple[int, int, float | None]], index: int) -> s
 def rate_limit(probes: Sequence[tuple[int, bool]]) -> Limit | None:
     """Return the limit of rate that a reflector seems to have; None if it seems to have none.
 
-    `probes` are (time of sending, whether it was answered) in the order of sending. A limit lets a
-    burst pass and then a constant rate, so answers are spread far more evenly than losses at random
-    would leave them.
+    `probes` are (time of sending in nanoseconds, whether it was answered) in the order of sending.
+    A limit is a token bucket: tokens come at a rate, each answer takes one, and there is no answer
+    without one. The bucket is followed from the first loss on, when it was empty. If there is a
+    bucket, it never has much less than a token at an answer, nor much more at a loss, however
+    irregularly probes are sent. After losses at random it strays by the root of the number of
+    probes.
     """
     burst = next((index for index, each in enumerate(probes) if not each[1]), len(probes))
     rest = probes[burst:]
     answers = sum(answered for _, answered in rest)
-    if answers < LIMIT_WINDOWS * LIMIT_LEAST or len(rest) - answers < LEAST_LOSS * len(rest):
+    losses = len(rest) - answers
+    if not answers or losses < LEAST_LOSS * len(rest) or rest[-1][0] <= rest[0][0]:
         return None
-    windows = max(LIMIT_WINDOWS, min(MOST_LIMIT_WINDOWS, answers // (4 * LIMIT_LEAST)))
-    size = len(rest) // windows
-    if size <= LIMIT_LEAST:
+    deviation = sqrt(answers * losses / len(rest))
+    if deviation < LIMIT_LEAST_DEVIATION:
         return None
-    parts = [rest[size * index : size * (index + 1)] for index in range(windows)]
-    found = [sum(answered for _, answered in part) for part in parts]
-    mean = sum(found) / windows
-    variance = sum((each - mean) ** 2 for each in found) / (windows - 1)
-    share = mean / size
-    at_random = size * share * (1 - share)
-    if not at_random or variance > LIMIT_DISPERSION * at_random:
-        return None
-    seconds = (rest[-1][0] - rest[0][0]) / 1e9
-    return Limit(burst, answers / seconds) if seconds > 0 else None
+    rate = answers / (rest[-1][0] - rest[0][0])
+    tokens, last = 0.5, rest[0][0]
+    least = most = 1.0
+    for at, answered in rest:
+        tokens = min(max(burst, 1), tokens + rate * (at - last))
+        last = at
+        if answered:
+            least = min(least, tokens)
+            tokens -= 1
+        else:
+            most = max(most, tokens)
+    return Limit(burst, rate * 1e9) if most - least <= LIMIT_SHARE * deviation else None
