@@ -15,7 +15,7 @@ from typing import Protocol
 
 from netsrvd.probe.forms import Form
 from netsrvd.probe.settings import Settings
-from netsrvd.probe.trips import State, Stream, Trip
+from netsrvd.probe.trips import Stamps, State, Stream, Trip
 
 SECOND_NS = 1_000_000_000
 MILLISECOND_NS = 1_000_000
@@ -92,6 +92,23 @@ class Engine:
     def expect(self, prober: Prober, trip: Trip) -> None:
         """Wait for the answer to a probe until its time-out."""
         self._pending.append((trip.sent_ns + self._timeout_ns, prober, trip))
+
+    def receive(self, stream: Stream, trip: Trip) -> bool:
+        """Record an answer, whose stamps `trip` has; return whether it is the first and in time.
+
+        By the kernel's stamps an answer may be late although nothing has looked for it before.
+        """
+        if (
+            trip.state is State.PENDING
+            and trip.stamps is Stamps.KERNEL
+            and trip.elapsed_ns > self._timeout_ns
+        ):
+            stream.lose(trip)
+            self.settled(stream, trip)
+        if not stream.receive(trip):
+            return False
+        self.settled(stream, trip)
+        return True
 
     def settled(self, stream: Stream, trip: Trip) -> None:
         """Tell that a probe is no longer pending."""

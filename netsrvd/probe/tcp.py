@@ -193,9 +193,7 @@ class TCPProber:
             trip.received_ns, trip.received_at_ns = now_ns, at_ns
             trip.kernel_received_ns = stamp_ns
             trip.length = self._settings.size_bytes
-        if self.stream.receive(trip):
-            self._engine.settled(self.stream, trip)
-        else:
+        if not self._engine.receive(self.stream, trip):
             self._engine.notice(self.stream, f"seq {trip.sequence} was answered too late")
 
     def _take_stamps(self) -> None:
@@ -298,8 +296,7 @@ class ConnectProber:
             trip.kernel_sent_ns = trip.sent_at_ns
             trip.kernel_received_ns = trip.sent_at_ns + trip.connect_ns
         self._close(descriptor)
-        if self.stream.receive(trip):
-            self._engine.settled(self.stream, trip)
+        self._engine.receive(self.stream, trip)
 
     def _fail(self, trip: Trip, error: str) -> None:
         self.stream.fail(trip, error)

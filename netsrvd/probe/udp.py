@@ -206,12 +206,10 @@ class UDPProber:
             trip.other_address = shown(*host_and_port(source))
 
     def _record(self, trip: Trip, used: _Socket) -> None:
-        if self.stream.receive(trip):
-            self._engine.settled(self.stream, trip)
-        elif trip.state is State.RECEIVED:
-            self._engine.notice(self.stream, f"seq {trip.sequence} was answered once more")
-        else:
-            self._engine.notice(self.stream, f"seq {trip.sequence} was answered too late")
+        if not self._engine.receive(self.stream, trip):
+            again = trip.state is State.RECEIVED
+            how = "once more" if again else "too late"
+            self._engine.notice(self.stream, f"seq {trip.sequence} was answered {how}")
         if used.trip:
             self._close(used)
 
