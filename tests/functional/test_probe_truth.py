@@ -247,6 +247,38 @@ def test_a_late_answer_is_no_loss_of_the_path(between: Network, port: int, tmp_p
     assert probed.figures["late"] == len(late)
 
 
+HALTED = """
+from time import sleep
+from netsrvd.probe.engine import Engine
+def turn(self, until, turn=Engine._turn):
+    sleep(0.5)
+    return turn(self, until)
+Engine._turn = turn
+"""
+"""The prober does not run for half a second whenever it begins to wait."""
+
+
+@pytest.mark.parametrize("protocol", ["--udp", "--tcp"])
+@pytest.mark.parametrize(("delay_ms", "is_late"), [(50, False), (300, True)])
+def test_stamps_decide_what_is_late(
+    protocol: str, delay_ms: int, *, is_late: bool, between: Network, port: int, tmp_path: Path
+) -> None:
+    """Of a prober that does not run for longer than the time-out, an answer that the kernel had in
+    time is received, and one that came behind the time-out is lost.
+    """
+    plan = [0] * 2 * (protocol == "--tcp") + [delay_ms * MS]  # a connection is made at once
+    arguments = (protocol, "--count=1", "--timeout=0.2", f"{FAR}:{port}")
+    with impaired(between, tmp_path, Way([*plan, *[0] * 9])) as relay:
+        probed = probe(between.prober, *arguments, planted=HALTED)
+        truth = relay.stop()
+    [trip] = truth.echoes()
+    assert trip.ns is not None
+    was_late = trip.ns > 200 * MS
+    assert was_late >= is_late
+    assert probed.figures["lost"] == probed.figures["late"] == was_late
+    assert probed.figures["received"] == (not was_late)
+
+
 # --- what packets look like -----------------------------------------------------------------------
 
 
@@ -562,20 +594,32 @@ def test_tcp_hides_losses_and_shows_their_time(between: Network, port: int, tmp_
 # --- limits of a reflector ------------------------------------------------------------------------
 
 
-def test_a_limit_of_the_reflector_is_no_loss_of_the_path(between: Network, tmp_path: Path) -> None:
-    """A reflector that answers 100 datagrams a second after a burst of 20 is recognised, although
-    the path lost nothing; a path that loses as much at random is not taken for one.
+FAST = ("--count=300", "--interval=0.005", "--timeout=1")
+
+
+def test_a_limit_of_the_reflector_is_recognised(between: Network, tmp_path: Path) -> None:
+    """Of a reflector that answers 100 datagrams a second after a burst of 20 the report says so:
+    with the answers of the relay's record, although the path lost nothing.
     """
     keys = {"unlimited": [], "datagram_rate": 100, "datagram_burst": 20, "port": OTHER_PORT}
-    fast = ("--count=400", "--interval=0.002", "--timeout=1")
     with (
         reflectors.netsrvd(between.responder, tmp_path, **keys) as port,
         impaired(between, tmp_path) as relay,
     ):
-        limited = probe(between.prober, *fast, f"{FAR}:{port}")
+        limited = probe(between.prober, *FAST, f"{FAR}:{port}")
         truth = relay.stop()
     assert {each.fate for each in truth.packets} == {"sent"}
-    assert limited.figures["lost"] > 200
-    answered = len(truth.way("back"))
-    assert limited.figures["received"] == answered
+    assert limited.figures["lost"] > 50
+    assert limited.figures["received"] == len(truth.way("back"))
     assert limited.target["rate_limit"]["per_second"] == pytest.approx(100, rel=0.1)
+
+
+def test_a_path_that_loses_is_no_limit(between: Network, port: int, tmp_path: Path) -> None:
+    """A path that loses as much at random is not taken for a limit of the reflector."""
+    chance = random.Random(7)
+    way = Way([None if chance.random() < 0.5 else 0 for _ in range(300)])
+    with impaired(between, tmp_path, way) as relay:
+        probed = probe(between.prober, *FAST, f"{FAR}:{port}")
+        relay.stop()
+    assert probed.figures["lost"] > 100
+    assert probed.target["rate_limit"] is None

@@ -1,15 +1,13 @@
 """`netsrvd probe` as a test runs it: in a namespace, with its JSON read."""
 
 import json
-import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from tests.support import probes
 from tests.support.impairment.truth import Truth
 from tests.support.namespaces import Namespace
-from tests.support.patience import SECONDS
-from tests.support.run import COMMAND, ENVIRONMENT
 
 
 @dataclass(frozen=True)
@@ -42,20 +40,12 @@ class Probed:
         return {each["sequence"] for each in self.trips if each["state"] == state}
 
 
-def probe(space: Namespace, *arguments: str) -> Probed:
-    """Run the command in a namespace to its end, with `--json`."""
+def probe(space: Namespace, *arguments: str, planted: str = "") -> Probed:
+    """Run the command in a namespace to its end, with `--json`, after Python code `planted`."""
     with space.entered():
-        done = subprocess.run(
-            [COMMAND, "probe", "--json", *arguments],
-            env=ENVIRONMENT,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=6 * SECONDS,
-            check=False,
-        )
-    assert done.stdout, done.stderr
-    return Probed(done.returncode, json.loads(done.stdout))
+        ended = probes.probe("--json", *arguments, planted=planted)
+    assert ended.stdout, ended.stderr
+    return Probed(ended.returncode, json.loads(ended.stdout))
 
 
 def differences_ns(probed: Probed, truth: Truth) -> Iterator[int]:
