@@ -90,6 +90,7 @@ def judge(config: Path | None, configuration: Configuration) -> tuple[list[Fault
     )
     faults = list(_faults(View(places, identity), configuration))
     faults += _missing_credentials(unit, configuration)
+    faults += _keys_of_others(identity, configuration)
     return faults, notes, True
 
 
@@ -157,6 +158,24 @@ def _missing_credentials(unit: Mapping[str, str], configuration: Configuration) 
             text = (
                 f"{UNIT} has no credential {name}: add LoadCredential={name}:PATH in a drop-in "
                 "(`systemctl edit netsrvd`)"
+            )
+            yield configuration.sources.fault(text, ("listener", listener.name, "stamp_key"))
+
+
+def _keys_of_others(identity: Identity | None, configuration: Configuration) -> Iterator[Fault]:
+    """Yield a fault for each file with a key that does not belong to the service's user."""
+    for listener in configuration.settings.listeners:
+        path = Path(listener.stamp_key)
+        if listener.service != "stamp" or not path.is_absolute() or identity is None:
+            continue
+        try:
+            owner = path.stat().st_uid
+        except OSError:  # which is a fault already
+            continue
+        if owner != identity.user:
+            text = (
+                f"the user of {UNIT} does not own {escaped(str(path))}: pass it by "
+                'LoadCredential=stamp:PATH in a drop-in and write "credential:stamp"'
             )
             yield configuration.sources.fault(text, ("listener", listener.name, "stamp_key"))
 

@@ -127,3 +127,26 @@ def test_who_is_denied_is_no_proxy() -> None:
     assert [found.is_proxy(host) for host in ("10.0.0.1", "10.0.0.9", "10.0.1.1")] == [
         *(True, False, False),
     ]
+
+
+@pytest.mark.parametrize(
+    ("service", "peer", "is_answered"),
+    [
+        ("stamp", ("192.0.2.7", 862), True),
+        ("stamp", ("192.0.2.7", 861), False),
+        ("stamp", ("192.0.2.8", 862), False),
+        ("echo", ("192.0.2.7", 862), False),
+    ],
+)
+def test_port_862_is_opened_for_listed_senders(
+    service: str,
+    peer: tuple[str, int],
+    is_answered: bool,  # noqa: FBT001
+) -> None:
+    """By a reflector alone, and for that port alone, also if it is the listener's own."""
+    made = DatagramPolicy(
+        listener(service=service, stamp_senders=("192.0.2.7",)), (862,), lambda _: False
+    )
+    refusal = made.refusal(peer, *HERE)
+    assert (refusal is None) == is_answered
+    assert is_answered or (refusal and refusal[0] == "port")

@@ -173,6 +173,50 @@ def test_all_files_of_a_configuration_are_looked_at(loaded: Path) -> None:
     assert all("netsrvd.service does not see" in fault.text for fault in faults)
 
 
+STAMP = '[listener.lab]\nservice = "stamp"\nport = 862\nprotocols = "udp"\nstamp_key = "{key}"\n'
+
+
+@pytest.mark.parametrize(
+    ("line", "passes"),
+    [
+        ("LoadCredential=lab:/etc/netsrvd/lab.key", True),
+        ("  LoadCredential = lab:/etc/netsrvd/lab.key", True),
+        ("LoadCredentialEncrypted=lab", True),
+        ("SetCredential=lab:secret", True),
+        ("ImportCredential=la*", True),
+        ("LoadCredential=label:/etc/netsrvd/lab.key", False),
+        ("#LoadCredential=lab:/etc/netsrvd/lab.key", False),
+        ("ImportCredential=stamp*", False),
+        ("", False),
+    ],
+)
+def test_a_credential_must_be_passed(
+    loaded: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    line: str,
+    passes: bool,  # noqa: FBT001
+) -> None:
+    """A line of the unit or of one of its drop-ins has its name; systemctl does not show them."""
+    drop_in = loaded.parent / "a.conf"
+    drop_in.write_text(f"[Service]\n{line}\n")
+    unit = SHIPPED | {"FragmentPath": "/nowhere", "DropInPaths": f"/nowhere/b.conf {drop_in}"}
+    monkeypatch.setattr(systemctl, "show", lambda *_: [unit])
+    loaded.write_text(STAMP.format(key="credential:lab"))
+    faults, _, _ = service_view.judge(None, files.load(None, VALIDATORS))
+    found = [fault.text for fault in faults if "LoadCredential=lab:PATH" in fault.text]
+    assert found == [] if passes else len(found) == 1
+
+
+def test_a_key_must_be_of_the_user_of_the_service(loaded: Path) -> None:
+    """Which a dynamic user has none of: the fault says how it gets one."""
+    key = loaded.parent / "lab.key"
+    key.touch(0o600)
+    loaded.write_text(STAMP.format(key=key))
+    faults, _, _ = service_view.judge(None, files.load(None, VALIDATORS))
+    found = [(each.file, each.line) for each in faults if "does not own" in each.text]
+    assert found == [(str(loaded), 5)]
+
+
 @pytest.mark.parametrize(
     ("unit", "note"),
     [

@@ -158,6 +158,36 @@ def test_what_nobody_can_listen_on_is_refused(wrong: str, words: str) -> None:
         values.address(wrong)
 
 
+@pytest.mark.parametrize(
+    ("value", "numbers"), [([], ()), (7, (7,)), ([1, 63, 1], (1, 63)), ([63], (63,))]
+)
+def test_a_list_of_numbers(value: object, numbers: tuple[int, ...]) -> None:
+    """One number may stand for a list of itself; each counts once."""
+    assert values.integers(1, 63).read(value) == numbers
+
+
+@pytest.mark.parametrize("wrong", [[0], [64], True, [True], "7", ["7"], [1.0], None, [[1]]])
+def test_what_is_no_list_of_numbers(wrong: object) -> None:
+    """Texts, flags and what is out of range are refused, with the range."""
+    with pytest.raises(ValueError, match="whole numbers from 1 to 63"):
+        values.integers(1, 63).read(wrong)
+
+
+@pytest.mark.parametrize("where", ["", "/etc/netsrvd/a key", "credential:a", "credential:Lab-1.k_"])
+def test_where_a_key_may_be(where: str) -> None:
+    """In a credential of systemd's, in a file, or nowhere."""
+    assert values.key_source().read(where) == where
+
+
+@pytest.mark.parametrize(
+    "wrong", ["key", "credential:", "credential:../a", "credential:a/b", "/a\x1b", 7, None, "~/key"]
+)
+def test_where_no_key_can_be(wrong: object) -> None:
+    """A key itself is none of them: it would be readable in the configuration."""
+    with pytest.raises(ValueError, match="credential:NAME"):
+        values.key_source().read(wrong)
+
+
 @given(st.text() | st.lists(st.text() | st.booleans() | st.integers()) | st.floats(-1e9, 1e9))
 def test_what_is_written_is_toml(value: object) -> None:
     """A value is written in one printable line that TOML reads as the same value."""
