@@ -17,6 +17,10 @@ synchronised is not known here, so bit S is not set.
 """
 
 
+UNKNOWN = 0x3FFF
+"""Scale and multiplier of the largest error, 17,000 years: the reflector does not know a time."""
+
+
 class Stamp:
     """The probes of one stream. Without a key they are open, otherwise authenticated.
 
@@ -73,14 +77,18 @@ class Stamp:
         if reply.sender_timestamp != timestamp:
             return None
         estimate = reply.error_estimate
-        return Answer(
+        answer = Answer(
             reply.sender_sequence,
             truncated=len(payload) < length,
-            received_ns=stamp.time_of(reply.received, estimate, now_ns),
-            sent_ns=stamp.time_of(reply.timestamp, estimate, now_ns),
             reflector_count=reply.sequence,
             ttl=reply.sender_ttl,
             dscp=self._dscp_there(reply.tlvs),
+        )
+        if estimate & UNKNOWN == UNKNOWN:
+            return answer
+        return answer._replace(
+            received_ns=stamp.time_of(reply.received, estimate, now_ns),
+            sent_ns=stamp.time_of(reply.timestamp, estimate, now_ns),
             synchronised=bool(estimate & stamp.SYNCHRONISED),
             error_ns=round(stamp.error_ns(estimate)),
         )

@@ -121,6 +121,16 @@ def test_stamp_of_others() -> None:
     assert authentic.read(bytes(answer)) is None
 
 
+def test_stamp_without_a_time() -> None:
+    """A reply whose error is the largest one has no times: the first one of an activation."""
+    exchange = Stamp(0, None, 0, None)
+    payload = bytearray(reply(exchange.request(1, NOW_NS)))
+    payload[12:14] = b"\x3f\xff"
+    found = exchange.read(bytes(payload))
+    assert found
+    assert (found.sequence, found.received_ns, found.sent_ns, found.error_ns) == (1, *[None] * 3)
+
+
 def test_stamp_of_twamp_light() -> None:
     """A reply that ends behind the sender's error estimate has times, and no TTL."""
     exchange = Stamp(0, None, 0, None)
