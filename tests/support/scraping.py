@@ -24,6 +24,8 @@ PROMETHEUS = """
 global:
   scrape_interval: 100ms
   scrape_timeout: 100ms
+  evaluation_interval: 100ms
+rule_files: [{rules}]
 scrape_configs:
   - job_name: netsrvd
     static_configs:
@@ -98,10 +100,14 @@ class Prometheus:
 
 
 @contextmanager
-def prometheus(folder: Path, port: int, target: str) -> Iterator[Prometheus]:
-    """Run Prometheus, which scrapes a target ten times a second, until the end of the block."""
+def prometheus(
+    folder: Path, port: int, target: str, rules: Path | str = ""
+) -> Iterator[Prometheus]:
+    """Run Prometheus, which scrapes a target ten times a second, until the end of the block. It
+    evaluates the rules of a file as often.
+    """
     configuration = folder / "prometheus.yml"
-    configuration.write_text(PROMETHEUS.format(target=target))
+    configuration.write_text(PROMETHEUS.format(target=target, rules=rules))
     argv: list[str | Path] = [
         server("prometheus"),
         f"--config.file={configuration}",
