@@ -10,9 +10,7 @@ from tests.support.installed import CONFIG
 from tests.support.machine import Machine
 from tests.support.patience import eventually
 
-SECTION = re.compile(
-    r"^## From nothing to an alert\n(.*?)^## ", re.MULTILINE | re.DOTALL
-)
+SECTION = re.compile(r"^## From nothing to an alert\n(.*?)^## ", re.MULTILINE | re.DOTALL)
 BLOCK = re.compile(r"^   ```\n(.*?)^   ```$", re.MULTILINE | re.DOTALL)
 CONFIGURATION = "/etc/prometheus/prometheus.yml"
 
