@@ -28,6 +28,8 @@ class Figures(NamedTuple):
     failed: int
     """Those of them that were not sent, or whose failure was reported."""
     duplicates: int
+    answered_again: int
+    """Those of them that the reflector has counted: the probe came to it more than once."""
     late: int
     unsolicited: int
     dropped: int
@@ -164,6 +166,7 @@ def figures(settings: Settings, streams: Sequence[Stream]) -> Figures:
         lost=lost,
         failed=sum(stream.failed for stream in streams),
         duplicates=sum(stream.duplicates for stream in streams),
+        answered_again=sum(stream.answered_again for stream in streams),
         late=sum(stream.late for stream in streams),
         unsolicited=sum(stream.unsolicited for stream in streams),
         dropped=sum(stream.dropped for stream in streams),
@@ -241,12 +244,15 @@ def _directions(settings: Settings, streams: Sequence[Stream], lost: int) -> Dir
     """Return the loss each way, if a reflector has counted.
 
     STAMP counts for each session, which has ports of its own; UDPEchoPlus for each source address,
-    or for all clients together: its count only helps where one stream is all there is.
+    or for all clients together: its count only helps where one stream is all there is. If probes
+    come to the reflector more than once it counts more than there are.
     """
     if settings.protocol not in COUNTED or any(stream.forgotten for stream in streams):
         return None
     if not lost:
         return Directions(0, 0, 0)
+    if any(stream.answered_again for stream in streams):
+        return None
     if settings.protocol is Protocol.ECHOPLUS and len(streams) > 1:
         return None
     found = []

@@ -281,6 +281,8 @@ def _loss_each_way(figures: Figures) -> str:
     if not figures.lost:
         return "loss each way: none"
     found = figures.directions
+    if found is None and figures.answered_again:
+        return "loss each way: unknown, as probes came to the reflector more than once"
     if found is None:
         return "loss each way: unknown, as the reflector does not count for this stream"
     late = f", {found.undecided} undecided" if found.undecided else ""

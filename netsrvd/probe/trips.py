@@ -182,6 +182,8 @@ class Stream:
         self.lost = 0
         self.failed = 0
         self.duplicates = 0
+        self.answered_again = 0
+        """Those of the duplicates that the reflector has counted: it got a probe again."""
         self.late = 0
         """Answers that came after the time-out."""
         self.unsolicited = 0

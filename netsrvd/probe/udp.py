@@ -182,6 +182,8 @@ class UDPProber:
             trip.received_ns, trip.received_at_ns = now_ns, at_ns
             self._fill(trip, answer, control, source)
             trip.length = length
+        elif trip.state is State.RECEIVED and answer.reflector_count != trip.reflector_count:
+            self.stream.answered_again += 1
         self._record(trip, used)
         return used.trip is None
 

@@ -377,6 +377,40 @@ def test_losses_each_way_are_told_apart(kind: str, between: Network, tmp_path: P
     }
 
 
+@pytest.mark.parametrize("way", ["there", "back"])
+def test_doubled_probes_are_not_taken_for_lost_ones(
+    way: str, between: Network, tmp_path: Path
+) -> None:
+    """Of probes that are doubled and lost the report has the losses each way if answers were
+    doubled. If requests were it says how many the reflector has answered again, and of the losses
+    that they are unknown: the reflector's count tells no probe from its double.
+    """
+    chance = random.Random(8)
+    doubling: list[int | Sequence[int] | None] = [
+        (MS, MS) if chance.random() < 0.3 else entry for entry in losses(0.2, 9)
+    ]
+    plans = {"there": losses(0.2, 10), "back": losses(0.2, 11)} | {way: doubling}
+    calm = [MS] * 5  # for the last ones, as no double may come when the run is over
+    with (
+        STAMP_REFLECTORS["netsrvd"](between.responder, tmp_path) as port,
+        impaired(
+            between, tmp_path, *(Way([*plans[name][: COUNT - 5], *calm, *calm]) for name in plans)
+        ) as relay,
+    ):
+        probed = probe(between.prober, *MANY, "--stamp", f"{FAR}:{port}")
+        truth = relay.stop()
+    fates = Counter((each.way, each.fate) for each in truth.packets)
+    again = [sum(1 for each in trip.answers if each.sent_ns) for trip in truth.stamps()]
+    assert probed.figures["answered_again"] == sum(each - 1 for each in again if each)
+    assert (probed.figures["answered_again"] > 0) == (way == "there")
+    assert probed.figures["duplicates"] > 0
+    assert probed.figures["directions"] == (
+        None
+        if way == "there"
+        else {"out": fates["there", "lost"], "back": fates["back", "lost"], "undecided": 0}
+    )
+
+
 @pytest.mark.parametrize("kind", STAMP_REFLECTORS)
 def test_delays_each_way_are_those_of_the_record(
     kind: str, between: Network, tmp_path: Path
