@@ -230,6 +230,7 @@ def accepts_lines(figures: Figures) -> Lines:
             *(shown(figures.spread(BURSTS.name, peer, f"quiet_{key}_us")) for key in QUANTILES),
             shown(spread([sample["parts"][1]["rate"] for sample in rounds])),
             shown(spread([sample["parts"][1]["p99_us"] for sample in rounds])),
+            shown(figures.spread(BURSTS.name, peer, "server_us")),
         ])  # fmt: skip
     yield from table(
         [
@@ -238,6 +239,7 @@ def accepts_lines(figures: Figures) -> Lines:
             "p99 µs",
             "connections a second",
             "their p99 µs",
+            "CPU µs",
         ],
         rows,
     )

@@ -266,10 +266,10 @@ def test_the_limits_are_compared_in_one_round() -> None:
 
 
 def test_the_accepts_of_a_turn() -> None:
-    """A line has the wait of the established client, then the rate and wait of the others."""
+    """A line has the wait of the established client, the rate and wait of the others, the cost."""
     parts = [{"rate": 500.0}, {"rate": 9000.0, "p99_us": 30.0}]
     figures = Figures({BURSTS.name: {"16 accepts": rounds(sample(parts=parts))}})
-    assert "| 16 | 50 | 99 | 9,000 | 30 |" in report.accepts_lines(figures)
+    assert "| 16 | 50 | 99 | 9,000 | 30 | 4 |" in report.accepts_lines(figures)
 
 
 def test_another_number_of_accepts_is_the_same_program() -> None:
