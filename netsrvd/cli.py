@@ -213,6 +213,7 @@ def parser(first_word: str = "probe") -> argparse.ArgumentParser:
     apply = commands.add_parser("apply", help="have systemd listen as the configuration says")
     explain = commands.add_parser("explain", help="say whether a client is let in, and why")
     reload = commands.add_parser("reload", help="have a daemon read its configuration again")
+    _add_status(commands.add_parser("status", help="show what runs and whom it serves"))
     probe = commands.add_parser("probe", help="measure the way to a host and back")
     sockopts = commands.add_parser("sockopts", help="list the socket options of this system")
     for command in (run, check, explain, sockopts):
@@ -273,6 +274,27 @@ def _add_run(run: argparse.ArgumentParser) -> None:
         metavar="PATH",
         help="answer `netsrvd status` at PATH, or at an abstract name: @NAME",
     )
+
+
+def _add_status(status: argparse.ArgumentParser) -> None:
+    """Add the arguments of `status`."""
+    status.add_argument(
+        "what", nargs="?", choices=("connections",), help="list the live connections"
+    )
+    status.add_argument("--listener", metavar="NAME", help="those of this listener alone")
+    status.add_argument("--address", metavar="NETWORK", help="those of these clients alone")
+    status.add_argument("--json", action="store_true", help="print JSON")
+    status.add_argument(
+        "--control", metavar="PATH", help="ask the daemon of this socket, not those of systemd"
+    )
+    for name, level in (("warn", "a warning"), ("crit", "critical")):
+        status.add_argument(
+            f"--{name}",
+            action="append",
+            default=[],
+            metavar="NAME=RANGE",
+            help=f"be a monitoring plugin: {level} if this figure is out of range",
+        )
 
 
 def _pid(text: str) -> int:

@@ -63,6 +63,12 @@ class ReloadError(NetsrvdError):
     exit_status = os.EX_UNAVAILABLE
 
 
+class ControlError(NetsrvdError):
+    """A daemon did not answer on its control socket: the operator must look at the daemon."""
+
+    exit_status = os.EX_UNAVAILABLE
+
+
 class SocketError(NetsrvdError):
     """A socket could not be made as configured: the host's network or its owner must change."""
 

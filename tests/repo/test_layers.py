@@ -57,7 +57,13 @@ USERS = {
     "socket": {
         *("addresses", "detach", "handover"),
         "access.access_list",
-        *("commands.inetd", "commands.probe", "commands.reload", "commands.sockopts"),
+        *(
+            "commands.daemons",
+            "commands.inetd",
+            "commands.probe",
+            "commands.reload",
+            "commands.sockopts",
+        ),
         *("linux.reply", "linux.mmsg"),
         *("connection", "proxy_pending", "tcp", "timed", "udp"),
         *("handlers.connection", "handlers.datagrams"),

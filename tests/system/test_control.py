@@ -1,6 +1,8 @@
 """The control socket under systemd: who reaches it, with which clients, and when it is there."""
 
 import json
+import os
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -168,3 +170,86 @@ def test_apply_leaves_it_alone(quiet: Machine, member: list[str]) -> None:
         quiet.run("netsrvd", "apply")
     assert not is_active(quiet, "netsrvd-control:.socket")
     eventually(lambda: is_active(quiet, SOCKET), "it listens")
+
+
+# --- netsrvd status ---------------------------------------------------------------------------
+
+
+def test_status_of_what_runs(quiet: Machine, member: list[str]) -> None:
+    """A member of adm sees, without root, what runs, with the sockets of systemd; and gets 0."""
+    talk(quiet, "tcp", "hello")
+    pid = main_pid(quiet)
+    said = quiet.run(*member, "netsrvd", "status").stdout
+    assert re.match(rf"● netsrvd\.service \S+ runs since .*, PID {pid}\n", said)
+    assert "Configuration: /etc/netsrvd/netsrvd.toml, in force since " in said
+    assert re.search(r"echo +echo +tcp \[::\]:51423 +systemd +0 +1 ", said)
+    denied = quiet.run(*NOBODY, "netsrvd", "status", check=False)
+    assert (denied.returncode, denied.stdout) == (os.EX_NOPERM, "")
+    assert "adduser USER adm" in denied.stderr
+
+
+def test_status_starts_nothing(quiet: Machine, member: list[str]) -> None:
+    """It says that nothing runs, and which sockets would start it; and gets 3. The daemon still
+    does not run then.
+    """
+    quiet.run("systemctl", "stop", SERVICE)
+    for command in (("status",), ("status", "connections")):
+        said = quiet.run(*member, "netsrvd", *command, check=False)
+        assert said.returncode == 3
+    said = quiet.run(*member, "netsrvd", "status", check=False).stdout
+    assert "netsrvd.service does not run: inactive (dead)" in said
+    line = next(line for line in said.splitlines() if "start it when a client comes" in line)
+    assert "netsrvd.socket" in line
+    plugin = quiet.run(*member, "netsrvd", "status", "--crit", "lag=1", check=False)
+    assert (plugin.returncode, plugin.stdout.split(" - ")[0]) == (2, "NETSRVD CRITICAL")
+    assert not is_active(quiet, SERVICE)
+    quiet.run("systemctl", "stop", "netsrvd.socket")
+    said = quiet.run(*member, "netsrvd", "status", check=False).stdout
+    assert "netsrvd.socket (inactive)" in said
+    quiet.run("systemctl", "start", "netsrvd.socket")
+
+
+def test_status_of_a_daemon_without_its_socket(quiet: Machine, member: list[str]) -> None:
+    """As after an upgrade without a restart: what to do."""
+    talk(quiet, "tcp", "hello")
+    main_pid(quiet)
+    quiet.run("systemctl", "stop", SOCKET)
+    said = quiet.run(*member, "netsrvd", "status", check=False)
+    assert said.returncode == os.EX_UNAVAILABLE
+    assert "`systemctl restart netsrvd.service` brings it up" in said.stderr
+    quiet.run("systemctl", "restart", SERVICE)
+    quiet.run(*member, "netsrvd", "status")
+
+
+def test_status_of_replaced_code(quiet: Machine, member: list[str]) -> None:
+    """A daemon whose files were replaced before the first look is shown as one to be restarted."""
+    talk(quiet, "tcp", "hello")
+    pid = main_pid(quiet)
+    package = "/usr/lib/python3/dist-packages/netsrvd"
+    quiet.run(
+        "sh", "-c", f"cp -p {package}/__init__.py /srv/new && mv /srv/new {package}/__init__.py"
+    )
+    said = quiet.run(*member, "netsrvd", "status")
+    assert "an upgrade has replaced its code" in said.stdout
+    assert "It has told systemd: Serving" in said.stdout
+    assert talk(quiet, "tcp", "again") == "again"
+    assert main_pid(quiet) == pid
+    quiet.run("systemctl", "restart", SERVICE)
+    assert "runs since" in quiet.run(*member, "netsrvd", "status").stdout
+
+
+def test_status_shows_each_instance(quiet: Machine, member: list[str]) -> None:
+    """One after the other, each by the name of its unit; as JSON in one list."""
+    quiet.run("systemctl", "stop", "netsrvd.socket", SERVICE)
+    services = ["netsrvd@1.service", "netsrvd@2.service"]
+    sockets = ["netsrvd@1.socket", "netsrvd@2.socket"]
+    quiet.run("systemctl", "start", *sockets)
+    try:
+        quiet.run("systemctl", "start", *services)
+        found = json.loads(quiet.run(*member, "netsrvd", "status", "--json").stdout)["daemons"]
+        running = sorted(each["name"] for each in found if each["running"])
+        assert running == services
+    finally:
+        quiet.run("systemctl", "stop", *sockets, *(f"netsrvd-control@{n}.socket" for n in (1, 2)))
+        quiet.run("systemctl", "stop", *services)
+        quiet.run("systemctl", "start", "netsrvd.socket")

@@ -6,6 +6,7 @@ set -g __netsrvd_commands 'netsrvd run' \
     'netsrvd apply' \
     'netsrvd explain' \
     'netsrvd reload' \
+    'netsrvd status' \
     'netsrvd probe' \
     'netsrvd sockopts'
 
@@ -20,6 +21,11 @@ set -g __netsrvd_valued 'netsrvd run -c' \
     'netsrvd check --config' \
     'netsrvd explain -c' \
     'netsrvd explain --config' \
+    'netsrvd status --listener' \
+    'netsrvd status --address' \
+    'netsrvd status --control' \
+    'netsrvd status --warn' \
+    'netsrvd status --crit' \
     'netsrvd probe --key-file' \
     'netsrvd probe --ssid' \
     'netsrvd probe -n' \
@@ -92,6 +98,7 @@ complete -c netsrvd -n '__netsrvd_at \'netsrvd\' 0' -a explain \
     -d 'say whether a client is let in, and why'
 complete -c netsrvd -n '__netsrvd_at \'netsrvd\' 0' -a reload \
     -d 'have a daemon read its configuration again'
+complete -c netsrvd -n '__netsrvd_at \'netsrvd\' 0' -a status -d 'show what runs and whom it serves'
 complete -c netsrvd -n '__netsrvd_at \'netsrvd\' 0' -a probe -d 'measure the way to a host and back'
 complete -c netsrvd -n '__netsrvd_at \'netsrvd\' 0' -a sockopts \
     -d 'list the socket options of this system'
@@ -146,6 +153,22 @@ complete -c netsrvd -n '__netsrvd_at \'netsrvd reload\'' -s h -l help \
     -d 'show this help message and exit'
 complete -c netsrvd -n '__netsrvd_at \'netsrvd reload\' 0' -a '(pgrep -x netsrvd)' \
     -d 'the process ID of the daemon (default: each that systemd runs)'
+
+complete -c netsrvd -n '__netsrvd_at \'netsrvd status\'' -s h -l help \
+    -d 'show this help message and exit'
+complete -c netsrvd -n '__netsrvd_at \'netsrvd status\'' -l listener -x -a '(__netsrvd_listeners)' \
+    -d 'those of this listener alone'
+complete -c netsrvd -n '__netsrvd_at \'netsrvd status\'' -l address -x \
+    -d 'those of these clients alone'
+complete -c netsrvd -n '__netsrvd_at \'netsrvd status\'' -l json -d 'print JSON'
+complete -c netsrvd -n '__netsrvd_at \'netsrvd status\'' -l control -x \
+    -d 'ask the daemon of this socket, not those of systemd'
+complete -c netsrvd -n '__netsrvd_at \'netsrvd status\'' -l warn -x \
+    -d 'be a monitoring plugin: a warning if this figure is out of range'
+complete -c netsrvd -n '__netsrvd_at \'netsrvd status\'' -l crit -x \
+    -d 'be a monitoring plugin: critical if this figure is out of range'
+complete -c netsrvd -n '__netsrvd_at \'netsrvd status\' 0' -a 'connections' \
+    -d 'list the live connections'
 
 complete -c netsrvd -n '__netsrvd_at \'netsrvd probe\'' -s h -l help \
     -d 'show this help message and exit'

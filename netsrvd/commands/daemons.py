@@ -1,0 +1,196 @@
+"""Finds the daemons of this host, and asks them by their control sockets.
+
+systemd is asked first: a connection to the socket of a daemon that does not run would start it.
+"""
+
+import json
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+from netsrvd.commands import systemctl
+from netsrvd.errors import ControlError, UsageError
+
+UNITS = ("netsrvd.service", "netsrvd@*.service")
+
+PROPERTIES = (
+    *("Id", "LoadState", "ActiveState", "SubState", "Result", "MainPID", "StatusText"),
+    *("TriggeredBy", "StateChangeTimestamp"),
+)
+SOCKET_PROPERTIES = ("Id", "ActiveState", "SubState", "Result", "Listen")
+
+RUNNING = ("active", "reloading", "refreshing")
+"""States of a unit whose daemon answers."""
+
+PATIENCE_SECONDS = 10.0
+"""How long a daemon may take for a part of its answer."""
+
+RECEIVE_BYTES = 65_536
+
+Reply = dict[str, Any]
+
+
+class SocketUnit(NamedTuple):
+    """A socket unit that starts a daemon."""
+
+    name: str
+    state: str
+    """Its ActiveState: active while it listens."""
+
+
+class Found(NamedTuple):
+    """A daemon that there may be: a unit of systemd, or a control socket that was named."""
+
+    name: str
+    """The unit, or the path of the socket."""
+    path: str
+    """Where it is asked."""
+    is_running: bool
+    state: str = ""
+    """What systemd says of it, such as `active (running)`."""
+    since: str = ""
+    """Since when it has been in this state, as systemd writes it."""
+    status: str = ""
+    """What it has told systemd last (STATUS= in sd_notify(3))."""
+    sockets: tuple[SocketUnit, ...] = ()
+
+
+def find(path: str | None) -> list[Found]:
+    """Return the daemon of a control socket, or those that systemd knows: one at least.
+
+    Raises UsageError where there is no systemd, and ControlError where it has no such unit.
+    """
+    if path:
+        return [Found(path, path, is_running=True)]
+    try:
+        units = systemctl.show(UNITS, PROPERTIES)
+    except OSError as error:
+        raise UsageError(f"name the socket of the daemon with --control: {error}") from error
+    found = [_found(unit) for unit in units if unit.get("LoadState") == "loaded"]
+    if not found:
+        raise ControlError("systemd knows no netsrvd.service; is the package installed?")
+    used = [
+        each
+        for each in found
+        if each.is_running or any(one.state == "active" for one in each.sockets)
+    ]
+    return used or found[:1]
+
+
+def _found(unit: dict[str, str]) -> Found:
+    name, state = unit["Id"], unit.get("ActiveState", "")
+    names = [each for each in unit.get("TriggeredBy", "").split() if each.endswith(".socket")]
+    sockets: list[dict[str, str]] = systemctl.show(names, SOCKET_PROPERTIES) if names else []
+    instance = name.removeprefix("netsrvd").removesuffix(".service")
+    return Found(
+        name,
+        f"/run/netsrvd-control{instance}.sock",
+        state in RUNNING,
+        f"{state} ({unit.get('SubState', '')})",
+        unit.get("StateChangeTimestamp", ""),
+        unit.get("StatusText", ""),
+        tuple(SocketUnit(each["Id"], each.get("ActiveState", "")) for each in sockets),
+    )
+
+
+class CallError(ControlError):
+    """A daemon has answered with an error."""
+
+    def __init__(self, daemon: str, name: str, parameters: Reply) -> None:
+        self.name = name
+        detail = "".join(f" {key}={value}" for key, value in parameters.items())
+        super().__init__(f"{daemon}: {TEXTS.get(name, name)}{detail}")
+
+
+UPGRADED = "io.netsrvd.Upgraded"
+
+TEXTS = {
+    UPGRADED: "an upgrade has replaced its code, so that it cannot answer: restart it",
+    "io.netsrvd.NoSuchListener": "there is no such listener:",
+    "org.varlink.service.PermissionDenied": "only root and its own user may ask it",
+    "org.varlink.service.InvalidParameter": "it does not take this value:",
+}
+
+
+class Conversation:
+    """A connection to the control socket of one daemon."""
+
+    def __init__(self, sock: socket.socket, daemon: str) -> None:
+        self._sock = sock
+        self._daemon = daemon
+        self._rest = bytearray()
+
+    def call(self, method: str, **parameters: object) -> Reply:
+        """Return the answer to a call. Raises ControlError."""
+        self._send(method, parameters, more=False)
+        return self._receive()["parameters"]  # type: ignore[no-any-return]
+
+    def replies(self, method: str, **parameters: object) -> Iterator[Reply]:
+        """Yield the replies to a call that has several. Raises ControlError."""
+        self._send(method, parameters, more=True)
+        goes_on = True
+        while goes_on:
+            message = self._receive()
+            goes_on = message.get("continues", False)
+            yield message["parameters"]
+
+    def _send(self, method: str, parameters: Reply, *, more: bool) -> None:
+        given = {name: value for name, value in parameters.items() if value is not None}
+        call = {"method": f"io.netsrvd.{method}", "parameters": given, "more": more}
+        try:
+            self._sock.sendall(json.dumps(call).encode() + b"\0")
+        except OSError as error:
+            raise self._failed(error) from error
+
+    def _receive(self) -> Reply:
+        searched = 0
+        while (end := self._rest.find(b"\0", searched)) < 0:
+            searched = len(self._rest)
+            try:
+                data = self._sock.recv(RECEIVE_BYTES)
+            except OSError as error:
+                raise self._failed(error) from error
+            if not data:
+                raise ControlError(f"{self._daemon}: it has ended the connection; see its log")
+            self._rest += data
+        message: Reply = json.loads(self._rest[:end])
+        del self._rest[: end + 1]
+        if "error" in message:
+            raise CallError(self._daemon, message["error"], message.get("parameters") or {})
+        message.setdefault("parameters", {})
+        return message
+
+    def _failed(self, error: OSError) -> ControlError:
+        reason = "no answer came in time" if isinstance(error, TimeoutError) else error.strerror
+        return ControlError(f"{self._daemon}: {reason}; see its log")
+
+
+@contextmanager
+def asking(found: Found) -> Iterator[Conversation]:
+    """Connect to the control socket of a daemon. Raises ControlError with the remedy."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+        sock.settimeout(PATIENCE_SECONDS)
+        try:
+            sock.connect("\0" + found.path[1:] if found.path.startswith("@") else found.path)
+        except OSError as error:
+            raise _unreachable(found, error) from error
+        yield Conversation(sock, found.name)
+
+
+def _unreachable(found: Found, error: OSError) -> ControlError:
+    if isinstance(error, PermissionError):
+        refused = ControlError(
+            f"{found.path}: root and the group adm may ask; `adduser USER adm` adds a user"
+        )
+        refused.exit_status = os.EX_NOPERM
+        return refused
+    if found.state:
+        remedy = f"it runs without a control socket; `systemctl restart {found.name}` brings it up"
+        return ControlError(f"{found.name}: {remedy} ({found.path}: {error.strerror})")
+    return NotRunningError(f"{found.path}: no daemon answers: {error.strerror}")
+
+
+class NotRunningError(ControlError):
+    """Nothing listens at the socket that was named."""

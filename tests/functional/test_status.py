@@ -1,0 +1,185 @@
+"""`netsrvd status`: what people, scripts and monitoring get."""
+
+import json
+import os
+import pty
+import re
+import subprocess
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from tests.functional.conftest import Start
+from tests.support.clients import answer, ended, talking
+from tests.support.peers import connect
+from tests.support.run import COMMAND, ENVIRONMENT, LOOPBACK, Run, echo
+
+CLOSED = {"allow": ["192.0.2.1"]}
+
+
+@pytest.fixture
+def path(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A path for a control socket."""
+    return str(tmp_path_factory.mktemp("control") / "socket")
+
+
+@pytest.fixture
+def run(start: Start, path: str, port: int) -> Run:
+    """A daemon with a control socket, a listener and another one that refuses everybody."""
+    configuration = echo(port)
+    configuration["listener"] |= {  # type: ignore[operator]
+        "closed": {"host": LOOPBACK, "port": port + 1, **CLOSED}
+    }
+    return start(configuration, "--control", path)
+
+
+def status(path: str, *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
+    """Ask the daemon at a path."""
+    return subprocess.run(
+        [COMMAND, "status", "--control", path, *arguments],
+        env=ENVIRONMENT | more,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def on_terminal(path: str, **environment: str) -> str:
+    """Return what the command writes on a terminal of 80 columns."""
+    ours, theirs = pty.openpty()
+    with os.fdopen(ours, "rb", buffering=0) as screen:
+        done = subprocess.Popen(
+            [COMMAND, "status", "--control", path],
+            env=ENVIRONMENT | {"TERM": "xterm", "COLUMNS": "80"} | environment,
+            stdout=theirs,
+        )
+        os.close(theirs)
+        text = b""
+        try:
+            while data := screen.read(65_536):
+                text += data
+        except OSError:  # EIO: the command has ended
+            pass
+        assert done.wait() == 0
+    return text.decode()
+
+
+def test_people_see_what_runs(run: Run, path: str) -> None:
+    """Version, start, configuration, listeners with their origin, live clients, and refusals with
+    reason and remedy.
+    """
+    with ExitStack() as stack:
+        for _ in range(2):
+            stack.enter_context(talking(run.port))
+        answer(run.port)
+        with connect(("127.0.0.1", run.port + 1)) as refused:
+            assert ended(refused)
+        said = status(path)
+    assert (said.returncode, said.stderr) == (0, "")
+    assert f"PID {run.pid}" in said.stdout
+    assert f"Configuration: {run.config}, in force since " in said.stdout
+    assert "2 of " in said.stdout
+    assert "1 flows" in said.stdout
+    assert re.search(rf"echo +echo +tcp 127\.0\.0\.1:{run.port}, .* own +2 +2 +0 ", said.stdout)
+    assert "closed tcp: 1 connections refused, access: " in said.stdout
+    assert re.search(r"127\.0\.0\.1 +closed tcp +access +1\n", said.stdout)
+    assert re.search(r"127\.0\.0\.1 +echo tcp +2 ", said.stdout)
+    assert "\x1b" not in said.stdout
+
+
+def test_a_terminal_has_colours_unless_they_are_unwanted(run: Run, path: str) -> None:
+    """NO_COLOR takes them away; no line is longer than the terminal is wide."""
+    coloured = on_terminal(path)
+    assert "\x1b[32m●\x1b[0m" in coloured
+    assert "\x1b" not in on_terminal(path, NO_COLOR="1")
+    assert "\x1b" not in on_terminal(path, TERM="dumb")
+    table = coloured.partition("LISTENER")[2]
+    plain = re.sub(r"\x1b\[[0-9]+m", "", table)
+    assert max(map(len, plain.splitlines())) <= 80
+
+
+def test_json_has_all_that_the_daemon_says(run: Run, path: str) -> None:
+    """One object, with the answer to Status and the sources."""
+    with talking(run.port):
+        said = status(path, "--json")
+    [daemon] = json.loads(said.stdout)["daemons"]
+    assert (daemon["name"], daemon["running"]) == (path, True)
+    assert daemon["status"]["pid"] == run.pid
+    assert daemon["status"]["totals"]["accepted"] == 1
+    assert [each["live"] for each in daemon["status"]["sources"]] == [1]
+    assert daemon["status"]["refused_sources"] == []
+
+
+def test_connections_are_listed(run: Run, path: str) -> None:
+    """One a line, those of a listener or of an address; as JSON one object a line."""
+    with talking(run.port) as one, talking(run.port, "::1"):
+        client = f"127.0.0.1:{one.getsockname()[1]} "
+        heading, *lines = status(path, "connections").stdout.splitlines()
+        assert heading.startswith("CLIENT ")
+        assert len(lines) == 2
+        assert any(line.startswith(client) for line in lines)
+        [line] = status(path, "connections", "--address", "127.0.0.0/8").stdout.splitlines()[1:]
+        assert line.startswith(client)
+        said = status(path, "connections", "--listener", "closed", "--json")
+        assert (said.stdout, said.returncode) == ("", 0)
+        found = [
+            json.loads(each) for each in status(path, "connections", "--json").stdout.splitlines()
+        ]
+        assert {each["peer_address"] for each in found} == {"127.0.0.1", "::1"}
+        unknown = status(path, "connections", "--listener", "nothing")
+        assert unknown.returncode == os.EX_UNAVAILABLE
+        assert "there is no such listener: listener=nothing" in unknown.stderr
+
+
+def test_nothing_that_runs_is_a_status(path: str) -> None:
+    """3, as `systemctl is-active` has it, and a line that says so."""
+    said = status(path)
+    assert said.returncode == 3
+    assert f"nothing runs at {path}" in said.stdout
+    listed = status(path, "connections")
+    assert (listed.returncode, listed.stdout.count("\n")) == (3, 1)
+    assert json.loads(status(path, "--json").stdout)["daemons"][0]["running"] is False
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word", "expected"),
+    [
+        (("--warn", "connections=2"), "OK", 0),
+        (("--warn", "connections=1"), "WARNING", 1),
+        (("--warn", "connections=1", "--crit", "connections=1"), "CRITICAL", 2),
+        (("--warn", "refused=5", "--crit", "lag=1e"), "", os.EX_USAGE),
+        (("--warn", "nothing=5"), "", os.EX_USAGE),
+        (("--warn", "lost=0", "--json"), "", os.EX_USAGE),
+    ],
+)
+def test_monitoring_gets_its_line(
+    run: Run, path: str, arguments: tuple[str, ...], word: str, expected: int
+) -> None:
+    """A word, a reason, performance data with the ranges, and the status of a plugin."""
+    with talking(run.port), talking(run.port):
+        said = status(path, *arguments)
+    assert said.returncode == expected
+    if word:
+        assert re.fullmatch(
+            rf"NETSRVD {word} - .*connections.* \| connections=2;\S+ refused=0 lost=0 lag=\S+s\n",
+            said.stdout,
+        )
+
+
+def test_monitoring_of_a_daemon_that_cannot_be_asked_is_unknown(path: str) -> None:
+    """3 is UNKNOWN there."""
+    said = status(path, "--crit", "connections=1")
+    assert said.returncode == 3
+    assert said.stdout.startswith(f"NETSRVD UNKNOWN - {path}: ")
+
+
+def test_without_systemd_a_socket_is_to_be_named() -> None:
+    """The error says by which option, unless systemd runs this host."""
+    if Path("/run/systemd/system").is_dir():
+        return
+    done = subprocess.run(
+        [COMMAND, "status"], env=ENVIRONMENT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == os.EX_USAGE
+    assert "--control" in done.stderr

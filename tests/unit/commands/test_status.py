@@ -1,0 +1,134 @@
+"""netsrvd.commands.status"""
+
+from typing import Any
+
+import pytest
+
+from netsrvd import counters
+from netsrvd.commands.daemons import Found, SocketUnit
+from netsrvd.commands.status import REMEDIES, Page, amount, span
+
+UNIT = Found(
+    "netsrvd.service", "/run/netsrvd-control.sock", is_running=True, state="active (running)"
+)
+
+
+def report(**changed: Any) -> dict[str, Any]:
+    """Return what a daemon says that serves nothing."""
+    run = {"start_time": 0.0, "reload_success_time": 0.0, "connections_limit": 10}
+    run |= {"log_records_lost": 0, "connections_lost": 0}
+    listener = {"name": "echo", "service": "echo", "protocol": "tcp"}
+    listener["addresses"] = [{"host": "::", "port": 7, "origin": "systemd", "problem": ""}]
+    listener["gauges"] = {"connections": 2}
+    listener["counters"] = vars(counters.Counters())
+    return {
+        "version": "1.2",
+        "pid": 7,
+        "seconds": 90_000.0,
+        "configuration": "/etc/netsrvd/netsrvd.toml",
+        "fault": "",
+        "problems": [],
+        "run": run,
+        "connections": 2,
+        "flows": 0,
+        "rates": [],
+        "listeners": [listener],
+        "sources": [],
+        "refused_sources": [],
+        **changed,
+    }
+
+
+def text(found: Found, said: dict[str, Any] | None, *, coloured: bool = False) -> str:
+    """Return the page about one daemon."""
+    return "\n".join(Page(coloured=coloured).lines(found, said))
+
+
+def test_each_reason_has_a_remedy() -> None:
+    """What is refused stands there with what to do about it."""
+    assert {*counters.REFUSED_REASONS, *counters.UNANSWERED_REASONS} == {*REMEDIES}
+
+
+def test_a_daemon_that_is_fine() -> None:
+    """What runs since when, its configuration and its listeners; nothing is in trouble."""
+    said = text(UNIT, report())
+    assert "netsrvd.service 1.2 runs since " in said
+    assert "(1 d 1 h), PID 7" in said
+    assert "Now: 2 of 10 connections, 0 flows" in said
+    assert "echo      echo     tcp [::]:7  systemd     2" in said
+    assert "Since the start" not in said
+    assert "\x1b" not in said
+
+
+def test_faults_of_the_configuration() -> None:
+    """A reload that failed, and what passed sockets do not put into force, with the remedies."""
+    said = text(UNIT, report(fault="a.toml:1: bad\x1b", problems=["echo: port 7"]))
+    assert "Reload failed, the old configuration is in force: a.toml:1: bad\\x1b" in said
+    assert "run `netsrvd check`" in said
+    assert "Not in force: echo: port 7" in said
+    assert "Run `netsrvd apply`." in said
+
+
+def test_what_is_refused_and_lost_has_its_remedy() -> None:
+    """By listener and reason, with the number since the start."""
+    said = report()
+    said["listeners"][0]["counters"]["refused"] = {"access": 3, "rate": 0}
+    said["run"]["log_records_lost"] = 5
+    said = text(UNIT, said)
+    assert f"echo tcp: 3 connections refused, access: {REMEDIES['access']}" in said
+    assert "5 log records lost: " in said
+    assert "rate" not in said
+
+
+def test_nothing_runs() -> None:
+    """With the state of the sockets: whether a client would start it."""
+    stopped = UNIT._replace(is_running=False, state="inactive (dead)", since="today")
+    sockets = SocketUnit("netsrvd.socket", "active"), SocketUnit("netsrvd-x.socket", "failed")
+    said = text(stopped._replace(sockets=sockets), None)
+    assert "netsrvd.service does not run: inactive (dead) since today" in said
+    assert "listen, and start it when a client comes: netsrvd.socket" in said
+    assert "do not listen: netsrvd-x.socket (failed)" in said
+    assert "Nothing would start it: systemctl start netsrvd.service" in text(stopped, None)
+
+
+def test_an_upgrade_is_told() -> None:
+    """With what systemd was told last."""
+    said = text(UNIT._replace(status="Serving 3"), {"problem": "restart it"})
+    assert "runs; restart it" in said
+    assert "Serving 3" in said
+
+
+def test_colours_are_for_terminals() -> None:
+    """On a terminal the state is green."""
+    assert text(UNIT, report(), coloured=True).startswith("\x1b[32m●\x1b[0m")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"),
+    [
+        (0, "0 s"),
+        (0.9, "0 s"),
+        (61, "1 min 1 s"),
+        (3600, "1 h"),
+        (90_061, "1 d 1 h"),
+        (86_405, "1 d 5 s"),
+    ],
+)
+def test_times(seconds: float, shown: str) -> None:
+    """Two units at most."""
+    assert span(seconds) == shown
+
+
+@pytest.mark.parametrize(
+    ("count", "shown"),
+    [
+        (0, "0 B"),
+        (1023, "1023 B"),
+        (1024, "1.0 KiB"),
+        (5 << 30, "5.0 GiB"),
+        (1 << 50, "1024.0 TiB"),
+    ],
+)
+def test_amounts(count: int, shown: str) -> None:
+    """Bytes in units of 1024."""
+    assert amount(count) == shown
