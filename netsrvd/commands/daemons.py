@@ -8,6 +8,7 @@ import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from netsrvd.commands import systemctl
@@ -23,6 +24,12 @@ SOCKET_PROPERTIES = ("Id", "ActiveState", "SubState", "Result", "Listen")
 
 RUNNING = ("active", "reloading", "refreshing")
 """States of a unit whose daemon answers."""
+
+RUN = Path("/run")
+"""Where netsrvd-control.socket and netsrvd-control@.socket make the sockets."""
+
+CGROUPS = Path("/sys/fs/cgroup"), Path("/sys/fs/cgroup/systemd")
+"""The root of systemd's control groups, with cgroup v2 and v1 (cgroups(7))."""
 
 PATIENCE_SECONDS = 10.0
 """How long a daemon may take for a part of its answer."""
@@ -67,6 +74,8 @@ def find(path: str | None) -> list[Found]:
     try:
         units = systemctl.show(UNITS, PROPERTIES)
     except OSError as error:
+        if os.geteuid() and systemctl.BOOTED.is_dir():
+            return _found_by_cgroups()
         raise UsageError(f"name the socket of the daemon with --control: {error}") from error
     found = [_found(unit) for unit in units if unit.get("LoadState") == "loaded"]
     if not found:
@@ -86,13 +95,39 @@ def _found(unit: dict[str, str]) -> Found:
     instance = name.removeprefix("netsrvd").removesuffix(".service")
     return Found(
         name,
-        f"/run/netsrvd-control{instance}.sock",
+        f"{RUN}/netsrvd-control{instance}.sock",
         state in RUNNING,
         f"{state} ({unit.get('SubState', '')})",
         unit.get("StateChangeTimestamp", ""),
         unit.get("StatusText", ""),
         tuple(SocketUnit(each["Id"], each.get("ActiveState", "")) for each in sockets),
     )
+
+
+def _found_by_cgroups() -> list[Found]:
+    """Return the daemons whose control groups have processes, the only one or one that has none.
+
+    Without D-Bus only root can ask systemd. The control group of a unit is there for all to see.
+    """
+    instances = [
+        path.stem.removeprefix("netsrvd-control") for path in RUN.glob("netsrvd-control*.sock")
+    ]
+    found = []
+    for instance in sorted({"", *instances}):
+        name = f"netsrvd{instance}.service"
+        parent = "system.slice/system-netsrvd.slice" if instance else "system.slice"
+        files = (root / parent / name / "cgroup.procs" for root in CGROUPS)
+        is_running = any(_text(file) for file in files)
+        path = f"{RUN}/netsrvd-control{instance}.sock"
+        found.append(Found(name, path, is_running, "active" if is_running else "inactive"))
+    return [each for each in found if each.is_running] or found[:1]
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_text()
+    except OSError:
+        return ""
 
 
 class CallError(ControlError):

@@ -157,7 +157,9 @@ class Page:
             yield f"  Sockets that listen, and start it when a client comes: {', '.join(listening)}"
         if others:
             yield f"  Sockets that do not listen: {', '.join(others)}"
-        if not listening:
+        if not found.sockets:
+            yield "  systemctl(1) as root shows the state of its sockets"
+        elif not listening:
             yield f"  Nothing would start it: systemctl start {found.name}"
 
     def _running(self, found: Found, report: Reply) -> Iterator[str]:
