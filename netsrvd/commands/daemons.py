@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from netsrvd.commands import systemctl
 from netsrvd.errors import ControlError, UsageError
+from netsrvd.systemd.unit_files import is_control
 
 UNITS = ("netsrvd.service", "netsrvd@*.service")
 
@@ -90,7 +91,8 @@ def find(path: str | None) -> list[Found]:
 
 def _found(unit: dict[str, str]) -> Found:
     name, state = unit["Id"], unit.get("ActiveState", "")
-    names = [each for each in unit.get("TriggeredBy", "").split() if each.endswith(".socket")]
+    triggers = unit.get("TriggeredBy", "").split()
+    names = [each for each in triggers if each.endswith(".socket") and not is_control(each)]
     sockets: list[dict[str, str]] = systemctl.show(names, SOCKET_PROPERTIES) if names else []
     instance = name.removeprefix("netsrvd").removesuffix(".service")
     return Found(

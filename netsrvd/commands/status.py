@@ -138,7 +138,8 @@ class Page:
             yield from self._not_running(found)
         elif "problem" in report:
             yield f"{self._paint(YELLOW, '●')} {found.name} runs; {report['problem']}"
-            yield f"  It has told systemd: {escaped(found.status)}"
+            if found.status:
+                yield f"  It has told systemd: {escaped(found.status)}"
         else:
             yield from self._running(found, report)
 

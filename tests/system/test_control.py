@@ -190,8 +190,8 @@ def test_status_of_what_runs(quiet: Machine, member: list[str]) -> None:
 
 
 def test_status_starts_nothing(quiet: Machine, member: list[str]) -> None:
-    """It says that nothing runs, and gets 3; to root, or where there is a bus, it says which sockets
-    would start it. The daemon still does not run then.
+    """It says that nothing runs, and gets 3; to root, or where there is a bus, it says which
+    sockets would start it. The daemon still does not run then.
     """
     quiet.run("systemctl", "stop", SERVICE)
     for user in ((), member):
@@ -206,7 +206,9 @@ def test_status_starts_nothing(quiet: Machine, member: list[str]) -> None:
     assert "netsrvd.socket" in line
     assert not is_active(quiet, SERVICE)
     quiet.run("systemctl", "stop", "netsrvd.socket")
-    assert "netsrvd.socket (inactive)" in quiet.run("netsrvd", "status", check=False).stdout
+    said = quiet.run("netsrvd", "status", check=False).stdout
+    assert "netsrvd.socket (inactive)" in said
+    assert "Nothing would start it" in said
 
 
 def test_status_of_a_daemon_without_its_socket(quiet: Machine, member: list[str]) -> None:
@@ -231,7 +233,7 @@ def test_status_of_replaced_code(quiet: Machine, member: list[str]) -> None:
     )
     said = quiet.run(*member, "netsrvd", "status")
     assert "an upgrade has replaced its code" in said.stdout
-    assert "It has told systemd: Serving" in said.stdout
+    assert "It has told systemd: Serving" in quiet.run("netsrvd", "status").stdout
     assert talk(quiet, "tcp", "again") == "again"
     assert main_pid(quiet) == pid
     quiet.run("systemctl", "restart", SERVICE)
