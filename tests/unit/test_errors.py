@@ -13,6 +13,7 @@ STATUSES = {
     errors.UsageError: os.EX_USAGE,
     errors.ConfigError: os.EX_CONFIG,
     errors.ReloadError: os.EX_UNAVAILABLE,
+    errors.ControlError: os.EX_UNAVAILABLE,
     errors.SocketError: os.EX_UNAVAILABLE,
     errors.PrivilegeError: os.EX_NOPERM,
     errors.ResourceError: os.EX_OSERR,
