@@ -773,3 +773,72 @@ def test_a_module_is_missing(option: list[str], module: str) -> None:
         f"netsrvd: {option[0]}: the Python module {module} is missing: install python3-{module}, "
         f"or by pip: {module}\n"
     )
+
+
+def measuring(port: int, key: Path | None = None) -> dict[str, object]:
+    """Return a configuration of reflectors, of which STAMP counts its replies."""
+    stamp_keys = {"stamp_key": str(key)} if key else {}
+    usual = {"protocols": ["udp"], "host": LOOPBACK}
+    return {
+        "listener": {
+            "stamp": {
+                "service": "stamp",
+                "port": port,
+                "stamp_stateful": True,
+                **usual,
+                **stamp_keys,
+            },
+            "echoplus": {"service": "echoplus", "port": free_port(port + 1), **usual},
+        }
+    }
+
+
+def test_our_own_reflectors(start: Start, port: int, tmp_path: Path) -> None:
+    """The daemon's reflectors tell each way, the DSCP that arrived, and take the same key."""
+    key = tmp_path / "key"
+    key.write_text("a secret\n")
+    key.chmod(0o600)
+    configuration = measuring(port, key)
+    run = start(configuration)
+    run.allow("packet")
+    where = f"127.0.0.1:{port}"
+    found = figures("--stamp", "--key-file", key, where, *QUICK, "-s", 200, "--dscp", "AF11")
+    assert found["received"] == 5
+    assert found["clock_offset"]["agree"]
+    assert found["reflector_dscps"] == {"10": 5}
+    assert found["reflector_ttls"] == {"255": 5}
+    assert found["reflector"]["least"] > 0
+    assert figures("--stamp", where, "-n", 1, "-W", "100ms", status=2)["lost"] == 1
+    other = configuration["listener"]["echoplus"]["port"]  # type: ignore[index]
+    found = figures("--echoplus", f"[::1]:{other}", *QUICK)
+    assert found["received"] == 5
+    assert found["reflector"]["least"] >= 0
+
+
+SMALL_AND_SLOW = """
+import socket
+from time import sleep
+from netsrvd.probe import udp
+def small(*arguments, make=udp.make):
+    sock = make(*arguments)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
+    return sock
+udp.make = small
+def slow(self, *events, on_ready=udp.UDPProber.on_ready):
+    sleep(0.2)
+    return on_ready(self, *events)
+udp.UDPProber.on_ready = slow
+"""
+"""What has the prober look at its socket, which has room for few datagrams, too seldom."""
+
+
+def test_answers_that_this_host_drops() -> None:
+    """Answers that the prober's own host has dropped are told, as are probes sent too late."""
+
+    def flood(received: tuple[bytes, object, int, int]) -> Iterator[bytes]:
+        yield from (received[0],) * 100
+
+    with reflector(flood) as far:
+        ended = probe("-q", far.address, "-n", 5, "-i", "20ms", planted=SMALL_AND_SLOW)
+    assert re.search(r"dropped by this host, which was too slow .*: \d+ answers", ended.stdout)
+    assert "this host was too slow for the interval: probes were sent up to " in ended.stdout
