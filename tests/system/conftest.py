@@ -29,20 +29,19 @@ MOVED = {
 
 
 @pytest.fixture(scope="session")
-def trees(pytestconfig: pytest.Config) -> dict[str, Path]:
+def trees() -> dict[str, Path]:
     """Make the root trees, or find them made."""
-    suites = [suite] if (suite := pytestconfig.getoption("suite")) else SUITES
     if os.geteuid() != 0:
         pytest.fail("the system tests boot systemd in systemd-nspawn: run them as root")
     made = subprocess.run(
-        [Path(__file__).with_name("trees"), *suites],
+        [Path(__file__).with_name("trees"), *SUITES],
         stdout=subprocess.PIPE,
         text=True,
         check=False,
     )
     if made.returncode != 0:
         pytest.fail("tests/system/trees failed; its last words are on standard error")
-    return dict(zip(suites, map(Path, made.stdout.splitlines()), strict=True))
+    return dict(zip(SUITES, map(Path, made.stdout.splitlines()), strict=True))
 
 
 @pytest.fixture(scope="module", params=SUITES)
