@@ -26,9 +26,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Take out the tests of other releases, if there is a `--suite`."""
     if suite := config.getoption("suite"):
-        kept = [item for item in items if suite_of(item) == suite]
-        config.hook.pytest_deselected(items=[item for item in items if item not in kept])
-        items[:] = kept
+        others = [item for item in items if tier_of(item) == "system" and suite_of(item) != suite]
+        config.hook.pytest_deselected(items=others)
+        items[:] = [item for item in items if item not in others]
+
+
+def tier_of(item: pytest.Item) -> str:
+    """Return the folder of a test in tests/."""
+    return item.path.relative_to(ROOT).parts[0]
 
 
 def suite_of(item: pytest.Item) -> str:
@@ -41,7 +46,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     """Fail if a whole run lacks a tier that it does not ignore on purpose."""
     config = session.config
     whole = config.args in ([str(ROOT)], ["tests"])
-    found = {item.path.relative_to(ROOT).parts[0] for item in session.items}
+    found = {tier_of(item) for item in session.items}
     ignored = {Path(each).name for each in config.getoption("ignore") or ()}
     missing = {*TIERS} - found - ignored
     if os.environ.get("CI") and whole and missing:
