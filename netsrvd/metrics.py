@@ -5,7 +5,6 @@ several instances: never a peer.
 """
 
 import os
-import sys
 from collections.abc import Iterable, Iterator
 from itertools import groupby
 
@@ -46,9 +45,7 @@ def _definition(sample: Sample) -> Definition:
 
 def _facts(snapshot: Snapshot, instance: Labels) -> Iterator[Family]:
     """Yield what is no figure: versions, services and addresses."""
-    python = ".".join(map(str, sys.version_info[:3]))
-    versions = *instance, ("version", snapshot.version), ("python", python)
-    yield _info("build", "Versions of netsrvd and Python.", [versions])
+    yield _info("build", "The version of netsrvd.", [(*instance, ("version", snapshot.version))])
     services, addresses = [], []
     for each in snapshot.listeners:
         name = *instance, ("listener", each.name), ("protocol", each.protocol)

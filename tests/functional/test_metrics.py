@@ -115,7 +115,7 @@ def test_no_address_of_a_client_is_a_label(start: Start, port: int, scraped: int
     assert not labels["port"] & ports
     assert labels["unit"] == {"netsrvd@2.service"}
     known = {"unit", "listener", "protocol", "reason", "service", "address", "port", "origin"}
-    assert {label for _, having in found for label, _ in having} == {*known, "version", "python"}
+    assert {label for _, having in found for label, _ in having} == {*known, "version"}
 
 
 def test_prometheus_scrapes_it(start: Start, port: int, scraped: int, tmp_path: Path) -> None:

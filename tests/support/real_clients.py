@@ -39,6 +39,10 @@ port = 12012
 [listener.close]
 service = "close"
 port = 12013
+
+[listener.metrics]
+service = "metrics"
+port = 12014
 """
 """What is served besides the example. nmap(1) knows no daytime in the form of RFC 3339."""
 
@@ -53,6 +57,9 @@ PORTS = {
     "whoami": 12012,
     "close": 12013,
 }
+
+HTTP_PORT = 12014
+"""That of `metrics`, which clients of HTTP alone speak."""
 
 SAID = {
     "echo": r" *hello\r?\n",
@@ -132,6 +139,21 @@ NOW = r"\w{3} \w{3} [ \d]\d \d\d:\d\d:\d\d \w+ \d{4}\n"
 
 CHARGEN = f"-H {{host}} -p {PORTS['chargen']} -s '{'hello':600}' -e '!'"
 SPECIAL = [
+    Row(
+        "curl, metrics",
+        f"curl -sS http://{{host}}:{HTTP_PORT}/metrics | grep build_info.version",
+        r"netsrvd_build_info\{.*\} 1\n",
+    ),
+    Row(
+        "check_http, metrics",
+        f"check_http -I {{host}} -p {HTTP_PORT} -u /metrics -s 'netsrvd_build_info'",
+        r"HTTP OK: HTTP/1\.1 200 OK .*\n",
+    ),
+    Row(
+        "check_http, the page",
+        f"check_http -I {{host}} -p {HTTP_PORT} -u / -s '<h2>Listeners</h2>'",
+        r"HTTP OK: HTTP/1\.1 200 OK .*\n",
+    ),
     Row("rdate, time by tcp", "rdate -p {host}", NOW),
     Row("rdate, time by udp", "rdate -u -p {host}", NOW),
     Row("check_time, time by tcp", "check_time -H {host} -w 5 -c 10", r"TIME OK - .*\n"),
