@@ -214,6 +214,7 @@ def parser(first_word: str = "probe") -> argparse.ArgumentParser:
     explain = commands.add_parser("explain", help="say whether a client is let in, and why")
     reload = commands.add_parser("reload", help="have a daemon read its configuration again")
     _add_status(commands.add_parser("status", help="show what runs and whom it serves"))
+    metrics = commands.add_parser("metrics", help="print the figures for Prometheus once")
     probe = commands.add_parser("probe", help="measure the way to a host and back")
     sockopts = commands.add_parser("sockopts", help="list the socket options of this system")
     for command in (run, check, explain, sockopts):
@@ -224,6 +225,10 @@ def parser(first_word: str = "probe") -> argparse.ArgumentParser:
             help="read FILE and conf.d/*.toml beside it (default: /etc/netsrvd/netsrvd.toml)",
         )
     _add_run(run)
+    metrics.add_argument("--openmetrics", action="store_true", help="print them as OpenMetrics")
+    metrics.add_argument(
+        "--control", metavar="PATH", help="ask the daemon of this socket, not those of systemd"
+    )
     check.add_argument("--all", action="store_true", help="print defaults, too")
     check.add_argument("--json", action="store_true", help="print JSON, faults as well")
     explain.add_argument("--json", action="store_true", help="print JSON")

@@ -22,6 +22,7 @@ from tests.support.scraping import (
     get,
     prometheus,
     promtool_complaints,
+    samples,
     scrape,
     value,
 )
@@ -431,3 +432,37 @@ daemon.PRELOAD_SECONDS = 0.01
         run.wait_notice("STATUS", 2)
         run.end()
         assert run.lines_with(f"IMPORTED {imported} True")
+
+
+# --- netsrvd metrics --------------------------------------------------------------------------
+
+
+def printed(*arguments: str) -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run(
+        [COMMAND, "metrics", *arguments], env=ENVIRONMENT, capture_output=True, check=False
+    )
+
+
+def test_the_command_prints_what_a_scrape_gets(
+    start: Start, port: int, scraped: int, tmp_path: Path
+) -> None:
+    """The same metrics with the same labels, in both formats, by the control socket."""
+    path = str(tmp_path / "control")
+    start(with_metrics(port, scraped), "--control", path)
+    load(port, 3, 2)
+    plain, opens = printed("--control", path), printed("--control", path, "--openmetrics")
+    assert plain.returncode == opens.returncode == 0, plain.stderr + opens.stderr
+    assert promtool_complaints(plain.stdout) == ""
+    found, wanted = samples(opens.stdout.decode()), scrape(scraped)
+    assert {*found} == {*wanted}
+    tcp = {"listener": "echo", "protocol": "tcp"}
+    for name in ("netsrvd_connections_accepted_total", "netsrvd_received_bytes_total"):
+        assert value(found, name, **tcp) == value(wanted, name, **tcp) > 0
+
+
+def test_the_command_prints_nothing_without_a_daemon(tmp_path: Path) -> None:
+    """So that a file for the textfile collector is whole or missing."""
+    done = printed("--control", str(tmp_path / "nothing"))
+    assert done.returncode == 69
+    assert done.stdout == b""
+    assert b"no daemon answers" in done.stderr

@@ -47,7 +47,11 @@ def get(port: int, path: str = "/metrics", **headers: str) -> http.client.HTTPRe
 
 def scrape(port: int) -> Samples:
     """Return all samples; the strict parser of OpenMetrics has read them."""
-    text = get(port, **OPENMETRICS).body.decode()  # type: ignore[attr-defined]
+    return samples(get(port, **OPENMETRICS).body.decode())  # type: ignore[attr-defined]
+
+
+def samples(text: str) -> Samples:
+    """Return the samples of a text in OpenMetrics."""
     return {
         (sample.name, frozenset(sample.labels.items())): sample.value
         for family in text_string_to_metric_families(text)

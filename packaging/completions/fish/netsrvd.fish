@@ -7,6 +7,7 @@ set -g __netsrvd_commands 'netsrvd run' \
     'netsrvd explain' \
     'netsrvd reload' \
     'netsrvd status' \
+    'netsrvd metrics' \
     'netsrvd probe' \
     'netsrvd sockopts'
 
@@ -26,6 +27,7 @@ set -g __netsrvd_valued 'netsrvd run -c' \
     'netsrvd status --control' \
     'netsrvd status --warn' \
     'netsrvd status --crit' \
+    'netsrvd metrics --control' \
     'netsrvd probe --key-file' \
     'netsrvd probe --ssid' \
     'netsrvd probe -n' \
@@ -99,6 +101,8 @@ complete -c netsrvd -n '__netsrvd_at \'netsrvd\' 0' -a explain \
 complete -c netsrvd -n '__netsrvd_at \'netsrvd\' 0' -a reload \
     -d 'have a daemon read its configuration again'
 complete -c netsrvd -n '__netsrvd_at \'netsrvd\' 0' -a status -d 'show what runs and whom it serves'
+complete -c netsrvd -n '__netsrvd_at \'netsrvd\' 0' -a metrics \
+    -d 'print the figures for Prometheus once'
 complete -c netsrvd -n '__netsrvd_at \'netsrvd\' 0' -a probe -d 'measure the way to a host and back'
 complete -c netsrvd -n '__netsrvd_at \'netsrvd\' 0' -a sockopts \
     -d 'list the socket options of this system'
@@ -169,6 +173,13 @@ complete -c netsrvd -n '__netsrvd_at \'netsrvd status\'' -l crit -x \
     -d 'be a monitoring plugin: critical if this figure is out of range'
 complete -c netsrvd -n '__netsrvd_at \'netsrvd status\' 0' -a 'connections' \
     -d 'list the live connections'
+
+complete -c netsrvd -n '__netsrvd_at \'netsrvd metrics\'' -s h -l help \
+    -d 'show this help message and exit'
+complete -c netsrvd -n '__netsrvd_at \'netsrvd metrics\'' -l openmetrics \
+    -d 'print them as OpenMetrics'
+complete -c netsrvd -n '__netsrvd_at \'netsrvd metrics\'' -l control -x \
+    -d 'ask the daemon of this socket, not those of systemd'
 
 complete -c netsrvd -n '__netsrvd_at \'netsrvd probe\'' -s h -l help \
     -d 'show this help message and exit'
