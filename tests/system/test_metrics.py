@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tests.support.installed import CONFIG, is_active
+from tests.support.installed import CONFIG, is_active, tidy_up
 from tests.support.machine import Machine
 from tests.support.patience import eventually
 
@@ -90,3 +90,34 @@ def test_another_user_may_not_reach_it_from_elsewhere(scraped: Machine) -> None:
     """It listens on loopback alone."""
     listening = scraped.run("ss", "-Hltn", "sport", "=", "51425").stdout.splitlines()
     assert sorted(line.split()[3] for line in listening) == ["127.0.0.1:51425", "[::1]:51425"]
+
+
+def test_the_command_prints_all_instances_to_a_member_of_adm(installed: Machine) -> None:
+    """Each instance has its unit as a label, as its own scrape has; promtool has nothing to say."""
+    installed.run("rm", "-f", CONFIG)
+    installed.run("systemctl", "stop", "netsrvd*.socket", "netsrvd.service")
+    installed.run("systemctl", "start", "netsrvd@1.socket", "netsrvd@2.socket")
+    installed.run("systemctl", "start", "netsrvd@1.service", "netsrvd@2.service")
+    installed.run("useradd", "--groups", "adm", "operator-of-lab")
+    try:
+        done = installed.run("runuser", "-u", "operator-of-lab", "--", "netsrvd", "metrics")
+    finally:
+        installed.run("systemctl", "stop", "netsrvd@1.socket", "netsrvd@2.socket")
+        installed.run("systemctl", "stop", "netsrvd@1.service", "netsrvd@2.service")
+        tidy_up(installed)
+    for number in (1, 2):
+        unit = f"netsrvd@{number}.service"
+        assert f'netsrvd_build_info{{unit="{unit}",' in done.stdout
+        accepted = f'netsrvd_connections_accepted_total{{unit="{unit}",listener="echo"'
+        assert done.stdout.count(accepted) == 1
+    checked = installed.run("promtool", "check", "metrics", input=done.stdout)
+    assert checked.stdout + checked.stderr == ""
+
+
+def test_the_command_starts_no_daemon(installed: Machine) -> None:
+    """It asks systemd first, and says that none runs."""
+    installed.run("systemctl", "stop", "netsrvd.service")
+    done = installed.run("netsrvd", "metrics", check=False)
+    assert (done.returncode, done.stdout) == (69, "")
+    assert "no netsrvd runs" in done.stderr
+    assert not is_active(installed, "netsrvd.service")
