@@ -72,7 +72,7 @@ def run(arguments: argparse.Namespace) -> int:
         plan = _plan(arguments)
         return plan.status(_measure(plan))
     except NetsrvdError as error:
-        if not arguments.nagios or isinstance(error, OSError):
+        if not arguments.nagios:
             raise
         print(f"PROBE UNKNOWN - {error}")
         return nagios.UNKNOWN
@@ -167,7 +167,7 @@ def _settings(arguments: argparse.Namespace) -> Settings:
     )
 
 
-def _key(file: str) -> bytes | None:
+def _key(file: Path) -> bytes | None:
     """Return the key in a file, of the form that reflectors of this program read.
 
     Raises UsageError for a file that others may read, and for one without a key.
@@ -175,7 +175,7 @@ def _key(file: str) -> bytes | None:
     from netsrvd.services.stamp import read_key  # noqa: PLC0415 - the reflector, for this alone
 
     try:
-        return read_key(file)
+        return read_key(str(file))
     except ValueError as error:
         reason = str(error).removeprefix("stamp_key: ")
         raise UsageError(f"--key-file: {reason}") from error

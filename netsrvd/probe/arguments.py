@@ -48,7 +48,9 @@ def _add_protocols(probe: argparse.ArgumentParser) -> None:
         group.add_argument(
             f"--{protocol}", dest="protocol", action="store_const", const=protocol, help=text
         )
-    probe.add_argument("--key-file", metavar="FILE", help="the key of authenticated STAMP")
+    probe.add_argument(
+        "--key-file", type=Path, metavar="FILE", help="the key of authenticated STAMP"
+    )
     probe.add_argument(
         "--ssid",
         type=whole("--ssid", 0, 65535),

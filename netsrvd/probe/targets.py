@@ -2,6 +2,7 @@
 
 import re
 import socket
+from ipaddress import ip_address
 from typing import NamedTuple
 
 from netsrvd.addresses import host_and_port, shown
@@ -60,13 +61,18 @@ def split(text: str, default_port: int) -> tuple[str, int]:
     return found[1] or found[2], port
 
 
+def is_multicast(host: object) -> bool:
+    """Return whether an IP address is that of a group, whose hosts would all answer."""
+    return ip_address(str(host).partition("%")[0]).is_multicast
+
+
 def resolve(
     text: str, default_port: int, family: int = socket.AF_UNSPEC, *, every: bool = False
 ) -> list[Target]:
     """Return the target that a text names: its first address by RFC 6724, or `every` address.
 
-    It waits for the resolver. Raises UsageError for a text of another form, HostError if it has no
-    address of that family.
+    It waits for the resolver. Raises UsageError for a text of another form and for the address of a
+    group, HostError if it has no address of that family.
     """
     host, port = split(text, default_port)
     try:
@@ -74,5 +80,8 @@ def resolve(
     except (OSError, UnicodeError) as error:
         reason = getattr(error, "strerror", None) or "no host name"
         raise HostError(f"{host}: {reason}") from error
+    group = next((each[4][0] for each in found if is_multicast(each[4][0])), None)
+    if group is not None:
+        raise UsageError(f"{host}: {group} is the address of a group; a probe is for one host")
     addresses = [Target(host, each[4], text) for each in found]  # type: ignore[arg-type]
     return [*dict.fromkeys(addresses)][: None if every else 1]

@@ -560,6 +560,8 @@ def test_nagios_without_an_answer(port: int) -> None:
         ("--stamp --key-file /none 127.0.0.1", 64, "--key-file: /none: No such file"),
         ("--warn 1,1% 127.0.0.1", 64, "--warn and --crit need --nagios"),
         ("name.invalid", 68, "name.invalid: "),
+        ("224.0.0.1", 64, "224.0.0.1 is the address of a group; a probe is for one host"),
+        ("ff02::1%lo", 64, "is the address of a group"),
     ],
 )
 def test_what_cannot_be_probed(arguments: str, status: int, text: str) -> None:

@@ -192,7 +192,7 @@ complete -c netsrvd -n '__netsrvd_at \'netsrvd probe\'' -l time \
     -d 'the clock of a time service (RFC 868)'
 complete -c netsrvd -n '__netsrvd_at \'netsrvd probe\'' -l daytime \
     -d 'the clock of a daytime service (RFC 867)'
-complete -c netsrvd -n '__netsrvd_at \'netsrvd probe\'' -l key-file -x \
+complete -c netsrvd -n '__netsrvd_at \'netsrvd probe\'' -l key-file -rF \
     -d 'the key of authenticated STAMP'
 complete -c netsrvd -n '__netsrvd_at \'netsrvd probe\'' -l ssid -x \
     -d 'the session identifier of STAMP'
@@ -238,6 +238,8 @@ complete -c netsrvd -n '__netsrvd_at \'netsrvd probe\'' -l warn -x \
     -d 'with --nagios: thresholds of WARNING'
 complete -c netsrvd -n '__netsrvd_at \'netsrvd probe\'' -l crit -x \
     -d 'with --nagios: thresholds of CRITICAL'
+complete -c netsrvd -n '__netsrvd_at \'netsrvd probe\'' -a '(__fish_print_hostnames)' \
+    -d 'what to probe; [IPV6]:PORT'
 
 complete -c netsrvd -n '__netsrvd_at \'netsrvd sockopts\'' -s h -l help \
     -d 'show this help message and exit'
