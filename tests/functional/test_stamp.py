@@ -3,6 +3,7 @@
 import ctypes
 import os
 import re
+import signal
 import socket
 import struct
 from collections.abc import Callable, Iterator
@@ -16,6 +17,7 @@ from netsrvd.packets import stamp, udpechoplus
 from tests.functional.conftest import Start
 from tests.support.activation import opened, passing
 from tests.support.patience import SECONDS
+from tests.support.proxied import datagram
 from tests.support.run import Run
 
 DATA = Path(__file__).parents[1] / "data/stamp-vectors.txt"
@@ -478,6 +480,7 @@ def test_the_first_datagram_of_an_activation_has_a_right_time_or_none(
             # Another program may have the kernel take times for all.
             assert not (is_unknown and has_times)
             reply = timed(asker, VECTORS["V1"]).read()
+            assert asker.ask(VECTORS["V1"]).ttl == 255
             assert came <= time_of(reply.received) <= time_of(reply.timestamp) <= time_ns()
             assert reply.sender_ttl == 61
         run.end()
@@ -542,6 +545,71 @@ def test_other_listeners_have_no_times(start: Start, port: int) -> None:
         assert asker.ask(VECTORS["V1"]).read().sequence == 7
         run.reload(reflector(port, "echo"))
         assert asker.ask(b"hello").data == b"hello"
+
+
+@pytest.mark.parametrize("kind", ["udp4", "udpdual"])
+def test_a_reload_to_echo_takes_the_times_of_the_unit_away(
+    start: Start, port: int, kind: str
+) -> None:
+    """Echo has no room for them; what it sends back has none, and leaves from the right address."""
+    settings = reflector(port)
+    if kind == "udpdual":
+        del settings["listener"]["lab"]["host"]
+    else:
+        settings["listener"]["lab"]["host"] = "127.0.0.1"
+    with ExitStack() as stack:
+        [sock] = opened(stack, port, kind)
+        sock.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
+        run = start(settings, **passing([sock], "lab"))
+        asker = stack.enter_context(sender("127.0.0.1", port))
+        assert asker.ask(VECTORS["V1"]).read().sequence == 7
+        settings["listener"]["lab"]["service"] = "echo"
+        run.reload(settings)
+        assert [asker.ask(b"hello").data for _ in range(3)] == [b"hello"] * 3
+
+
+def test_a_dual_stack_socket_answers_both_families(start: Start, port: int) -> None:
+    """A mapped peer gets the DSCP that it wishes and TTL 255, and so does one of IPv6."""
+    settings = reflector(port, stamp_dscps=[46])
+    del settings["listener"]["lab"]["host"]
+    with ExitStack() as stack:
+        [sock] = opened(stack, port, "udpdual")
+        start(settings, **passing([sock], "lab"))
+        for host in ADDRESSES.values():
+            asker = stack.enter_context(sender(host, port))
+            asker.set(255, 46 << 2 | 1)
+            answer = asker.ask(VECTORS["V8"])
+            assert answer.data[24:] == VECTORS["V9"][24:]
+            assert (answer.tos, answer.ttl) == (46 << 2, 255)
+
+
+def test_a_proxy_may_stand_between(served: Callable[..., Run], port: int) -> None:
+    """The session is that of the client that it names, and the reply has no header."""
+    served(proxies=["127.0.0.1"], stamp_stateful=True)
+    with sender("127.0.0.1", port) as proxy:
+        for client, numbers in ((("192.168.2.7", 4711), (0, 1)), (("192.168.2.8", 4711), (0,))):
+            for number in numbers:
+                reply = proxy.ask(datagram(VECTORS["V1"], client)).read()
+                assert (reply.sequence, reply.sender_sequence) == (number, 7)
+
+
+def test_a_batch_is_answered_one_by_one(served: Callable[..., Run], port: int) -> None:
+    """Of many requests that come together each has its own times, in their order."""
+    run = served()
+    with sender("127.0.0.1", port) as asker:
+        timed(asker, VECTORS["V1"])
+        os.kill(run.pid, signal.SIGSTOP)
+        for number in range(50):
+            asker.sock.sendto(stamp.make_request(number, bytes(8), 1), asker.to)
+        os.kill(run.pid, signal.SIGCONT)
+        replies = [stamp.read_reply(asker.sock.recv(100)) for _ in range(50)]
+    assert [each.sender_sequence for each in replies] == [*range(50)]
+    times = [(time_of(each.received), time_of(each.timestamp)) for each in replies]
+    received, sent = [each[0] for each in times], [each[1] for each in times]
+    assert received == sorted(received)
+    assert sent == sorted(sent)
+    assert len(set(sent)) == 50
+    assert max(received) <= min(sent)
 
 
 # --- UDPEchoPlus ------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ import ipaddress
 from netsrvd.access.access_list import MAPPED
 from netsrvd.access.datagrams import DatagramPolicy
 from netsrvd.addresses import shown
-from netsrvd.linux.mmsg import LAYOUTS, Batch
+from netsrvd.linux.mmsg import LAYOUTS, Arrival, Batch, packet_info, parse
 from netsrvd.settings import ListenerSettings
 
 DENIED = ("10.9.0.0/16", "fe80::9")
@@ -23,6 +23,8 @@ def check(data: bytes) -> None:
         host, port = batch.peer(envelope)
         asked, local = batch.asked(envelope), batch.local(envelope)
         assert 0 <= port < 2**16
+        _answer_from(parse(data, end=min(len(data), layout.control_length)))
+        _answer_from(batch.arrival(envelope))
         assert shown(host, port).isprintable()
         refusal = POLICY.refusal((host, port), asked, local)
         if refusal is None:
@@ -34,6 +36,15 @@ def check(data: bytes) -> None:
         elif refusal[0] == "access":
             assert not _is_welcome(host)
         POLICY.release(POLICY.acquire(host).name)
+
+
+def _answer_from(arrival: Arrival) -> None:
+    """Make the control message of an answer, and read it as that of a request."""
+    for pinned in (False, True):
+        again = parse(packet_info(arrival, pinned=pinned).packed())
+        assert again.interface == (arrival.interface if pinned else 0)
+        if any(arrival.local):
+            assert again.local == arrival.local
 
 
 def _is_welcome(host: str) -> bool:

@@ -50,7 +50,7 @@ LINKED = [
 ]
 
 
-@pytest.fixture(params=["echo", "limited echo", "handler"])
+@pytest.fixture(params=["echo", "limited echo", "handler", "timed"])
 def serve(
     network: Network, serving: Serving, request: pytest.FixtureRequest
 ) -> Callable[..., Served]:
@@ -62,6 +62,7 @@ def serve(
         "echo": {"unlimited": ("any",)},
         "limited echo": {},
         "handler": {"handler": attrgetter("payload")},
+        "timed": {"service": "echoplus", "protocols": ("udp",)},
     }[request.param]
 
     def begin(kind: str, before: Callable[[int], object] = lambda _: None) -> Served:
