@@ -407,6 +407,17 @@ def test_the_destination_is_checked(served: Callable[..., Run], port: int, host:
             assert reply.tlvs == stamp.make_tlv(stamp.DESTINATION_ADDRESS, address, flags)
 
 
+def test_a_reply_counts_for_the_budget(served: Callable[..., Run], port: int) -> None:
+    """Also the 30 bytes by which it is longer than the shortest request."""
+    run = served(unlimited=[], reply_rate=1)
+    budget = 65_536
+    with sender("127.0.0.1", port) as asker:
+        for _ in range(budget // 44 + 1):
+            asker.ask(VECTORS["V13"])
+        asker.sock.sendto(VECTORS["V13"], asker.to)
+        run.wait(lambda: run.lines_with("refused: budget"), "the refusal")
+
+
 # --- loops ------------------------------------------------------------------------------------
 
 
@@ -557,11 +568,13 @@ def test_a_reload_to_echo_takes_the_times_of_the_unit_away(
         del settings["listener"]["lab"]["host"]
     else:
         settings["listener"]["lab"]["host"] = "127.0.0.1"
+    host = "127.0.0.2" if kind == "udpdual" else "127.0.0.1"
     with ExitStack() as stack:
         [sock] = opened(stack, port, kind)
         sock.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
         run = start(settings, **passing([sock], "lab"))
-        asker = stack.enter_context(sender("127.0.0.1", port))
+        asker = stack.enter_context(sender(host, port))
+        asker.sock.connect(asker.to)  # and so takes nothing from another address
         assert asker.ask(VECTORS["V1"]).read().sequence == 7
         settings["listener"]["lab"]["service"] = "echo"
         run.reload(settings)
