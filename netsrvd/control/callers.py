@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from math import inf
-from typing import Any
+from typing import Any, NamedTuple
 
 from netsrvd.contracts import Report
 from netsrvd.control.listening import LONGEST_CALL
@@ -42,8 +42,34 @@ Methods = Callable[[str, dict[str, Any], "Caller"], Answer]
 """Answers a call of a method; raises CallError, also later."""
 
 
-class NoCallError(ValueError):
+class NoCallError(Exception):
     """What a caller sent is no call."""
+
+
+class Call(NamedTuple):
+    """A call as it came."""
+
+    method: str
+    parameters: dict[str, Any]
+    more: bool
+    """The caller takes several replies."""
+    oneway: bool
+    """The caller wants no reply."""
+
+
+def read_call(message: bytes) -> Call:
+    """Return the call of a message, without its final NUL. Raises NoCallError."""
+    try:
+        found = json.loads(message)
+    except (ValueError, RecursionError):
+        raise NoCallError from None
+    if not isinstance(found, dict):
+        raise NoCallError
+    method, parameters = found.get("method"), found.get("parameters")
+    parameters = {} if parameters is None else parameters
+    if not (isinstance(method, str) and isinstance(parameters, dict)):
+        raise NoCallError
+    return Call(method, parameters, found.get("more") is True, found.get("oneway") is True)
 
 
 class CallError(Exception):
@@ -105,7 +131,7 @@ class Caller:
     def step(self) -> bool:
         """Do one step of an answer, or begin that of the next call; return whether there was any.
 
-        Raises OSError if the caller has gone, ValueError if what it sent is no call.
+        Raises OSError if the caller has gone, NoCallError if what it sent is no call.
         """
         if self.outbox:
             return False
@@ -135,15 +161,10 @@ class Caller:
         if not end:
             return False
         self.inbox = bytearray(rest)
-        call = json.loads(message)
-        if not isinstance(call, dict):
-            raise NoCallError
-        parameters = call.get("parameters") or {}
-        if not (isinstance(parameters, dict) and isinstance(call.get("method"), str)):
-            raise NoCallError
-        self._more, self._oneway = call.get("more") is True, call.get("oneway") is True
+        call = read_call(message)
+        self._more, self._oneway = call.more, call.oneway
         try:
-            self.answer = self._callers.methods(call["method"], parameters, self)
+            self.answer = self._callers.methods(call.method, call.parameters, self)
         except CallError as error:
             self._end(error.message)
         return True
@@ -248,7 +269,7 @@ class Callers:
             if caller.step():
                 self._steps.append(caller)
                 caller.active_at = now
-        except (OSError, ValueError, RecursionError):
+        except (OSError, NoCallError):
             self.close(caller)
         except Exception as error:  # noqa: BLE001 - a mistake of ours costs one caller its answer
             self.report(ControlFailed(described(error), traceback_of(error)))

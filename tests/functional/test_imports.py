@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 from tests.functional.conftest import Start
 from tests.support.clients import serves
@@ -74,3 +75,19 @@ def test_nothing_is_imported_before_it_is_needed(start: Start) -> None:
     own = {name.split(".")[1] for name in imported if name.startswith("netsrvd.")}
     assert own == OURS
     assert not imported & NOT_OURS
+
+
+def test_a_control_socket_alone_imports_no_answers(start: Start, tmp_path: Path) -> None:
+    """A daemon with a control socket knows how to accept a caller, and no more, until the first
+    one comes: neither its code nor json is there.
+    """
+    path = str(tmp_path / "control")
+    run = start(None, "--control", path, planted=PLANTED)
+    assert serves(run.port)
+    run.allow("IMPORTED ")
+    run.end()
+    [line] = run.lines_with("IMPORTED ")
+    imported = {*line.split()[1:]}
+    control = {name for name in imported if name.startswith("netsrvd.control")}
+    assert control == {"netsrvd.control", "netsrvd.control.listening"}
+    assert not imported & {"json", "netsrvd.snapshot"}

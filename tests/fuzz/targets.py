@@ -19,6 +19,7 @@ from tests.fuzz import (
     records,
     stamp,
     values,
+    varlink,
 )
 
 Check = Callable[[bytes], None]
@@ -35,4 +36,5 @@ TARGETS: dict[str, Check] = {
     "records": records.check,
     "stamp": stamp.check,
     "values": values.check,
+    "varlink": varlink.check,
 }

@@ -1,0 +1,175 @@
+"""netsrvd.control.callers"""
+
+import json
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from netsrvd.control import callers
+from netsrvd.control.callers import IDLE_SECONDS, MOST_CALLERS, STUCK_SECONDS, Answer, Callers
+from netsrvd.event_loop import READ, EventLoop
+from netsrvd.events.lifecycle import ControlFailed
+from tests.support.reports import Failures, Reports
+
+CALL = b'{"method":"a.B","more":true}\0'
+
+
+class Stage:
+    """Callers, in the test's thread: it says when a turn is."""
+
+    def __init__(self, stack: ExitStack, path: Path) -> None:
+        self.loop = EventLoop("test", Failures())
+        self.reports = Reports()
+        self.listening = stack.enter_context(socket.socket(socket.AF_UNIX))
+        self.listening.bind(str(path))
+        self.listening.listen(99)
+        self.listening.setblocking(False)
+        self.loop.add(self.listening.fileno(), self)  # type: ignore[arg-type]
+        self.replies = 3
+        self.steps = 0
+        self.raised: Exception | None = None
+        self.callers = Callers(self.listening, self.loop, self.answer, self.reports)
+        self._stack = stack
+        self._path = str(path)
+
+    def answer(self, method: str, parameters: dict[str, Any], caller: object) -> Answer:
+        for number in range(self.replies):
+            self.steps += 1
+            if self.raised:
+                raise self.raised
+            yield {"number": number}
+
+    def connect(self, now: float = 0.0) -> tuple[socket.socket, Any]:
+        """Return a client and its caller."""
+        client = self._stack.enter_context(socket.socket(socket.AF_UNIX))
+        client.settimeout(5)
+        client.connect(self._path)
+        before = {*self.callers._callers}
+        self.callers.accept(now)
+        new = {*self.callers._callers} - before
+        return client, self.callers._callers[new.pop()] if new else None
+
+    def turn(self, now: float = 0.0) -> float:
+        return self.callers.run_due(now)
+
+
+@pytest.fixture
+def stage(tmp_path: Path) -> Iterator[Stage]:
+    with ExitStack() as stack:
+        made = Stage(stack, tmp_path / "socket")
+        yield made
+        made.callers.close_all()
+        made.loop.join(0)
+
+
+def messages(client: socket.socket) -> list[dict[str, Any]]:
+    """Return what a client has been sent."""
+    client.setblocking(False)
+    return [json.loads(each) for each in client.recv(65_536).split(b"\0") if each]
+
+
+def test_a_turn_is_one_step_of_one_answer(stage: Stage) -> None:
+    """However many callers there are: the answers take turns."""
+    both = [stage.connect() for _ in range(2)]
+    for client, caller in both:
+        client.sendall(CALL)
+        caller.on_ready(READ, 0.0)
+    counts = []
+    for _ in range(6):
+        stage.turn()
+        counts.append(stage.steps)
+    assert counts == [0, 0, 1, 2, 3, 4]
+    while stage.turn() == 0.0:
+        pass
+    for client, _ in both:
+        found = messages(client)
+        assert [each["parameters"]["number"] for each in found] == [0, 1, 2]
+        assert [each.get("continues", False) for each in found] == [True, True, False]
+
+
+def test_no_step_is_done_for_a_caller_that_does_not_read(stage: Stage) -> None:
+    """It goes on when what was sent has been taken; until then nothing more is kept."""
+    client, caller = stage.connect()
+    stage.replies = 100_000
+    client.sendall(CALL)
+    caller.on_ready(READ, 0.0)
+    while not caller.outbox:
+        stage.turn()
+    steps = stage.steps
+    for _ in range(10):
+        stage.turn()
+    assert stage.steps == steps
+    assert len(caller.outbox) < 100
+    client.recv(1 << 20)
+    caller.on_ready(callers.WRITE, 0.0)
+    stage.turn()
+    assert stage.steps > steps
+
+
+def test_who_is_stuck_or_silent_is_disconnected(stage: Stage) -> None:
+    """After their times, and not before."""
+    client, stuck = stage.connect()
+    silent_client, _ = stage.connect()
+    stage.replies = 100_000
+    client.sendall(CALL)
+    stuck.on_ready(READ, 0.0)
+    while not stuck.outbox:
+        stage.turn()
+    stage.turn(STUCK_SECONDS - 0.1)
+    assert len(stage.callers._callers) == 2
+    stage.turn(STUCK_SECONDS + callers.SWEEP_SECONDS)
+    assert len(stage.callers._callers) == 1
+    stage.turn(IDLE_SECONDS + 2 * callers.SWEEP_SECONDS)
+    assert not stage.callers._callers
+    assert silent_client.recv(1) == b""
+
+
+def test_callers_that_are_answered_keep_their_place(stage: Stage) -> None:
+    """While all are being answered no other one is accepted: it waits in the queue."""
+    for _ in range(MOST_CALLERS):
+        client, caller = stage.connect()
+        client.sendall(CALL)
+        caller.on_ready(READ, 0.0)
+        caller.step()
+    waiting, nothing = stage.connect()
+    assert nothing is None
+    for caller in list(stage.callers._callers.values())[:1]:
+        stage.callers.close(caller)
+    stage.callers.accept(0.0)
+    assert len(stage.callers._callers) == MOST_CALLERS
+    waiting.sendall(CALL)
+
+
+def test_a_mistake_of_ours_costs_one_answer(stage: Stage) -> None:
+    """The caller gets an error, the log has the traceback, and the next call is answered."""
+    client, caller = stage.connect()
+    stage.raised = KeyError("mistake")
+    client.sendall(CALL)
+    caller.on_ready(READ, 0.0)
+    while stage.turn() == 0.0:
+        pass
+    [found] = messages(client)
+    assert found["error"] == "io.netsrvd.Failed"
+    [event] = stage.reports.wait_for(ControlFailed)
+    assert "mistake" in event.text()
+    stage.raised = None
+    client.sendall(CALL)
+    caller.on_ready(READ, 0.0)
+    while stage.turn() == 0.0:
+        pass
+    assert len(messages(client)) == 3
+
+
+def test_a_oneway_call_has_no_reply(stage: Stage) -> None:
+    """The next call has one."""
+    client, caller = stage.connect()
+    client.sendall(b'{"method":"a.B","oneway":true}\0' + CALL)
+    caller.on_ready(READ, 0.0)
+    while stage.turn() == 0.0:
+        pass
+    assert len(messages(client)) == 3
+    assert stage.steps == 6
