@@ -133,7 +133,9 @@ class Daemon:
         self._restart_until = 0.0
         self._released_until = 0.0
         self._is_loaded = False
-        """Whether all modules that may be needed later are imported."""
+        """Whether all modules that may be needed later are imported, or cannot be."""
+        self._is_whole = False
+        """Whether all of them are imported."""
         self._stopped_early = False
         """Whether a stop came before systemd had read READY=1, while connections were taken over.
         Systemd runs no ExecStop= then, so that nothing says whether it is the first half of a
@@ -257,7 +259,8 @@ class Daemon:
     def _tick(self) -> None:
         """Feed the watchdog if each thread has answered since the last tick; ask them again."""
         self._server.look_at_interfaces()
-        self._server.sample(monotonic())
+        if self._is_whole:
+            self._server.sample(monotonic())
         threads = self._server.threads()
         if all(thread.heartbeat == self._ping for thread in threads):
             self._notifier.feed_watchdog()
@@ -276,7 +279,7 @@ class Daemon:
             if shortage(error):
                 return  # the next tick tries again
             problems = [("netsrvd.preload", described(error))]
-        self._is_loaded = True
+        self._is_loaded, self._is_whole = True, not problems
         for problem in problems:
             self._server.report(CodeMissing(*problem))
         if not problems:

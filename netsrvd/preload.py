@@ -17,6 +17,8 @@ MODULES = (
     "netsrvd.handover",
     "netsrvd.linux.memfd",
     "netsrvd.sockets.kept",
+    # rates for those who look at the daemon
+    "netsrvd.samples",
     # a look at other programs with the same port
     "netsrvd.systemd.port_owners",
     # clients that do not read

@@ -18,7 +18,7 @@ from netsrvd.events import LEVELS
 from netsrvd.events.lifecycle import ThreadFailed
 from netsrvd.events.sockets import InterfaceLost, Listening, ListeningEnded
 from netsrvd.loop_thread import LoopThread
-from netsrvd.run_state import RunNotes, Samples, Totals
+from netsrvd.run_state import RunNotes
 from netsrvd.services import MONITORING, prepare
 from netsrvd.services.base import Client, Service, Stream
 from netsrvd.settings import TIMED_SERVICES, Endpoint, ListenerSettings, Settings
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from netsrvd.control.listening import ControlSocket
     from netsrvd.handlers.connections import HandlerConnections
     from netsrvd.handover import Restored
+    from netsrvd.samples import Samples
     from netsrvd.services.base import Family, Overview
 
 JOIN_SECONDS = 5.0
@@ -103,7 +104,8 @@ class Server:
         self.figures = RunFigures(reload_successful=1)
         """Of the whole run, as far as the main thread knows them; see `snapshot.py`."""
         self.notes = RunNotes()
-        self.samples = Samples()
+        self.samples: Samples | None = None
+        """None until the first sample."""
         self.began_at = monotonic()
         self._control: ControlSocket | None = None
         self._control_loop = self._tcp
@@ -267,6 +269,10 @@ class Server:
 
     def sample(self, now: float) -> None:
         """Keep the sums of now, unless the last ones are young, so that growth can be shown."""
+        from netsrvd.samples import Samples, Totals  # noqa: PLC0415 - not before clients are served
+
+        if self.samples is None:
+            self.samples = Samples()
         if not self.samples.is_due(now):
             return
         counters, connections = self.counters(), self.connections()

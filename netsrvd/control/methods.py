@@ -13,7 +13,8 @@ from netsrvd.control import interface
 from netsrvd.control.callers import Answer, Caller, CallError
 from netsrvd.counters import Counters, Gauges, definitions
 from netsrvd.flow import Flow
-from netsrvd.run_state import RunNotes, Samples, Totals
+from netsrvd.run_state import RunNotes
+from netsrvd.samples import Samples, Totals
 from netsrvd.snapshot import ListenerFigures, Served, Snapshot, steps
 from netsrvd.tcp import TCPListener
 from netsrvd.udp import UDPListener
@@ -34,7 +35,7 @@ class Looked(Served, Protocol):
     """What the methods read of the server, besides what a snapshot reads."""
 
     notes: RunNotes
-    samples: Samples
+    samples: Samples | None
     began_at: float
 
 
@@ -100,6 +101,7 @@ class Methods:
         server = self._server
         snapshot = yield from steps(server, ASKER)
         totals, notes, now = snapshot.totals(), server.notes, monotonic()
+        samples = server.samples or Samples()
         yield {
             "version": snapshot.version,
             "pid": os.getpid(),
@@ -113,7 +115,7 @@ class Methods:
             "totals": vars(totals),
             "rates": [
                 {"seconds": each.seconds, **each.a_second()}
-                for each in server.samples.rates(now, totals_of(snapshot, totals))
+                for each in samples.rates(now, totals_of(snapshot, totals))
             ],
             "listeners": [_listener(each) for each in snapshot.listeners],
         }

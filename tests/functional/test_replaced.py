@@ -177,7 +177,7 @@ def test_everything_is_imported_soon(start: Start, copy: Path) -> None:
     }
     expected = {name.removesuffix(".__init__") for name in modules if not name.endswith("__main__")}
     missing = expected - imported
-    of_commands = ("netsrvd.commands.", "netsrvd.systemd")
+    of_commands = ("netsrvd.commands.", "netsrvd.systemd", "netsrvd.control", "netsrvd.snapshot")
     assert {name for name in missing if not name.startswith(of_commands)} == {
         *("netsrvd.sockets.inetd", "netsrvd.log.stderr_to_log"),
     }

@@ -35,6 +35,7 @@ ROWS = (
         "events",
         "counters",
         "run_state",
+        "samples",
         "errors",
         "escapes",
         "addresses",

@@ -1,6 +1,6 @@
-"""netsrvd.run_state"""
+"""netsrvd.samples"""
 
-from netsrvd.run_state import SAMPLE_SECONDS, SPANS, Rates, Samples, Totals
+from netsrvd.samples import SAMPLE_SECONDS, SPANS, Rates, Samples, Totals
 
 
 def totals(number: int) -> Totals:
