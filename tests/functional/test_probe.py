@@ -24,7 +24,13 @@ from tests.support.namespaces import link, namespace
 from tests.support.probes import figures, only_target, probe, reflector, report, trips
 from tests.support.run import COMMAND, ENVIRONMENT, LOOPBACK, PATIENCE, free_port
 
-QUICK = ("-i", "10ms", "-n", 5)
+PATIENT = ("-W", "60s")
+"""For probes that all have answers: however slow the machine is, none is lost."""
+
+SOON = ("-W", "2s")
+"""For probes of which some have none."""
+
+QUICK = ("-i", "10ms", "-n", 5, *PATIENT)
 """Few probes, one after the other."""
 
 
@@ -57,7 +63,7 @@ def test_echo_by_udp(start: Start, host: str) -> None:
 def test_json_adds_up(start: Start) -> None:
     """The object has its version, the settings, and each round trip; the figures are of those."""
     run = start()
-    found = report(f"127.0.0.1:{run.port}", "-i", "5ms", "-n", 20, "-s", 100)
+    found = report(f"127.0.0.1:{run.port}", "-i", "5ms", "-n", 20, "-s", 100, *PATIENT)
     assert (found["format"], found["version"], found["interrupted"]) == ("netsrvd-probe", 1, False)
     assert found["configuration"]["size_bytes"] == 100
     every = trips(found)
@@ -104,10 +110,10 @@ def test_a_busy_prober_measures_the_same(start: Start) -> None:
     """If the prober comes to an answer after 100 ms, its time is still that of the network."""
     run = start()
     where = f"127.0.0.1:{run.port}"
-    found = figures(where, "-i", "20ms", "-n", 9, planted=SLOW)
+    found = figures(where, "-i", "20ms", "-n", 9, *PATIENT, planted=SLOW)
     assert found["stamps"]["kernel"] == 9
     assert found["round_trip"]["median"] < 100e6
-    own = figures(where, "-i", "20ms", "-n", 9, "--program-stamps", planted=SLOW)
+    own = figures(where, *("-i", "20ms", "-n", 9, "--program-stamps"), *PATIENT, planted=SLOW)
     assert own["round_trip"]["median"] > 100e6
 
 
@@ -158,7 +164,15 @@ def test_other_bytes_by_tcp() -> None:
     with (
         socket.create_server(("127.0.0.1", 0)) as server,
         subprocess.Popen(
-            [COMMAND, "probe", "--tcp", f"127.0.0.1:{server.getsockname()[1]}", "-n", "1"],
+            [
+                COMMAND,
+                "probe",
+                "--tcp",
+                f"127.0.0.1:{server.getsockname()[1]}",
+                "-n",
+                "1",
+                *PATIENT,
+            ],
             env=ENVIRONMENT,
             stdout=subprocess.PIPE,
             text=True,
@@ -187,7 +201,7 @@ def test_clocks(start: Start, port: int, protocol: str) -> None:
     configuration = clocks(port)
     start(configuration)
     where = configuration["listener"][protocol]["port"]  # type: ignore[index]
-    found = figures(f"--{protocol}", f"127.0.0.1:{where}", "-i", "130ms", "-n", 9, "-W", "5s")
+    found = figures(f"--{protocol}", f"127.0.0.1:{where}", "-i", "130ms", "-n", 9, *PATIENT)
     assert found["received"] == 9
     offset = found["clock_offset"]
     assert offset["agree"]
@@ -202,7 +216,7 @@ def test_a_clock_that_is_wrong() -> None:
         yield (0xF0000000).to_bytes(4, "big")  # of 2027 or 2163
 
     with reflector(ahead) as far:
-        ended = probe("--time", far.address, "-n", 2, "-i", "10ms")
+        ended = probe("--time", far.address, "-n", 2, "-i", "10ms", *PATIENT)
     assert "clock: the target's is " in ended.stdout
     assert "so it may be right" not in ended.stdout
 
@@ -230,7 +244,7 @@ def test_reordering_and_loss() -> None:
             yield from (kept[index] for index in (1, 4, 2, 0))
 
     with reflector(shuffle) as far:
-        found = figures(far.address, *QUICK, "-W", "3s")
+        found = figures(far.address, *QUICK, *SOON)
         assert found["lost"] == 1
         assert found["reordering"] == {"reordered": 2, "ratio": 0.5, "extent": 3}
 
@@ -245,8 +259,8 @@ def test_late_answers() -> None:
             yield from kept
 
     with reflector(later) as far:
-        ended = probe(far.address, "-n", 2, "-i", "400ms", "-W", "100ms")
-    assert "seq 0: lost: no answer in 0.1 s" in ended.stdout
+        ended = probe(far.address, "-n", 2, "-i", "1500ms", "-W", "1s")
+    assert "seq 0: lost: no answer in 1 s" in ended.stdout
     assert "seq 0 was answered too late" in ended.stdout
     assert "1 received, 1 lost (50 %), 1 late" in ended.stdout
 
@@ -265,7 +279,7 @@ def test_truncated_and_damaged() -> None:
             yield b"nothing of the kind"
 
     with reflector(spoil) as far:
-        ended = probe(far.address, "-n", 3, "-i", "10ms", "-W", "200ms")
+        ended = probe(far.address, "-n", 3, "-i", "10ms", *SOON)
     assert "seq 0: " in ended.stdout
     assert "truncated to 30 bytes" in ended.stdout
     assert "other bytes than were sent" in ended.stdout
@@ -343,7 +357,7 @@ def test_a_sweep_of_source_ports() -> None:
     """A sweep probes from that many ports, from the one that is given on, with a line for each."""
     first = free_port(30_000)
     with reflector(echo) as far:
-        ended = probe("-q", "--sweep", 8, far.address, "-n", 2, "-i", "40ms")
+        ended = probe("-q", "--sweep", 8, far.address, "-n", 2, "-i", "40ms", *PATIENT)
         ports = {source[1] for _, source, _, _ in far.received}
         assert len(ports) == 8
         for each in ports:
@@ -364,7 +378,7 @@ def test_the_bad_path_stands_out() -> None:
             yield payload
 
     with reflector(one_bad) as far:
-        ended = probe("-q", "--sweep", 16, far.address, "-n", 10, "-i", "40ms", "-W", "300ms")
+        ended = probe("-q", "--sweep", 16, far.address, "-n", 10, "-i", "40ms", *SOON)
     [marked] = [line for line in ended.stdout.splitlines() if "<-" in line and "loses" in line]
     assert marked.split()[0] == str(ports[0])
     assert " 50 % " in marked
@@ -407,13 +421,13 @@ def test_routers_on_the_way() -> None:
         )
         with far.entered(), reflector(echo, "10.9.2.2") as peer, near.entered():
             assert figures(peer.address, *QUICK)["received"] == 5
-            expired = probe(peer.address, "--ttl", 1, "-n", 1)
-            large = probe(peer.address, "-s", 1400, "--dont-fragment", "-n", 1)
-            allowed = figures(peer.address, "-s", 1400, "-n", 2, "-i", "10ms")
+            expired = probe(peer.address, "--ttl", 1, "-n", 1, *PATIENT)
+            large = probe(peer.address, "-s", 1400, "--dont-fragment", "-n", 1, *PATIENT)
+            allowed = figures(peer.address, "-s", 1400, *QUICK)
     assert "seq 0: failed: TTL exceeded, says 10.9.1.2" in expired.stdout
     text = "seq 0: failed: too big to pass unfragmented, MTU 1300, says 10.9.1.2"
     assert text in large.stdout
-    assert allowed["received"] == 2
+    assert allowed["received"] == 5
 
 
 def test_a_limit_of_the_reflector(start: Start, port: int) -> None:
@@ -422,9 +436,9 @@ def test_a_limit_of_the_reflector(start: Start, port: int) -> None:
     listener = {"host": LOOPBACK, "port": port, **limits}
     run = start({"listener": {"echo": listener}}, ready=True)
     run.allow("udp", "refused", "rate")
-    ended = probe("-q", f"127.0.0.1:{port}", "-i", "2ms", "-n", 1000, "-W", "500ms")
+    ended = probe("-q", f"127.0.0.1:{port}", "-i", "2ms", "-n", 1000, *SOON)
     assert re.search(
-        r"seems to limit the rate: after \d+ answers .* about (9\d|1[01]\d)(\.\d)? a second",
+        r"seems to limit the rate: after \d+ answers .* about ([6-9]\d|1[0-7]\d)(\.\d)? a second",
         ended.stdout,
     ), ended.stdout
 
@@ -449,7 +463,7 @@ def test_an_interrupted_run_has_its_summary(start: Start, number: signal.Signals
     """Ctrl-C or SIGTERM ends a run without end, with the summary and the usual status."""
     run = start()
     with subprocess.Popen(
-        [COMMAND, "probe", f"127.0.0.1:{run.port}", "-n", "0", "-i", "10ms"],
+        [COMMAND, "probe", f"127.0.0.1:{run.port}", "-n", "0", "-i", "10ms", "-W", "60s"],
         env=ENVIRONMENT,
         stdout=subprocess.PIPE,
         text=True,
@@ -471,7 +485,7 @@ def test_duration(start: Start) -> None:
     assert 1 < len(sent) <= 10
 
 
-FPING = ("-C", 3, "-q", "-B1", "-r1", "-4", "-p50", "-i10", "-t500", "-b56")
+FPING = ("-C", 3, "-q", "-B1", "-r1", "-4", "-p50", "-i10", "-t60000", "-b56")
 
 
 def test_fping(start: Start) -> None:
@@ -647,11 +661,11 @@ def test_stamp_tells_loss_each_way() -> None:
     """A reflector that counts tells how many probes were lost on which way; another does not."""
     lossy = {"out": (2, 5), "back": (3, 4, 9, 12)}
     with reflector(FakeSTAMP(counts=True, **lossy)) as far:
-        found = figures("--stamp", far.address, "-n", 12, "-i", "5ms", "-W", "300ms")
+        found = figures("--stamp", far.address, "-n", 12, "-i", "5ms", *SOON)
     assert found["lost"] == 6
     assert found["directions"] == {"out": 2, "back": 3, "undecided": 1}
     with reflector(FakeSTAMP(counts=False, **lossy)) as far:
-        ended = probe("-q", "--stamp", far.address, "-n", 12, "-i", "5ms", "-W", "300ms")
+        ended = probe("-q", "--stamp", far.address, "-n", 12, "-i", "5ms", *SOON)
     assert "6 received, 6 lost (50 %)" in ended.stdout
     assert "loss each way: unknown, as the reflector does not count" in ended.stdout
 
@@ -677,7 +691,7 @@ def test_stamp_with_a_key(tmp_path: Path) -> None:
         )
 
     with reflector(reflect) as far:
-        found = figures("--stamp", "--key-file", key, far.address, *QUICK, "-W", "300ms")
+        found = figures("--stamp", "--key-file", key, far.address, *QUICK, *SOON)
     assert (found["received"], found["unsolicited"]) == (4, 1)
     key.chmod(0o644)
     ended = probe("--stamp", "--key-file", key, "127.0.0.1")
@@ -700,7 +714,7 @@ def test_echoplus() -> None:
             yield udpechoplus.make_reply(received[0], 40 + len(counted), at, at + 5, 0)
 
     with reflector(reflect) as far:
-        found = figures("--echoplus", far.address, "-n", 10, "-i", "5ms", "-W", "300ms")
+        found = figures("--echoplus", far.address, "-n", 10, "-i", "5ms", *SOON)
     assert found["reflector"]["least"] == found["reflector"]["most"] == 5000
     assert found["directions"] == {"out": 1, "back": 2, "undecided": 0}
     assert found["clock_offset"] is None
@@ -744,10 +758,10 @@ def test_a_table_that_changes(start: Start) -> None:
 def test_the_progress_is_visible(start: Start) -> None:
     """On a terminal a quiet run says how far it is, and wipes that before the summary."""
     run = start()
-    shown, status = on_terminal("-q", f"127.0.0.1:{run.port}", "-n", 30, "-i", "40ms")
+    shown, status = on_terminal("-q", f"127.0.0.1:{run.port}", "-n", 30, "-i", "40ms", *PATIENT)
     assert status == 0
     assert re.search(r"\r\d+ of 30 probes, 0 lost *\r", shown)
-    assert shown.rstrip().splitlines()[-1].startswith("TTL of answers")
+    assert "\nTTL of answers: 64" in shown
     lines = shown.partition("---")[0].split("\r")
     assert lines[-2].strip() == ""
 
