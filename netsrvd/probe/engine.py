@@ -153,14 +153,14 @@ class Engine:
             if now >= tick:
                 self._form.tick()
                 tick = now + TICK_NS
-            if self._turn(min(tick, self._next())):
-                self._expire(now)
-            if not (self._schedule or self._pending):
+            if not (self._waits_for_answers() or self._schedule):
                 if not finished:
                     finished = True
                     self._finish(probers, now)
                 if not self._finishing:
                     return
+            if self._turn(min(tick, self._next())):
+                self._expire(now)
 
     def close(self) -> None:
         """Close what is open."""
@@ -188,18 +188,23 @@ class Engine:
             return round(self._random.expovariate(1 / self._interval_ns))
         return self._interval_ns
 
+    def _waits_for_answers(self) -> bool:
+        """Return whether a probe is pending, and forget the settled ones before the first such."""
+        pending = self._pending
+        while pending and pending[0][2].state is not State.PENDING:
+            pending.popleft()
+        return bool(pending)
+
     def _expire(self, now: int) -> None:
         """Give up probes whose time-out was over at `now`, before the sockets were last read.
 
         So a probe whose answer waits in a socket while this process does not run is not lost.
         """
-        pending = self._pending
-        while pending and (pending[0][0] <= now or pending[0][2].state is not State.PENDING):
-            _, prober, trip = pending.popleft()
-            if trip.state is State.PENDING:
-                prober.stream.lose(trip)
-                prober.expire(trip)
-                self._form.settle(prober.stream, trip)
+        while self._waits_for_answers() and self._pending[0][0] <= now:
+            _, prober, trip = self._pending.popleft()
+            prober.stream.lose(trip)
+            prober.expire(trip)
+            self._form.settle(prober.stream, trip)
         for prober, deadline in [*self._finishing.items()]:
             if deadline <= now:
                 self._finishing.pop(prober)

@@ -320,6 +320,26 @@ def test_nothing_listens(port: int) -> None:
         assert f"failed: {reason}: 2" in ended.stdout
 
 
+WAITS = """
+from netsrvd.probe import engine
+from netsrvd.probe.trips import State
+def turn(self, until, turn=engine.Engine._turn):
+    pending = [trip for _, _, trip in self._pending if trip.state is State.PENDING]
+    if not (pending or self._schedule or self._finishing):
+        print("it waits for nothing", file=sys.stderr)
+    return turn(self, until)
+engine.Engine._turn = turn
+"""
+"""What tells if the prober waits although everything is known."""
+
+
+def test_the_end_is_not_waited_for(port: int) -> None:
+    """When all is known of the last probe the run ends: nothing is waited for."""
+    ended = probe(f"127.0.0.1:{port}", "-n", 1, *PATIENT, planted=WAITS)
+    assert "seq 0: failed: port unreachable" in ended.stdout
+    assert ended.stderr == ""
+
+
 def test_silence() -> None:
     """A host that does not answer loses each probe."""
     with reflector(silent) as far:
