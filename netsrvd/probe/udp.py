@@ -103,7 +103,7 @@ class UDPProber:
                 self._close(used)
         else:
             self._engine.expect(self, trip)
-            self._take_errors(used)
+            self._take_errors(used, stamps_alone=True)
 
     def _transmit(self, used: _Socket, trip: Trip, payload: bytes) -> str:
         """Send a datagram; return what has failed, or an empty text."""
@@ -215,14 +215,20 @@ class UDPProber:
         if used.trip:
             self._close(used)
 
-    def _take_errors(self, used: _Socket) -> None:
-        """Take what is on the error queue: stamps of sending, and errors of hosts."""
+    def _take_errors(self, used: _Socket, *, stamps_alone: bool = False) -> None:
+        """Take what is on the error queue: stamps of sending, and errors of hosts.
+
+        With `stamps_alone` stop when no stamp is missing. It saves a system call for each probe;
+        epoll(7) tells of what is left.
+        """
         for item in stamps.take_errors(used.sock):
             if isinstance(item, stamps.Sent):
                 while used.unstamped and used.unstamped[0][0] <= item.number:
                     number, trip = used.unstamped.popleft()
                     if number == item.number:
                         trip.kernel_sent_ns = item.stamp_ns
+                if stamps_alone and not used.unstamped:
+                    return
             else:
                 self._fail(used, item)
 
