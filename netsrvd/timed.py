@@ -95,11 +95,6 @@ class TimedDatagrams:
         self._batch = batch
         self._arrivals: list[Arrival] = []
 
-    def end(self) -> None:
-        """Have no more control messages than packet information."""
-        ask(self._sock, wanted=False)
-        forget_times(self._sock)
-
     def read(self, count: int) -> list[bytes]:
         """Read the control messages of a batch; return what `Batch.envelopes` would without them.
 

@@ -20,7 +20,7 @@ from netsrvd.errnos import BUG_ERRNOS, RECEIVED_ERRNOS
 from netsrvd.event_loop import READ, EventLoop
 from netsrvd.events.flows import FlowRecordsSuppressed, ReceiveRecovered, ReceiveTrouble
 from netsrvd.flow import Flow
-from netsrvd.linux.mmsg import LAYOUTS, PAYLOAD_BYTES, Batch, packet_info
+from netsrvd.linux.mmsg import LAYOUTS, PAYLOAD_BYTES, Batch, has_times, packet_info
 from netsrvd.log.drops import KernelDrops
 from netsrvd.log.refusals import NOT_CONFIGURED, Addresses, Peer, RefusalLog
 from netsrvd.log.throttle import ErrorThrottle, format_errno
@@ -393,13 +393,16 @@ class UDPSocket:
         """Receive as the listener's service needs it: with more control messages or without."""
         is_timed = self._listener.service.is_timed
         self.batch = self._listener.batch(self.sock.family)
-        if is_timed and self.timed is None:
-            from netsrvd import timed  # noqa: PLC0415 - most listeners need none
+        if not is_timed and self.timed is None and not has_times(self.sock):
+            return
+        from netsrvd import timed  # noqa: PLC0415 - most listeners need none
 
+        if is_timed and self.timed is None:
             timed.ask(self.sock, wanted=True)
             self.timed = timed.TimedDatagrams(self.sock, self.batch)
-        elif not is_timed and self.timed is not None:
-            self.timed.end()
+        elif not is_timed:  # also if another listener or process has asked for them
+            timed.ask(self.sock, wanted=False)
+            timed.forget_times(self.sock)
             self.timed = None
 
     # --- the loop -----------------------------------------------------------------------------

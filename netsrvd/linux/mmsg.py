@@ -256,6 +256,11 @@ _recvmmsg_short, _sendmmsg_short = _holding.recvmmsg, _holding.sendmmsg
 FEW = 8
 
 
+def has_times(sock: socket.socket) -> bool:
+    """Return whether datagrams of a socket come with times, and so with more control messages."""
+    return bool(sock.getsockopt(socket.SOL_SOCKET, SO_TIMESTAMPING))
+
+
 class Batch:
     """Up to `BATCH` datagrams that came together, and the way to send them back.
 

@@ -14,6 +14,7 @@ from time import monotonic, time_ns
 import pytest
 
 from netsrvd.packets import stamp, udpechoplus
+from netsrvd.timed import ask
 from tests.functional.conftest import Start
 from tests.support.activation import opened, passing
 from tests.support.patience import SECONDS
@@ -579,6 +580,20 @@ def test_a_reload_to_echo_takes_the_times_of_the_unit_away(
         settings["listener"]["lab"]["service"] = "echo"
         run.reload(settings)
         assert [asker.ask(b"hello").data for _ in range(3)] == [b"hello"] * 3
+
+
+def test_what_another_process_has_asked_for_is_taken_away(start: Start, port: int) -> None:
+    """A reflector that was killed leaves its options on a socket, and so does one whose sockets are
+    kept over a restart: the next process may serve echo there.
+    """
+    with ExitStack() as stack:
+        [sock] = opened(stack, port, "udpdual")
+        ask(sock, wanted=True)
+        start({"listener": {"echo": {"port": port}}}, **passing([sock], "echo"))
+        asker = stack.enter_context(sender("127.0.0.2", port))
+        asker.sock.connect(asker.to)
+        assert [asker.ask(b"hello").data for _ in range(3)] == [b"hello"] * 3
+        assert sock.getsockopt(socket.SOL_SOCKET, SO_TIMESTAMPING) == 0
 
 
 def test_a_dual_stack_socket_answers_both_families(start: Start, port: int) -> None:
