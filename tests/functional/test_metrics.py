@@ -1,6 +1,7 @@
 """The service `metrics` of a running daemon: what Prometheus and other clients of HTTP get."""
 
 import http.client
+import shutil
 import signal
 import socket
 import subprocess
@@ -11,12 +12,13 @@ from typing import Any
 
 import pytest
 
+import netsrvd
 from tests.functional.conftest import Start
 from tests.support.activation import opened, passing
 from tests.support.clients import HELLO, answer, ended, talking
 from tests.support.patience import SECONDS
 from tests.support.peers import connect, datagrams, exchange, read_exactly
-from tests.support.run import COMMAND, ENVIRONMENT, Run, echo, free_port
+from tests.support.run import COMMAND, ENVIRONMENT, Run, command, echo, free_port
 from tests.support.scraping import (
     OPENMETRICS,
     get,
@@ -368,14 +370,17 @@ def test_a_kept_connection_ends_at_a_restart(
         second.rest()
 
 
+@pytest.mark.parametrize("purpose", ["stop", "restart"])
 def test_an_answer_that_is_being_sent_is_sent_to_its_end(
-    start: Start, port: int, scraped: int
+    start: Start, port: int, scraped: int, purpose: str
 ) -> None:
-    """At a stop a client that reads slowly gets the rest, and then the end."""
-    run = start(many_listeners(port, scraped))
+    """At a stop, and at a restart, a client that reads slowly gets the rest, and then the end."""
+    run = start(many_listeners(port, scraped), environment={"NETSRVD_FDSTORE": "1000"})
     with connect(("127.0.0.1", scraped), SO_RCVBUF=4096) as sock:
         sock.sendall(REQUEST)
         got = read_exactly(sock, 1000)
+        if purpose == "restart":
+            run.send(signal.SIGUSR1)
         run.send(signal.SIGTERM)
         run.wait_notice("STOPPING")
         got += b"".join(iter(lambda: sock.recv(65536), b""))
@@ -395,6 +400,15 @@ def test_without_h11_a_start_says_what_to_install(start: Start, port: int, scrap
     [line] = run.lines_with("service metrics: it needs h11")
     assert "install the package python3-h11" in line
     assert 'listener.metrics.service = "metrics"' in line
+    check = subprocess.run(
+        [*command(NO_H11), "check", "-c", run.config],
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert check.returncode == 78
+    assert "install the package python3-h11" in check.stderr
     start(echo(port), planted=NO_H11).end()
 
 
@@ -432,6 +446,39 @@ daemon.PRELOAD_SECONDS = 0.01
         run.wait_notice("STATUS", 2)
         run.end()
         assert run.lines_with(f"IMPORTED {imported} True")
+
+
+@pytest.fixture
+def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with a copy of the package, which a run can use instead."""
+    folder = tmp_path_factory.mktemp("copy")
+    shutil.copytree(Path(netsrvd.__file__).parent, folder / "netsrvd")
+    return folder
+
+
+def test_an_upgrade_meanwhile_changes_nothing(
+    start: Start, port: int, scraped: int, copy: Path
+) -> None:
+    """A daemon whose files were replaced goes on answering; where a reload adds the service then,
+    it fails, with a reason, and the daemon goes on as well.
+    """
+    environment = {"PYTHONPATH": str(copy), "PYTHONSAFEPATH": "1"}
+    planted = f"assert cli.__file__.startswith({str(copy)!r})"
+    how = {"planted": planted, "environment": environment}
+    serves, other = start(with_metrics(port, scraped), **how), free_port(scraped + 1)
+    added = start(echo(other), **how)
+    for run in (serves, added):
+        run.wait_notice("STATUS", 2)  # with the first tick all that may be needed is imported
+    for module in (copy / "netsrvd").rglob("*.py"):
+        module.unlink()
+        module.write_text('raise TypeError("another version")\n')
+    for path in ("/metrics", "/", "/status.json"):
+        assert get(scraped, path).status == 200
+    reply = added.reload(with_metrics(other, free_port(other + 1)))
+    assert reply["STATUS"].startswith("Reload failed, the old configuration is in force")
+    with talking(other):
+        pass
+    added.wait_line("another version")
 
 
 # --- netsrvd metrics --------------------------------------------------------------------------
