@@ -215,6 +215,7 @@ def parser(first_word: str = "probe") -> argparse.ArgumentParser:
     reload = commands.add_parser("reload", help="have a daemon read its configuration again")
     _add_status(commands.add_parser("status", help="show what runs and whom it serves"))
     metrics = commands.add_parser("metrics", help="print the figures for Prometheus once")
+    _add_control(commands.add_parser("top", help="show on a terminal what the daemon does now"))
     probe = commands.add_parser("probe", help="measure the way to a host and back")
     sockopts = commands.add_parser("sockopts", help="list the socket options of this system")
     for command in (run, check, explain, sockopts):
@@ -226,9 +227,7 @@ def parser(first_word: str = "probe") -> argparse.ArgumentParser:
         )
     _add_run(run)
     metrics.add_argument("--openmetrics", action="store_true", help="print them as OpenMetrics")
-    metrics.add_argument(
-        "--control", metavar="PATH", help="ask the daemon of this socket, not those of systemd"
-    )
+    _add_control(metrics)
     check.add_argument("--all", action="store_true", help="print defaults, too")
     check.add_argument("--json", action="store_true", help="print JSON, faults as well")
     explain.add_argument("--json", action="store_true", help="print JSON")
@@ -289,9 +288,7 @@ def _add_status(status: argparse.ArgumentParser) -> None:
     status.add_argument("--listener", metavar="NAME", help="those of this listener alone")
     status.add_argument("--address", metavar="NETWORK", help="those of these clients alone")
     status.add_argument("--json", action="store_true", help="print JSON")
-    status.add_argument(
-        "--control", metavar="PATH", help="ask the daemon of this socket, not those of systemd"
-    )
+    _add_control(status)
     for name, level in (("warn", "a warning"), ("crit", "critical")):
         status.add_argument(
             f"--{name}",
@@ -300,6 +297,13 @@ def _add_status(status: argparse.ArgumentParser) -> None:
             metavar="NAME=RANGE",
             help=f"be a monitoring plugin: {level} if this figure is out of range",
         )
+
+
+def _add_control(command: argparse.ArgumentParser) -> None:
+    """Add the argument of commands that ask a daemon."""
+    command.add_argument(
+        "--control", metavar="PATH", help="ask the daemon of this socket, not those of systemd"
+    )
 
 
 def _pid(text: str) -> int:

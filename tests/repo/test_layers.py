@@ -83,11 +83,12 @@ USERS = {
         *("linux.call_queue", "log.datagram_socket", "systemd.notify"),
         *("log.writer", "log.stderr"),
         *("probe.engine", "probe.tcp", "probe.udp"),
+        "commands.top",
     },
     "ctypes": {"linux.mmsg"},
     "signal": {
         *("cli", "commands.probe", "commands.reload", "daemon", "detach", "shutdown"),
-        "systemd.execution",
+        *("commands.top", "systemd.execution"),
     },
     "daemon": {"detach"},
     "systemd": {"sockets.activation"},

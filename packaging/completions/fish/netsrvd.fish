@@ -8,6 +8,7 @@ set -g __netsrvd_commands 'netsrvd run' \
     'netsrvd reload' \
     'netsrvd status' \
     'netsrvd metrics' \
+    'netsrvd top' \
     'netsrvd probe' \
     'netsrvd sockopts'
 
@@ -28,6 +29,7 @@ set -g __netsrvd_valued 'netsrvd run -c' \
     'netsrvd status --warn' \
     'netsrvd status --crit' \
     'netsrvd metrics --control' \
+    'netsrvd top --control' \
     'netsrvd probe --key-file' \
     'netsrvd probe --ssid' \
     'netsrvd probe -n' \
@@ -103,6 +105,8 @@ complete -c netsrvd -n '__netsrvd_at \'netsrvd\' 0' -a reload \
 complete -c netsrvd -n '__netsrvd_at \'netsrvd\' 0' -a status -d 'show what runs and whom it serves'
 complete -c netsrvd -n '__netsrvd_at \'netsrvd\' 0' -a metrics \
     -d 'print the figures for Prometheus once'
+complete -c netsrvd -n '__netsrvd_at \'netsrvd\' 0' -a top \
+    -d 'show on a terminal what the daemon does now'
 complete -c netsrvd -n '__netsrvd_at \'netsrvd\' 0' -a probe -d 'measure the way to a host and back'
 complete -c netsrvd -n '__netsrvd_at \'netsrvd\' 0' -a sockopts \
     -d 'list the socket options of this system'
@@ -126,7 +130,7 @@ complete -c netsrvd -n '__netsrvd_at \'netsrvd run\'' -l listener -x -a '(__nets
     -d 'with --inetd: as this listener would'
 complete -c netsrvd -n '__netsrvd_at \'netsrvd run\'' -l log -x -a 'auto journal syslog stderr' \
     -d 'where records go, whatever the configuration says'
-complete -c netsrvd -n '__netsrvd_at \'netsrvd run\'' -l control -x \
+complete -c netsrvd -n '__netsrvd_at \'netsrvd run\'' -l control -rF \
     -d 'answer `netsrvd status` at PATH, or at an abstract name: @NAME'
 
 complete -c netsrvd -n '__netsrvd_at \'netsrvd check\'' -s h -l help \
@@ -165,7 +169,7 @@ complete -c netsrvd -n '__netsrvd_at \'netsrvd status\'' -l listener -x -a '(__n
 complete -c netsrvd -n '__netsrvd_at \'netsrvd status\'' -l address -x \
     -d 'those of these clients alone'
 complete -c netsrvd -n '__netsrvd_at \'netsrvd status\'' -l json -d 'print JSON'
-complete -c netsrvd -n '__netsrvd_at \'netsrvd status\'' -l control -x \
+complete -c netsrvd -n '__netsrvd_at \'netsrvd status\'' -l control -rF \
     -d 'ask the daemon of this socket, not those of systemd'
 complete -c netsrvd -n '__netsrvd_at \'netsrvd status\'' -l warn -x \
     -d 'be a monitoring plugin: a warning if this figure is out of range'
@@ -178,7 +182,12 @@ complete -c netsrvd -n '__netsrvd_at \'netsrvd metrics\'' -s h -l help \
     -d 'show this help message and exit'
 complete -c netsrvd -n '__netsrvd_at \'netsrvd metrics\'' -l openmetrics \
     -d 'print them as OpenMetrics'
-complete -c netsrvd -n '__netsrvd_at \'netsrvd metrics\'' -l control -x \
+complete -c netsrvd -n '__netsrvd_at \'netsrvd metrics\'' -l control -rF \
+    -d 'ask the daemon of this socket, not those of systemd'
+
+complete -c netsrvd -n '__netsrvd_at \'netsrvd top\'' -s h -l help \
+    -d 'show this help message and exit'
+complete -c netsrvd -n '__netsrvd_at \'netsrvd top\'' -l control -rF \
     -d 'ask the daemon of this socket, not those of systemd'
 
 complete -c netsrvd -n '__netsrvd_at \'netsrvd probe\'' -s h -l help \
