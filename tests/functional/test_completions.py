@@ -140,7 +140,7 @@ def test_every_value_that_a_shell_can_know(proposed: dict[str, set[str]], line: 
     words = plain(proposed[line])
     if action.choices:
         assert words == {str(choice) for choice in action.choices}
-    elif action.type is Path:
+    elif action.type is Path or action.dest == "control":
         assert "x.toml" in words
     elif action.dest in VALUES:
         assert VALUES[action.dest] in words
