@@ -361,7 +361,8 @@ def test_quadlet(container: Machine) -> None:
     pid = container.run("podman", "inspect", "--format={{.State.Pid}}", "netsrvd").stdout.strip()
     links = container.run("nsenter", f"--target={pid}", "--net", "ip", "-json", "link").stdout
     assert [link["ifname"] for link in json.loads(links)] == ["lo"]
-    closed = [f"MESSAGE_ID={Closed.MESSAGE_ID}", "_SYSTEMD_UNIT=netsrvd.service"]
+    run = f"_SYSTEMD_INVOCATION_ID={shown(container, 'InvocationID')}"
+    closed = [f"MESSAGE_ID={Closed.MESSAGE_ID}", "_SYSTEMD_UNIT=netsrvd.service", run]
     eventually(lambda: container.journal(*closed), "the record of the connection")
     assert container.journal(*closed)[0]["NETSRVD_BYTES_RECEIVED"] == "5"
 
