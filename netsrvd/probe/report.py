@@ -245,7 +245,8 @@ def _directions(settings: Settings, streams: Sequence[Stream], lost: int) -> Dir
 
     STAMP counts for each session, which has ports of its own; UDPEchoPlus for each source address,
     or for all clients together: its count only helps where one stream is all there is. If probes
-    come to the reflector more than once it counts more than there are.
+    come to the reflector more than once it counts more than there are. Probes whose answers were
+    late are lost on neither way.
     """
     if settings.protocol not in COUNTED or any(stream.forgotten for stream in streams):
         return None
@@ -260,7 +261,7 @@ def _directions(settings: Settings, streams: Sequence[Stream], lost: int) -> Dir
         counts = [
             (trip.sequence, trip.reflector_count)
             for trip in stream.trips
-            if trip.state is State.RECEIVED and trip.reflector_count is not None
+            if trip.reflector_count is not None
         ]
         known = statistics.directions(
             counts,

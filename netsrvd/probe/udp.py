@@ -184,6 +184,8 @@ class UDPProber:
             trip.length = length
         elif trip.state is State.RECEIVED and answer.reflector_count != trip.reflector_count:
             self.stream.answered_again += 1
+        elif trip.state is State.LOST and trip.reflector_count is None:
+            trip.reflector_count = answer.reflector_count  # so it is lost on neither way
         self._record(trip, used)
         return used.trip is None
 

@@ -377,6 +377,46 @@ def test_losses_each_way_are_told_apart(kind: str, between: Network, tmp_path: P
     }
 
 
+def test_echoplus_tells_losses_apart(between: Network, tmp_path: Path) -> None:
+    """With UDPEchoPlus, too, the report has as many losses there and back as the relay."""
+    there, back = Way([MS, *losses(0.3, 12)[1:]]), Way([MS, *losses(0.1, 13)[1:]])
+    keys = {"service": "echoplus", "protocols": ["udp"], "port": OTHER_PORT}
+    with (
+        reflectors.netsrvd(between.responder, tmp_path, **keys) as port,
+        impaired(between, tmp_path, there, back) as relay,
+    ):
+        probed = probe(between.prober, *MANY, "--echoplus", f"{FAR}:{port}")
+        truth = relay.stop()
+    fates = Counter((each.way, each.fate) for each in truth.packets)
+    assert fates["there", "lost"] > fates["back", "lost"] > 0
+    assert probed.figures["lost"] == fates["there", "lost"] + fates["back", "lost"]
+    assert probed.figures["directions"] == {
+        "out": fates["there", "lost"],
+        "back": fates["back", "lost"],
+        "undecided": 0,
+    }
+
+
+def test_late_answers_are_lost_on_neither_way(between: Network, tmp_path: Path) -> None:
+    """A probe that is lost since its answer came behind the time-out is counted as late, and not
+    among the losses of either way.
+    """
+    late = {2: 500 * MS, 5: 500 * MS}
+    there = Way([late.get(place, delay) for place, delay in enumerate(losses(0.2, 14))])
+    arguments = (f"--count={COUNT}", "--interval=0.025", "--timeout=0.4", "--stamp")
+    with (
+        STAMP_REFLECTORS["netsrvd"](between.responder, tmp_path) as port,
+        impaired(between, tmp_path, there) as relay,
+    ):
+        probed = probe(between.prober, *arguments, f"{FAR}:{port}")
+        truth = relay.stop()
+    lost = sum(each.fate == "lost" for each in truth.packets)
+    assert lost > 0
+    assert probed.figures["late"] >= 2
+    assert probed.figures["lost"] == lost + probed.figures["late"]
+    assert probed.figures["directions"] == {"out": lost, "back": 0, "undecided": 0}
+
+
 @pytest.mark.parametrize("way", ["there", "back"])
 def test_doubled_probes_are_not_taken_for_lost_ones(
     way: str, between: Network, tmp_path: Path
