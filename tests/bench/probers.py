@@ -15,6 +15,7 @@ import struct
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -364,43 +365,64 @@ def servers(between: Network, folder: Path) -> Iterator[None]:
         yield
 
 
+def measure_all(wanted: Sequence[Scenario], rounds: int, probers: Sequence[str]) -> list[Sample]:
+    """Measure in rounds; `probers` are names, none for all."""
+    samples: list[Sample] = []
+    with network() as between, tempfile.TemporaryDirectory() as name, ExitStack() as stack:
+        stack.enter_context(servers(between, Path(name)))
+        for number in range(rounds):
+            for scenario in wanted:
+                able = [
+                    each
+                    for each in PROBERS
+                    if each.most_targets >= scenario.least_most_targets
+                    and (not probers or each.name in probers)
+                ]
+                turn = number % len(able)
+                samples += [
+                    measure(between, scenario, prober, Path(name))
+                    for prober in able[turn:] + able[:turn]
+                ]
+            print(f"round {number + 1} of {rounds}", file=sys.stderr)
+    return samples
+
+
 # --- the report -----------------------------------------------------------------------------------
 
 
-def spread(values: Sequence[float]) -> str:
+Figure = Callable[[Sample], float]
+
+
+def cell(values: Sequence[float]) -> str:
     """Return the median of some rounds, and the least and the most."""
-    return f"{statistics.median(values):+.1f} ({min(values):+.1f} to {max(values):+.1f})"
+    if not values:
+        return ""
+    return f"{statistics.median(values):.1f} ({min(values):.1f} to {max(values):.1f})"
 
 
-def table(samples: Sequence[Sample], scenario: Scenario) -> Iterator[str]:
-    """Yield the lines of a scenario's table in Markdown."""
-    mine = [each for each in samples if each.scenario == scenario.name]
-    median = statistics.median(each.truth_median for each in mine)
-    deviation = statistics.median(each.truth_deviation for each in mine)
-    yield f"**{scenario.name}**: {scenario.about}; {scenario.count} probes, one each"
-    yield f"{scenario.interval_ms} ms. Truth: median {median:.0f} µs, deviation {deviation:.0f} µs."
-    yield ""
-    worst = scenario.targets > 1
-    yield (
-        "| prober | error of the median, µs |"
-        + " of the worst target, µs |" * worst
-        + " error of the deviation, µs | CPU to start, ms | CPU a probe, µs |"
-    )
-    yield "|---|--:|--:|--:|--:|" + "--:|" * worst
-    for name in dict.fromkeys(each.prober for each in mine):
-        its = [each for each in mine if each.prober == name]
-        cells = [name, spread([each.median_error for each in its])]
-        if worst:
-            cells.append(spread([each.worst_error for each in its]))
-        cells.append(spread([each.deviation_error for each in its]))
-        cells.append(f"{statistics.median(each.start_cpu for each in its) / 1000:.1f}")
-        cells.append(f"{statistics.median(each.cpu for each in its):.0f}")
-        yield f"| {' | '.join(cells)} |"
-    wrong = {each.prober for each in mine if each.answered != each.truly_answered}
-    if wrong:
-        yield ""
-        yield f"Not as many answers as there were: {', '.join(sorted(wrong))}."
-    yield ""
+def table(samples: Sequence[Sample], columns: Mapping[str, tuple[str, Figure]]) -> Iterator[str]:
+    """Yield a table in Markdown; a column has a heading, and a figure of one scenario's samples."""
+    yield f"| | {' | '.join(columns)} |"
+    yield "|---|" + "--:|" * len(columns)
+    for name in dict.fromkeys(each.prober for each in samples):
+        cells = [
+            cell([figure(each) for each in samples if (each.prober, each.scenario) == (name, of)])
+            for of, figure in columns.values()
+        ]
+        if any(cells):
+            yield f"| {name} | {' | '.join(cells)} |"
+
+
+def legend(samples: Sequence[Sample], wanted: Sequence[Scenario]) -> Iterator[str]:
+    """Yield what each scenario is, and what its truth was."""
+    for scenario in wanted:
+        mine = [each for each in samples if each.scenario == scenario.name]
+        median = statistics.median(each.truth_median for each in mine)
+        deviation = statistics.median(each.truth_deviation for each in mine)
+        yield (
+            f"- *{scenario.name}*: {scenario.about}; {scenario.count} probes a target, one each "
+            f"{scenario.interval_ms} ms. Median {median:.0f} µs, deviation {deviation:.0f} µs."
+        )
 
 
 def targets(samples: Sequence[Sample], wanted: Sequence[Scenario]) -> Iterator[str]:
@@ -412,23 +434,53 @@ def targets(samples: Sequence[Sample], wanted: Sequence[Scenario]) -> Iterator[s
                 errors.setdefault(each.prober, []).append(abs(each.median_error))
         medians = {name: statistics.median(values) for name, values in errors.items()}
         own = medians.pop(OWN, None)
-        if own is None or not medians:
+        others = {name: value for name, value in medians.items() if not name.startswith(OWN)}
+        if own is None or not others:
             continue
-        best = min(medians, key=lambda name: medians[name])
-        verdict = "met" if own <= medians[best] + MARGIN_US else "MISSED"
+        best = min(others, key=lambda name: others[name])
+        verdict = "met" if own <= others[best] + MARGIN_US else "MISSED"
         yield (
             f"- {scenario.name}: {own:.1f} µs, the best of the others ({best}) "
-            f"{medians[best]:.1f} µs: {verdict}"
+            f"{others[best]:.1f} µs: {verdict}"
         )
 
 
 def report(samples: Sequence[Sample], wanted: Sequence[Scenario]) -> str:
     """Return all that was measured, in Markdown."""
-    lines = [line for each in wanted for line in table(samples, each)]
+    single = [each.name for each in wanted if each.least_most_targets == 1]
+    multiple = [each.name for each in wanted if each.least_most_targets > 1]
     late = statistics.median(each.relay_late for each in samples)
     p95 = statistics.median(each.relay_late_p95 for each in samples)
-    relay = f"The relay's own error: packets left {late:.0f} µs late (median; p95 {p95:.0f} µs)."
-    return "\n".join([*lines, *targets(samples, wanted), "", relay])
+    wrong = Counter(each.prober for each in samples if each.answered != each.truly_answered)
+    return "\n".join(
+        [
+            *legend(samples, wanted),
+            "\nError of the median, µs:\n",
+            *table(samples, {each: (each, lambda its: its.median_error) for each in single}),
+            "\nError of the standard deviation, µs:\n",
+            *table(samples, {each: (each, lambda its: its.deviation_error) for each in single}),
+            "\nCPU time to start, ms, and of each further probe, µs:\n",
+            *table(
+                samples,
+                {"to start": (wanted[0].name, lambda its: its.start_cpu / 1000)}
+                | {each: (each, lambda its: its.cpu) for each in (*single, *multiple)},
+            ),
+            "\nError of the median with several targets, µs:\n",
+            *table(
+                samples,
+                {each: (each, lambda its: its.median_error) for each in multiple}
+                | {
+                    f"the worst of {each}": (each, lambda its: its.worst_error)
+                    for each in multiple[1:]
+                },
+            ),
+            "",
+            *targets(samples, wanted),
+            "",
+            f"Runs with another number of answers than the record: {dict(wrong) or 'none'}.",
+            f"The relay let packets go {late:.1f} µs late (median; p95 {p95:.1f} µs).",
+        ]
+    )
 
 
 def main() -> None:
@@ -438,28 +490,17 @@ def main() -> None:
     top.add_argument("--count", type=int, default=300, help="probes of a run (300)")
     top.add_argument("--probers", default="", help="the names of probers, likewise")
     top.add_argument("--only", default="", help="the names of scenarios, with commas between them")
+    top.add_argument("--report", action="store_true", help="print the report of the last run")
     arguments = top.parse_args()
     only = [each for each in arguments.only.split(",") if each]
     wanted = [each for each in scenarios(arguments.count) if not only or each.name in only]
-    samples = []
-    with network() as between, tempfile.TemporaryDirectory() as name, ExitStack() as stack:
-        stack.enter_context(servers(between, Path(name)))
-        for number in range(arguments.rounds):
-            for scenario in wanted:
-                able = [
-                    each
-                    for each in PROBERS
-                    if each.most_targets >= scenario.least_most_targets
-                    and (not arguments.probers or each.name in arguments.probers.split(","))
-                ]
-                turn = number % len(able)
-                samples += [
-                    measure(between, scenario, prober, Path(name))
-                    for prober in able[turn:] + able[:turn]
-                ]
-            print(f"round {number + 1} of {arguments.rounds}", file=sys.stderr)
-    RESULT.write_text(json.dumps([each._asdict() for each in samples], indent=1) + "\n")
-    print(report(samples, wanted))
+    if not arguments.report:
+        probers = [each for each in arguments.probers.split(",") if each]
+        samples = measure_all(wanted, arguments.rounds, probers)
+        RESULT.write_text(json.dumps([each._asdict() for each in samples], indent=1) + "\n")
+    samples = [Sample(**each) for each in json.loads(RESULT.read_text())]
+    measured = {each.scenario for each in samples}
+    print(report(samples, [each for each in wanted if each.name in measured]))
 
 
 if __name__ == "__main__":
