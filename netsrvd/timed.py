@@ -69,7 +69,7 @@ class TimedService(Protocol):
     ) -> Reply | str | None:
         """Return the answer to one datagram, None for none, or why it is no packet to be answered.
 
-        `now` is in seconds of a clock that no one sets. May raise any exception.
+        `now` is in seconds of the monotonic clock. May raise any exception.
         """
 
 

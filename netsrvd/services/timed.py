@@ -52,7 +52,7 @@ class Sessions(Generic[Session]):
         self._most = most
         self._found: dict[Hashable, tuple[float, Session]] = {}
         """By how long they have been silent, the longest first; with the time of the last packet,
-        in seconds of a clock that no one sets."""
+        in seconds of the monotonic clock."""
 
     @property
     def count(self) -> int:
