@@ -23,6 +23,9 @@ MILLISECOND_NS = 1_000_000
 TICK_NS = SECOND_NS // 2
 """How often a form of output is told to show the progress."""
 
+SLACK_NS = 2 * MILLISECOND_NS
+"""How far a stream with a shorter interval may be behind, and make up for it."""
+
 EVENTS_PER_TURN = 256
 
 READ, WRITE = select.EPOLLIN, select.EPOLLOUT
@@ -177,11 +180,23 @@ class Engine:
             probers[index].send()
             if number + 1 == self._settings.probe_count:
                 continue
-            following = due + self._gap()
-            if following < now - self._interval_ns:  # this process did not run: send no burst
-                following = now + self._interval_ns
+            following = self._following(due, now)
             if not last or following < last:
                 heappush(self._schedule, (following, index, number + 1))
+
+    def _following(self, due: int, now: int) -> int:
+        """Return when a stream sends after a probe that was due, of monotonic_ns().
+
+        If this process did not run, the times that have gone by are left out: a burst would queue
+        behind itself. Short intervals may be made up for, or their rate would not be reached.
+        """
+        following = due + self._gap()
+        slack = 0 if self._interval_ns >= SLACK_NS else SLACK_NS
+        if following > now - slack:
+            return following
+        if self._settings.poisson:
+            return now + self._gap()
+        return following + ((now - following) // self._interval_ns + 1) * self._interval_ns
 
     def _gap(self) -> int:
         if self._settings.poisson:

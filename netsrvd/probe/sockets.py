@@ -3,6 +3,7 @@
 import errno
 import os
 import socket
+from contextlib import suppress
 
 from netsrvd.addresses import is_address
 from netsrvd.errors import PrivilegeError, SocketError, UsageError, shortage
@@ -71,7 +72,8 @@ def _set_options(sock: socket.socket, settings: Settings) -> None:
             sock.setsockopt(level, stamps.IPV6_DONTFRAG, 1)
     elif sock.type == socket.SOCK_DGRAM and not version_6:
         # Linux would set the bit by itself, and lose the first long datagrams of a path.
-        sock.setsockopt(level, stamps.IP_MTU_DISCOVER, stamps.IP_PMTUDISC_DONT)
+        with suppress(OSError):
+            sock.setsockopt(level, stamps.IP_MTU_DISCOVER, stamps.IP_PMTUDISC_DONT)
     if sock.type == socket.SOCK_STREAM:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

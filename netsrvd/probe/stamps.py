@@ -127,16 +127,15 @@ def enable(sock: socket.socket) -> bool:
 
 def enable_control(sock: socket.socket) -> None:
     """Turn on TTL, TOS and drops of what is received, and errors that hosts report by ICMP."""
-    sock.setsockopt(socket.SOL_SOCKET, SO_RXQ_OVFL, 1)
     if sock.family == socket.AF_INET6:
         level = socket.IPPROTO_IPV6
         names = (socket.IPV6_RECVHOPLIMIT, socket.IPV6_RECVTCLASS, IPV6_RECVERR)
     else:
         level = socket.IPPROTO_IP
         names = (IP_RECVTTL, IP_RECVTOS, IP_RECVERR)
-    for name in names:
-        with suppress(OSError):
-            sock.setsockopt(level, name, 1)
+    for place, name in ((socket.SOL_SOCKET, SO_RXQ_OVFL), *((level, each) for each in names)):
+        with suppress(OSError):  # what a kernel lacks is not told
+            sock.setsockopt(place, name, 1)
 
 
 def switched_on() -> socket.socket | None:
