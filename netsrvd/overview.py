@@ -51,9 +51,9 @@ def of(snapshot: Snapshot, notes: RunNotes, now: float, instance: str) -> Overvi
 
 LISTENER_COLUMNS = (
     *("Listener", "Service", "Protocol", "Addresses"),
-    *("Live", "Limit", "Came", "Refused", "Lost", "Received, bytes", "Sent, bytes"),
+    *("Live", "Limit", "Total", "Refused", "Lost", "Received, bytes", "Sent, bytes"),
 )
-"""`Came` are connections or datagrams; `Lost` are those that accept(2) or the kernel dropped, that
+"""`Total` are connections or datagrams; `Lost` are those that accept(2) or the kernel dropped, that
 were truncated, or that had no answer."""
 
 REASON_COLUMNS = ("Listener", "Protocol", "Reason", "Times")
@@ -105,15 +105,15 @@ def _series(snapshot: Snapshot) -> dict[str, float]:
 def _listener(found: ListenerFigures) -> tuple[str, ...]:
     counters, gauges = found.counters, found.gauges
     if found.protocol == "tcp":
-        live, limit, came = gauges.connections, gauges.connections_limit, counters.accepted
+        live, limit, total = gauges.connections, gauges.connections_limit, counters.accepted
         refused, lost = counters.refused.total, counters.accept_errors
     else:
-        live, limit, came = gauges.flows_live, 0, counters.datagrams_received
+        live, limit, total = gauges.flows_live, 0, counters.datagrams_received
         refused = counters.datagrams_refused.total
         lost = counters.datagrams_dropped + counters.datagrams_truncated + counters.datagrams_unsent
     return (
         *(found.name, found.service, found.protocol, ", ".join(_addresses(found))),
-        *(_number(live), _number(limit) if limit else "", _number(came), _number(refused)),
+        *(_number(live), _number(limit) if limit else "", _number(total), _number(refused)),
         *(_number(lost), _number(counters.bytes_received), _number(counters.bytes_sent)),
     )
 

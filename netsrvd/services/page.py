@@ -61,7 +61,7 @@ class Chart(NamedTuple):
 
 CHARTS = (
     Chart("connections", "Connections", "", is_rate=False),
-    Chart("accepted", "New connections", "/s", is_rate=True),
+    Chart("accepted", "Accepted", "/s", is_rate=True),
     Chart("datagrams", "Datagrams", "/s", is_rate=True),
     Chart("received", "Received", "B/s", is_rate=True),
     Chart("sent", "Sent", "B/s", is_rate=True),
