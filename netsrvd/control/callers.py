@@ -29,14 +29,17 @@ STUCK_SECONDS = 10.0
 
 SWEEP_SECONDS = 5.0
 
+PAUSE_SECONDS = 0.001
+"""How long to wait after a step: a look takes a quarter of the loop's time at most."""
+
 FAILED = "io.netsrvd.Failed"
 """The error of a call in which our own code raised an exception."""
 
 Reply = dict[str, Any]
 
-Answer = Iterator[Reply | None]
-"""Yields the parameters of each reply, and None between two steps of work without a reply. The last
-reply of several is known by the end of the answer."""
+Answer = Iterator[Reply | list[Reply] | None]
+"""Yields the parameters of a reply or of some, and None after a step of work without a reply. The
+last reply of several is known by the end of the answer."""
 
 Methods = Callable[[str, dict[str, Any], "Caller"], Answer]
 """Answers a call of a method; raises CallError, also later."""
@@ -149,11 +152,16 @@ class Caller:
             self._callers.report(ControlFailed(described(error), traceback_of(error)))
             self._end({"error": FAILED, "parameters": {"reason": described(error)}})
             return True
-        if reply is not None:
-            if self._pending is not None:
-                self._put({"parameters": self._pending, "continues": True})
-            self._pending = reply
+        self._keep_last(reply)
         return True
+
+    def _keep_last(self, found: Reply | list[Reply] | None) -> None:
+        """Send the replies before the last one, which may be the last of all."""
+        replies = [self._pending] if self._pending is not None else []
+        replies += found if isinstance(found, list) else [found] if found is not None else []
+        if replies:
+            self._pending = replies.pop()
+            self._put(*({"parameters": each, "continues": True} for each in replies))
 
     def _begin(self) -> bool:
         """Begin the answer to the next call, if a whole one has come."""
@@ -173,9 +181,10 @@ class Caller:
         self.answer = self._pending = None
         self._put(message)
 
-    def _put(self, message: dict[str, Any]) -> None:
-        if not self._oneway:
-            self._send(json.dumps(message, separators=(",", ":")).encode() + b"\0")
+    def _put(self, *messages: dict[str, Any]) -> None:
+        if messages and not self._oneway:
+            texts = (json.dumps(each, separators=(",", ":")) for each in messages)
+            self._send("".join(f"{text}\0" for text in texts).encode())
 
     def _send(self, data: bytes) -> None:
         """Send, and keep what the socket does not take; no step is done until that is sent."""
@@ -191,8 +200,8 @@ class Caller:
 class Callers:
     """All callers of one control socket. Owned by the event loop.
 
-    In a turn of the loop one step of one answer is done. At the limit no caller is accepted whose
-    place would have to be taken from one that is being answered.
+    One step of one answer is done at a time, with a pause after it. At the limit no caller is
+    accepted whose place would have to be taken from one that is being answered.
     """
 
     __slots__ = (
@@ -260,7 +269,7 @@ class Callers:
             self._step(self._steps.popleft(), now)
         if now >= self._sweep_at:
             self._sweep(now)
-        return now if self._steps else self._sweep_at
+        return now + PAUSE_SECONDS if self._steps else self._sweep_at
 
     def _step(self, caller: Caller, now: float) -> None:
         if caller.sock.fileno() < 0:

@@ -3,14 +3,14 @@
 import os
 from collections.abc import Callable, Mapping, Sequence
 from time import monotonic
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import netsrvd
 from netsrvd.access.access_list import AccessList, checked_entry
 from netsrvd.addresses import shown
 from netsrvd.connection import Connection
 from netsrvd.control import interface
-from netsrvd.control.callers import Answer, Caller, CallError
+from netsrvd.control.callers import Answer, Caller, CallError, Reply
 from netsrvd.counters import Counters, Gauges, definitions
 from netsrvd.flow import Flow
 from netsrvd.run_state import RunNotes
@@ -27,6 +27,11 @@ USUAL_SOURCES = 20
 
 ITEMS_PER_STEP = 500
 """Connections, flows or sources that are looked at in one step, in less than 0.2 ms."""
+
+REPLIES_PER_STEP = 20
+"""Connections or flows that are written in one step, in 0.3 ms."""
+
+One = TypeVar("One", Connection, Flow)
 
 SERVICE = "org.varlink.service"
 
@@ -146,9 +151,7 @@ class Methods:
             if isinstance(each, TCPListener)
             for connection in self._server.connections_of(each)
         ]
-        for one in found:
-            is_wanted = one.sock.fileno() >= 0 and is_meant(one.peer[0])
-            yield {"connection": _connection(one, monotonic())} if is_wanted else None
+        yield from _listed("connection", found, is_meant, _connection)
 
     def _flows(self, listener: object = None, address: object = None) -> Answer:
         is_meant = _filter(address)
@@ -158,8 +161,7 @@ class Methods:
             if isinstance(each, UDPListener)
             for flow in each.live_flows()
         ]
-        for one in found:
-            yield {"flow": _flow(one, monotonic())} if is_meant(one.peer[0]) else None
+        yield from _listed("flow", found, is_meant, _flow)
 
     def _top_sources(self, count: object = USUAL_SOURCES) -> Answer:
         most = _checked_count(count)
@@ -234,6 +236,23 @@ def _filter(address: object) -> Callable[[str], bool]:
     except ValueError:
         raise _invalid("address") from None
     return lambda host: not entry.denied_by(host)
+
+
+def _listed(
+    name: str,
+    found: Sequence[One],
+    is_meant: Callable[[str], bool],
+    shown_as: Callable[[One, float], Reply],
+) -> Answer:
+    """Yield a reply for each connection or flow that is meant, some in a step."""
+    replies: list[Reply] = []
+    for number, one in enumerate(found, 1):
+        if is_meant(one.peer[0]):
+            replies.append({name: shown_as(one, monotonic())})
+        if len(replies) == REPLIES_PER_STEP or number % ITEMS_PER_STEP == 0:
+            yield replies
+            replies = []
+    yield replies
 
 
 def _listener(figures: ListenerFigures) -> dict[str, Any]:
