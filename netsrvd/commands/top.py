@@ -8,11 +8,12 @@ import sys
 import termios
 import tty
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
+from errno import EIO
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from netsrvd.commands.daemons import Conversation, Found, asking, find
+from netsrvd.commands.daemons import Conversation, Found, NotRunningError, asking, find
 from netsrvd.commands.status import NOT_RUNNING
 from netsrvd.commands.top_figures import ORDERS, History, first
 from netsrvd.errors import ControlError, DependencyError, UsageError, failing_import
@@ -47,6 +48,8 @@ def run(arguments: argparse.Namespace) -> int:
     watch = Watch(arguments.control)
     watch.look("overview", screen.rows)
     if watch.report is None:
+        if watch.error and not isinstance(watch.error, NotRunningError):
+            raise watch.error
         print(f"netsrvd: {escaped(watch.problem)}", file=sys.stderr)
         return NOT_RUNNING
     with _terminal() as terminal:
@@ -80,6 +83,7 @@ class Watch:
         self.history = History()
         self.report: Mapping[str, Any] | None = None
         self.problem = ""
+        self.error: ControlError | None = None
         self.rows: list[Mapping[str, Any]] = []
         self.total = 0
         self.order = ORDERS[0]
@@ -116,8 +120,7 @@ class Watch:
             self.report = report
             self.list(view, rows)
         except ControlError as error:
-            self.close()
-            self.problem = str(error)
+            self._failed(error)
 
     def list(self, view: str, rows: int) -> None:
         """Ask for what a view lists."""
@@ -135,8 +138,11 @@ class Watch:
                 self.total = len(self.rows)
             self.problem = ""
         except ControlError as error:
-            self.close()
-            self.problem = str(error)
+            self._failed(error)
+
+    def _failed(self, error: ControlError) -> None:
+        self.close()
+        self.error, self.problem = error, str(error)
 
     def _connect(self) -> Conversation | None:
         """Connect, but only to a daemon that runs: a connection would start another one."""
@@ -162,8 +168,9 @@ class Terminal:
         tty.setcbreak(sys.stdin, termios.TCSADRAIN)
 
     def put_back(self) -> None:
-        """Have the keyboard as it was."""
-        termios.tcsetattr(sys.stdin, termios.TCSADRAIN, self._before)
+        """Have the keyboard as it was, unless the terminal is gone."""
+        with suppress(termios.error):
+            termios.tcsetattr(sys.stdin, termios.TCSADRAIN, self._before)
 
     def wait(self, seconds: float) -> tuple[str, set[int]]:
         """Return the keys that were pressed and the signals that came, within a time."""
@@ -172,7 +179,12 @@ class Terminal:
         poll.register(self._wakeup, select.POLLIN)
         keys, numbers = "", set[int]()
         for descriptor, _ in poll.poll(max(0.0, seconds) * 1000):
-            data = os.read(descriptor, 4096)
+            try:
+                data = os.read(descriptor, 4096)
+            except OSError as error:
+                if error.errno != EIO:
+                    raise
+                data = b""
             if descriptor == self._wakeup:
                 numbers |= {*data}
             elif data:

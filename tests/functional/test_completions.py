@@ -10,14 +10,14 @@ import pytest
 from netsrvd import cli
 from tests.functional.conftest import Start
 from tests.support.run import COMMAND
-from tests.support.shells import RUN, proposals
+from tests.support.shells import HOST, RUN, proposals
 
 SHELLS = sorted(RUN)
 ENVIRONMENT = {"PATH": f"{COMMAND.parent}:{os.defpath}", "LANG": "C.UTF-8"}
-CONFIGURATION = "[listener.alpha]\nport = 51500\n[listener.beta-2]\nport = 51501\n"
-LISTENERS = {"alpha", "beta-2", "echo"}
-VALUES = {"user": "root", "interface": "lo"}
-"""What each host has, for arguments whose values a shell can find."""
+CONFIGURATION = '[listener.alpha]\nport = 51500\n[listener."beta.2"]\nport = 51501\n'
+LISTENERS = {"alpha", "beta.2", "echo"}
+VALUES = {"user": "root", "interface": "lo", "targets": HOST}
+"""What there is everywhere, for arguments whose values a shell can find."""
 
 
 def parsers(

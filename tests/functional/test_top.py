@@ -1,6 +1,7 @@
 """`netsrvd top` on a terminal of tmux."""
 
 import ast
+import os
 import re
 import signal
 import socket
@@ -15,6 +16,7 @@ import pytest
 from netsrvd.commands.top_figures import BLOCKS, FIGURES
 from tests.functional.conftest import Start
 from tests.support.clients import answer, ended
+from tests.support.patience import wait_readable
 from tests.support.peers import connect, exchange, read_exactly
 from tests.support.run import COMMAND, ENVIRONMENT, Run, echo
 from tests.support.tmux import Screen, screen
@@ -191,6 +193,16 @@ def test_a_stop_of_the_job(run: Run, top: Screen) -> None:
     top.press("q")
     top.wait_text("status=0 >")
     assert_as_before(top)
+
+
+def test_a_terminal_that_goes_away(top: Screen) -> None:
+    """When its terminal is gone it ends; nothing is left that would run on."""
+    pid = int(top.do("display-message", "-p", "#{pane_pid}"))
+    [child] = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    ended = os.pidfd_open(int(child))
+    top.do("kill-server")
+    wait_readable(ended, "its end")
+    os.close(ended)
 
 
 def test_a_daemon_that_ends_and_comes_back(

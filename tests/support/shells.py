@@ -12,6 +12,9 @@ from typing import BinaryIO
 from tests.support.patience import SECONDS
 
 COMPLETIONS = Path(__file__).parents[2] / "packaging/completions"
+HOST = "known.example.org"
+"""A host that the user knows: by ssh, and for bash by a file like /etc/hosts."""
+
 PATIENCE = 6 * SECONDS
 """For one shell that answers all questions of a test."""
 
@@ -79,6 +82,11 @@ def proposals(
     """
     answers, questions = folder / f"{shell}.answers", folder / f"{shell}.questions"
     answers.write_text("")
+    for home in (folder, folder / "zsh"):
+        (home / ".ssh").mkdir(parents=True, exist_ok=True)
+        (home / ".ssh/known_hosts").write_text(f"{HOST} ssh-ed25519 AAAA\n")
+    (folder / "hosts").write_text(f"192.0.2.1 {HOST}\n")
+    environment = {**environment, "HOSTFILE": str(folder / "hosts")}
     questions.write_text("".join(f"{line}\n" for line in lines))
     RUN[shell](folder, questions, answers, environment)
     blocks = answers.read_text().split(".\n")

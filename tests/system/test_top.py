@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.documents import ROOT
-from tests.support.installed import CLIENT, SERVICE, main_pid, talk
+from tests.support.installed import CLIENT, NOBODY, SERVICE, main_pid, talk
 from tests.support.machine import Machine
 from tests.support.patience import eventually
 
@@ -74,3 +74,12 @@ def wait_screen(machine: Machine, *texts: str) -> None:
         return all(text in screen for text in texts)
 
     eventually(seen, f"{texts} on the screen")
+
+
+def test_for_root_and_adm_alone(member: Machine) -> None:
+    """Another user is told who may ask."""
+    command = [*NOBODY, "script", "-qec", "netsrvd top", "/dev/null"]
+    done = member.run(*command, check=False)
+    assert done.returncode == 77
+    [line] = done.stdout.splitlines()
+    assert line.endswith("root and the group adm may ask; `adduser USER adm` adds a user")

@@ -66,7 +66,7 @@ function __netsrvd_listeners
                 set config $words[$index]
         end
     end 2>/dev/null
-    netsrvd check --all $config 2>/dev/null | string replace -rf '^listener\.([^".]*)\..*' '$1' |
+    netsrvd check --all $config 2>/dev/null | string replace -rf '^listener\.(?:"([^"]*)"|([^".]*))\..*' '$1$2' |
         sort -u
 end
 
