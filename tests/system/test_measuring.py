@@ -22,16 +22,11 @@ CLIENT = "/srv/stamp_client.py"
 EXAMPLES = "/usr/share/doc/netsrvd/examples"
 CONFIG = "/etc/netsrvd/conf.d/reflectors.toml"
 FOLDER = "/etc/systemd/system/netsrvd.service.d"
-KEY = bytes(range(32))
+DROP_IN = Path(__file__).parents[2] / "packaging/examples/stamp-key.conf"
 
-HAVE_KEY = f"""
-umask 077
-echo hex:{KEY.hex()} >/etc/netsrvd/stamp.key
-mkdir -p {FOLDER}
-cp {EXAMPLES}/stamp-key.conf {FOLDER}/
-chmod 644 {FOLDER}/stamp-key.conf
-systemctl daemon-reload
-"""
+USE_KEY = re.findall(r"^#   (.*)$", DROP_IN.read_text(), re.MULTILINE)
+"""What the drop-in of the package says that one should do: make a key, copy it, apply."""
+KEY_FILE = "/etc/netsrvd/stamp.key"
 UNDO = f"""
 rm -rf {CONFIG} {FOLDER} /etc/netsrvd/stamp.key
 systemctl daemon-reload
@@ -65,6 +60,12 @@ def ask(machine: Machine, host: str, port: int, *requests: bytes) -> list[Answer
     said = machine.run("python3", CLIENT, host, str(port), *texts).stdout
     found = [json.loads(line) for line in said.splitlines()]
     return [Answer(**{**each, "data": bytes.fromhex(each["data"])}) for each in found]
+
+
+def use_key(machine: Machine) -> None:
+    """Type the commands of the drop-in."""
+    for command in USE_KEY:
+        machine.run("bash", "-ec", command)
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
@@ -107,20 +108,21 @@ def test_a_key_is_a_credential(reflecting: Machine) -> None:
         assert failed.returncode != 0
         assert "listener.stamp.stamp_key" in failed.stderr
         assert "add LoadCredential=stamp:PATH" in failed.stderr
-    reflecting.run("sh", "-ec", HAVE_KEY)
+    use_key(reflecting)
     reflecting.run("netsrvd", "check")
-    reflecting.run("systemctl", "restart", SERVICE)
-    [answer] = ask(reflecting, "127.0.0.1", 862, VECTORS["V6"])
-    assert stamp.read_reply(answer.data, KEY).sender_sequence == 7
-    mode = reflecting.run("stat", "-c", "%a %U", "/etc/netsrvd/stamp.key").stdout
+    key = bytes.fromhex(reflecting.run("cat", KEY_FILE).stdout.removeprefix("hex:"))
+    assert len(key) == 32
+    [answer] = ask(reflecting, "127.0.0.1", 862, stamp.make_request(7, bytes(8), 1, key=key))
+    assert stamp.read_reply(answer.data, key).sender_sequence == 7
+    mode = reflecting.run("stat", "-c", "%a %U", KEY_FILE).stdout
     assert mode == "600 root\n"
 
 
 def test_a_missing_key_file_is_said(reflecting: Machine) -> None:
     """The start fails, as a service that were open instead would be worse."""
     reflecting.run("sed", "-i", "s/^#stamp_key/stamp_key/", CONFIG)
-    reflecting.run("sh", "-ec", HAVE_KEY + "rm /etc/netsrvd/stamp.key")
+    use_key(reflecting)
+    reflecting.run("rm", KEY_FILE)
     assert reflecting.run("systemctl", "restart", SERVICE, check=False).returncode != 0
-    reflecting.run("sh", "-ec", HAVE_KEY)
-    reflecting.run("systemctl", "restart", SERVICE)
+    use_key(reflecting)
     assert main_pid(reflecting)
