@@ -196,36 +196,36 @@ def outliers(streams: Sequence[tuple[int, int, float | None]]) -> list[str]:
 
     A stream is (settled probes, lost ones, median of its round trips or None).
     """
-    return [
-        ", ".join(filter(None, (_by_loss(streams, index), _by_delay(streams, index))))
-        for index in range(len(streams))
-    ]
+    losses = _lossy([(sent, lost) for sent, lost, _ in streams])
+    delays = _slow([median for _, _, median in streams])
+    return [", ".join(filter(None, both)) for both in zip(losses, delays, strict=True)]
 
 
-def _by_loss(streams: Sequence[tuple[int, int, float | None]], index: int) -> str:
-    """Compare the loss with the usual one: a binomial test, by the normal distribution."""
-    sent, lost, _ = streams[index]
-    shares = sorted(each[1] / each[0] for each in streams if each[0])
-    if len(shares) < MANY or not sent:
-        return ""
+def _lossy(streams: Sequence[tuple[int, int]]) -> list[str]:
+    """Compare each loss with the usual one: a binomial test, by the normal distribution."""
+    shares = sorted(lost / sent for sent, lost in streams if sent)
+    if len(shares) < MANY:
+        return [""] * len(streams)
     usual = percentile(shares, 0.5)
-    # as if the others had lost one probe more: a usual loss of 0 would have no deviation
-    guarded = (usual * sent + 1) / (sent + 2)
-    deviation = sqrt(guarded * (1 - guarded) / sent)
-    more = lost / sent - usual
-    return "loses more" if more >= LEAST_LOSS and more > LOSS_DEVIATIONS * deviation else ""
+
+    def differs(sent: int, lost: int) -> bool:
+        # as if the others had lost one probe more: a usual loss of 0 would have no deviation
+        guarded = (usual * sent + 1) / (sent + 2)
+        more = lost / sent - usual
+        return more >= max(LEAST_LOSS, LOSS_DEVIATIONS * sqrt(guarded * (1 - guarded) / sent))
+
+    return ["loses more" if sent and differs(sent, lost) else "" for sent, lost in streams]
 
 
-def _by_delay(streams: Sequence[tuple[int, int, float | None]], index: int) -> str:
-    """Compare the median with those of all, by the median of their distances from their median."""
-    mine = streams[index][2]
-    medians = sorted(each[2] for each in streams if each[2] is not None)
-    if len(medians) < MANY or mine is None:
-        return ""
-    usual = percentile(medians, 0.5)
-    spread = 1.4826 * percentile(sorted(abs(each - usual) for each in medians), 0.5)
-    least = max(DELAY_DEVIATIONS * spread, LEAST_DELAY_SHARE * usual, LEAST_DELAY_NS)
-    return "slower" if mine - usual > least else ""
+def _slow(medians: Sequence[float | None]) -> list[str]:
+    """Compare each median with that of all, by the median of their distances from it."""
+    known = sorted(each for each in medians if each is not None)
+    if len(known) < MANY:
+        return [""] * len(medians)
+    usual = percentile(known, 0.5)
+    spread = 1.4826 * percentile(sorted(abs(each - usual) for each in known), 0.5)
+    least = usual + max(DELAY_DEVIATIONS * spread, LEAST_DELAY_SHARE * usual, LEAST_DELAY_NS)
+    return ["slower" if each is not None and each > least else "" for each in medians]
 
 
 def rate_limit(probes: Sequence[tuple[int, bool]]) -> Limit | None:

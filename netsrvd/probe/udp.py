@@ -237,15 +237,16 @@ class UDPProber:
     def _fail(self, used: _Socket, item: stamps.Reported) -> None:
         """Record an error that a host has reported of a probe.
 
-        A router may quote too little to tell which; then it is the oldest one without an answer.
+        A router may quote too little to tell which; then it is the oldest one without an answer
+        of the last `MOST_UNSTAMPED`.
         """
         answer = self._exchange.read(item.quoted)
         trip = used.trip
         if answer and answer.sequence is not None:
             trip = self.stream.find(answer.sequence)
         elif trip is None:
-            pending = (each for each in self.stream.trips if each.state is State.PENDING)
-            trip = next(pending, None)
+            last = self.stream.trips[-MOST_UNSTAMPED:]
+            trip = next((each for each in last if each.state is State.PENDING), None)
         if trip and trip.state is State.PENDING:
             self.stream.fail(trip, item.text)
             self._engine.settled(self.stream, trip)

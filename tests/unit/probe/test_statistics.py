@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from netsrvd.probe import statistics
 from netsrvd.probe.statistics import Directions, Offset
+from tests.support.effort import in_proportion
 
 SAMPLES = st.lists(st.integers(0, 10**12), min_size=2, max_size=200)
 
@@ -243,3 +244,12 @@ def test_no_loss_is_no_limit() -> None:
     assert statistics.rate_limit([(index, True) for index in range(1000)]) is None
     assert statistics.rate_limit([(index, False) for index in range(1000)]) is None
     assert statistics.rate_limit([]) is None
+
+
+def test_many_streams_are_compared_at_once() -> None:
+    """What comparing streams costs grows with their number, not with its square."""
+
+    def compare(count: int) -> None:
+        statistics.outliers([(100, index % 3, 1e6 + index % 7) for index in range(count)])
+
+    assert in_proportion(compare)
