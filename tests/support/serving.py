@@ -16,7 +16,7 @@ from netsrvd.handlers.connections import HandlerConnections
 from netsrvd.linux.mmsg import PAYLOAD_BYTES
 from netsrvd.services import prepare
 from netsrvd.services.base import ServerView
-from netsrvd.settings import Endpoint, ListenerSettings
+from netsrvd.settings import TIMED_SERVICES, Endpoint, ListenerSettings
 from netsrvd.sockets import activation, bind, broadcast
 from netsrvd.tcp import ConnectionLimit, SpareDescriptor, TCPListener
 from netsrvd.udp import Batches, UDPListener
@@ -160,6 +160,8 @@ class Serving:
         **changes: Any,
     ) -> Served:
         """Serve one UDP socket; `changes` are settings of its listener."""
+        if service in TIMED_SERVICES:
+            changes = {"protocols": ("udp",), **changes}
         settings = listener(service=service, **changes)
         sock = sock or opened("udp", settings, host)
         made = UDPListener(
