@@ -10,7 +10,10 @@ from netsrvd.services import page
 from netsrvd.services.base import Fact, Overview, Table
 from tests.support.effort import in_proportion
 
-TEXTS = st.text(st.characters(codec="utf-8", exclude_characters="\r\0"))
+PIECES = ("<b>", "</td>", "<script>", "<!--", "&lt;", "&", '"', "'", ">", " on=", "\\u003c", "é")
+TEXTS = st.text(st.characters(codec="utf-8", exclude_characters="\r\0")) | st.lists(
+    st.sampled_from(PIECES)
+).map("".join)
 
 
 def overview(text: str = "text", rows: int = 1, *, is_bad: bool = False) -> Overview:
