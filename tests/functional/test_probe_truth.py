@@ -198,7 +198,9 @@ def test_round_trips_by_stamps_of_the_program_are_longer(
         probed = probe(between.prober, *MANY, "--program-stamps", f"{FAR}:{port}")
         truth = relay.stop()
     assert probed.figures["stamps"] == {"kernel": 0, "program": COUNT}
-    assert min(differences_ns(probed, truth)) >= 0
+    differences = [*differences_ns(probed, truth)]
+    assert len(differences) == COUNT
+    assert min(differences) >= 0
 
 
 def nearest(summary: dict[str, float], values: Sequence[float], error: float) -> None:
@@ -643,7 +645,7 @@ def test_tcp_has_the_delay_of_the_path(kind: str, between: Network, tmp_path: Pa
     assert probed.figures["connect"]["least"] >= 30 * MS
     assert probed.figures["round_trip"]["least"] >= 30 * MS
     differences = [*differences_ns(probed, truth)]
-    assert len(differences) == 8
+    assert differences
     assert min(differences) >= 0
 
 
@@ -668,14 +670,14 @@ def test_tcp_hides_losses_and_shows_their_time(between: Network, port: int, tmp_
 # --- limits of a reflector ------------------------------------------------------------------------
 
 
-FAST = ("--count=300", "--interval=0.005", "--timeout=1")
+FAST = ("--count=300", "--interval=0.01", "--timeout=1")
 
 
 def test_a_limit_of_the_reflector_is_recognised(between: Network, tmp_path: Path) -> None:
-    """Of a reflector that answers 100 datagrams a second after a burst of 20 the report says so:
+    """Of a reflector that answers 20 datagrams a second after a burst of 20 the report says so:
     with the answers of the relay's record, although the path lost nothing.
     """
-    keys = {"unlimited": [], "datagram_rate": 100, "datagram_burst": 20, "port": OTHER_PORT}
+    keys = {"unlimited": [], "datagram_rate": 20, "datagram_burst": 20, "port": OTHER_PORT}
     with (
         reflectors.netsrvd(between.responder, tmp_path, **keys) as port,
         impaired(between, tmp_path) as relay,
@@ -685,7 +687,7 @@ def test_a_limit_of_the_reflector_is_recognised(between: Network, tmp_path: Path
     assert {each.fate for each in truth.packets} == {"sent"}
     assert limited.figures["lost"] > 50
     assert limited.figures["received"] == len(truth.way("back"))
-    assert limited.target["rate_limit"]["per_second"] == pytest.approx(100, rel=0.1)
+    assert limited.target["rate_limit"]["per_second"] == pytest.approx(20, rel=0.15)
 
 
 def test_a_path_that_loses_is_no_limit(between: Network, port: int, tmp_path: Path) -> None:
