@@ -10,10 +10,12 @@ from typing import Any
 
 from netsrvd import counters
 from tests.functional.conftest import Start
+from tests.support.activation import opened
 from tests.support.clients import ended
 from tests.support.patience import SECONDS
 from tests.support.peers import connect, echoed, reset
 from tests.support.run import LOOPBACK, Run, free_port
+from tests.support.unit import Unit
 
 HOST = "127.0.0.1"
 
@@ -201,3 +203,30 @@ def assert_samples(samples: list[Any], stopped: dict[str, str]) -> None:
     assert sums["reload_successful"] == 1
     assert sums["log_records"] > 20
     assert sys.maxsize > sums["start_time"] > 1e9
+
+
+def test_a_restart_counts_no_byte_twice(start: Start, port: int) -> None:
+    """A connection that is handed over is accepted by one run and restored by the next; each run
+    counts the bytes that it has moved, which are together those of the connection's record.
+    """
+    with ExitStack() as stack:
+        unit = Unit(start, port, opened(stack, port, "tcp4", "tcp6", "udp4", "udp6"))
+        first = unit.start(planted=PLANTED)
+        first.allow("RECORD ", "SAMPLES ")
+        with connect((HOST, port)) as client:
+            assert echoed(client, b"x" * 1000)
+            second = unit.restart(first, planted=PLANTED)
+            second.allow("RECORD ", "SAMPLES ")
+            assert echoed(client, b"y" * 10)
+        second.wait_line(" closed: client")
+        second.rest()
+        second.end()
+        runs = [told(each) for each in (first, second)]
+    stopped = [fields for run in runs for kind, fields in run if kind == "Stopped"]
+    [closed] = [fields for run in runs for kind, fields in run if kind == "Closed"]
+    assert [int(each["bytes_received"]) for each in stopped] == [1000, 10]
+    assert [int(each["bytes_sent"]) for each in stopped] == [1000, 10]
+    assert (closed["bytes_received"], closed["bytes_sent"]) == ("1010", "1010")
+    assert [int(each["accepted"]) for each in stopped] == [1, 0]
+    assert [int(each["restored"]) for each in stopped] == [0, 1]
+    assert [int(each["closed"]) for each in stopped] == [0, 1]
