@@ -81,6 +81,8 @@ FIREWALLD = (
 )
 CONTEXTS = {
     "systemctl status netsrvd": Context(START),
+    "netsrvd status": Context(START),
+    "netsrvd status connections": Context(START),
     "systemctl reload netsrvd": Context(START),
     "systemctl restart netsrvd.socket": Context(STOP),
     "systemctl start netsrvd.socket": Context(STOP),
