@@ -2,6 +2,7 @@
 
 import ast
 import os
+import pty
 import re
 import signal
 import socket
@@ -203,6 +204,26 @@ def test_a_terminal_that_goes_away(top: Screen) -> None:
     top.do("kill-server")
     wait_readable(ended, "its end")
     os.close(ended)
+
+
+@pytest.mark.usefixtures("run")
+def test_a_terminal_that_is_not_its_own(path: Path) -> None:
+    """It ends also with a terminal that sends no SIGHUP, as it is not its controlling terminal."""
+    ours, theirs = pty.openpty()
+    command = [COMMAND, "top", "--control", path]
+    environment = TERMINAL | SIZE
+    with subprocess.Popen(
+        command, env=environment, stdin=theirs, stdout=theirs, start_new_session=True
+    ) as drawing:
+        os.close(theirs)
+        ended = os.pidfd_open(drawing.pid)
+        seen = b""
+        while b"PID" not in seen:
+            wait_readable(ours, "a frame")
+            seen += os.read(ours, 4096)
+        os.close(ours)
+        wait_readable(ended, "its end")
+        os.close(ended)
 
 
 def test_a_daemon_that_ends_and_comes_back(

@@ -21,7 +21,8 @@ class Screen:
     def start(self, command: Sequence[str | Path], environment: dict[str, str]) -> None:
         """Type a command to a shell there."""
         given = [f"-e{name}={value}" for name, value in (environment | {"PS1": PROMPT}).items()]
-        shell = ["bash", "--norc", "--noprofile", "-i"]
+        # dash leaves the modes of the terminal as a job has left them; bash would put them back.
+        shell = ["dash", "-i"]
         self.do("new-session", "-d", "-x", "80", "-y", "24", *given, *shell)
         self.wait_text("status=0 >")
         self.type(shlex.join(map(str, command)))
