@@ -40,6 +40,7 @@ QUESTIONS = {
 }
 
 CONFIGURATION = """\
+drain_timeout = "100ms"
 [listener.echo]
 deny = ["127.0.0.66", "127.0.0.67", "127.0.0.68"]
 refusal_window = "1s"

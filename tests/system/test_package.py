@@ -242,6 +242,7 @@ def test_documentation_is_installed(quiet: Machine) -> None:
         *["man/man1/netsrvd.1.gz", "man/man5/netsrvd.toml.5.gz", "examples/port-7.toml"],
         *["bash-completion/completions/netsrvd", "/etc/netsrvd/netsrvd.toml"],
         *["zsh/vendor-completions/_netsrvd", "fish/vendor_completions.d/netsrvd.fish"],
+        *["examples/prometheus/grafana-dashboard.json\n", "fail2ban/jail.d/netsrvd.conf\n"],
     ):
         assert name in files
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.documents import ROOT
-from tests.support.installed import CLIENT, NOBODY, SERVICE, main_pid, talk
+from tests.support.installed import NOBODY, SERVICE, SUPPORT, main_pid, talk
 from tests.support.machine import Machine
 from tests.support.patience import eventually
 
@@ -48,18 +48,24 @@ def test_what_the_daemon_of_systemd_does(member: Machine, trees: dict[str, Path]
     member.run("sh", "-ec", f"apt-get install --yes {archives}/*.deb", timeout=120)
 
     pid = main_pid(member)
-    command = member.command("python3", CLIENT, "hold")
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as holder:
+    load = member.copy_in(SUPPORT / "journal_load.py")
+    command = member.command("python3", load, "hold", "127.0.0.13", "wait", "leave")
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen(command, text=True, **pipes) as holder:
+        assert holder.stdin
         assert holder.stdout
         assert holder.stdout.readline() == "held\n"
         size = ["-x", "80", "-y", "24"]
         member.run(*MEMBER, *TMUX, "new-session", "-d", *size, "-eTERM=screen", "netsrvd top; cat")
         wait_screen(member, f"PID {pid}", "1 of ", "sent/s", "q quit")
         member.run(*MEMBER, *TMUX, "send-keys", "2")
-        wait_screen(member, "1 connections, by bytes", "127.0.0.1:")
-        member.run("systemctl", "stop", "netsrvd.socket", SERVICE)
-        wait_screen(member, f"{SERVICE} does not run: inactive")
-        assert member.run("systemctl", "is-active", SERVICE, check=False).stdout == "inactive\n"
+        wait_screen(member, "1 connections, by bytes", "127.0.0.13:")
+        holder.stdin.write("\n")
+    assert holder.returncode == 0
+    wait_screen(member, "0 connections, by bytes")
+    member.run("systemctl", "stop", "netsrvd.socket", SERVICE)
+    wait_screen(member, f"{SERVICE} does not run: inactive")
+    assert member.run("systemctl", "is-active", SERVICE, check=False).stdout == "inactive\n"
     member.run("systemctl", "start", "netsrvd.socket")
     talk(member, "tcp", "again")
     wait_screen(member, f"PID {main_pid(member)}")
