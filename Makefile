@@ -9,26 +9,27 @@ RUN := $(VENV)/bin
 PYTEST := env -u MAKEFLAGS -u MFLAGS -u MAKELEVEL $(RUN)/pytest
 TIERS := repo unit integration functional system
 SUITES := bookworm trixie
+HALVES := 1 2
 BENCH := build/bench/venv
 FUZZ := build/fuzz/venv
 FUZZ_SECONDS ?= 60
 RELEASE_TOOLS := build/release-tools
 
-.PHONY: run test test-host $(SUITES:%=test-%) $(TIERS)
+.PHONY: run test $(HALVES:%=test-%) $(SUITES:%=test-%) $(TIERS)
 .PHONY: bench bench-peers bench-probe fuzz deb release pictures format clean
 
 run: $(VENV)/runs ## serve echo on port 51423 in the foreground, until Ctrl-C
 	$(RUN)/netsrvd run
 
-# Most tests wait more than they compute, so three runs at the same time take half of the time. The
+# Most tests wait more than they compute, so four runs at the same time take half of the time. The
 # trees are made before, as two runs would both install what makes them.
-test: $(VENV)/ready deb ## run every test: those of this host and those of each Debian side by side
+test: $(VENV)/ready deb ## run every test: two halves of this host's, those of each Debian, side by side
 	[ "$$(id -u)" != 0 ] || tests/system/trees $(SUITES) >/dev/null
-	$(MAKE) --no-print-directory --keep-going --jobs=3 --output-sync=target \
-		test-host $(SUITES:%=test-%)
+	$(MAKE) --no-print-directory --keep-going --jobs=4 --output-sync=target \
+		$(HALVES:%=test-%) $(SUITES:%=test-%)
 
-test-host:
-	$(PYTEST) --ignore=tests/system
+$(HALVES:%=test-%): test-%:
+	$(PYTEST) --ignore=tests/system --half=$*
 
 $(SUITES:%=test-%): test-%:
 	$(PYTEST) tests/system --suite=$*

@@ -18,17 +18,25 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add the option that divides the system tests among runs at the same time."""
+    """Add the options that divide the tests among runs at the same time."""
     text = "of the system tests only those of this release, with the first also those of none"
     parser.addoption("--suite", choices=SUITES, help=text)
+    text = "every second module, from the first or from the second one"
+    parser.addoption("--half", choices=(1, 2), type=int, help=text)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Take out the tests of other releases, if there is a `--suite`."""
-    if suite := config.getoption("suite"):
-        others = [item for item in items if tier_of(item) == "system" and suite_of(item) != suite]
+    """Take out the tests of other releases and of the other half."""
+    suite, half = config.getoption("suite"), config.getoption("half")
+    modules = sorted({item.path for item in items})
+    mine = {*(modules[half - 1 :: 2] if half else modules)}
+    kept, others = [], []
+    for item in items:
+        is_other = suite and tier_of(item) == "system" and suite_of(item) != suite
+        (others if is_other or item.path not in mine else kept).append(item)
+    if others:
         config.hook.pytest_deselected(items=others)
-        items[:] = [item for item in items if item not in others]
+        items[:] = kept
 
 
 def tier_of(item: pytest.Item) -> str:

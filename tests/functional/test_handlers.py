@@ -188,6 +188,7 @@ def hostile(start: Start, port: int, tmp_path_factory: pytest.TempPathFactory) -
         }
         for protocol, name in (("tcp", "serve"), ("udp", "answer"))
     }
+    served["echo"] = {"enabled": False}
     run = start({"listener": served}, environment={"PYTHONPATH": str(folder)})
     run.allow("Exception ignored", "OSError: ")
     return run

@@ -100,7 +100,7 @@ def _new(run: Run) -> list[str]:
 def test_visits_of_the_watchdog_do_not_keep_it(unit: Unit) -> None:
     """They are no clients; meanwhile the watchdog is fed."""
     run = unit.start(
-        configuration={**idle(unit.port), "idle_exit": 0.5}, environment={"WATCHDOG_USEC": "200000"}
+        configuration={**idle(unit.port), "idle_exit": 2}, environment={"WATCHDOG_USEC": "200000"}
     )
     wait_idle_end(run)
     assert len(run.notices_with("WATCHDOG")) > 1

@@ -120,7 +120,8 @@ def test_a_restart_puts_options_into_force(
     own = sockets(run)
     follow(run)
     listener = {"host": ["127.0.0.1", "::1"], "port": port, **after}
-    successor = unit.succeed(run, {"listener": {"renamed": listener}})
+    listeners = {"renamed": listener, "echo": {"enabled": False}}
+    successor = unit.succeed(run, {"listener": listeners})
     assert len(own & sockets(successor)) == (4 if goes_on else 0)
     assert serves(port)
 
