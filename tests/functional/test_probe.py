@@ -191,6 +191,7 @@ def clocks(port: int) -> dict[str, object]:
         "listener": {
             "time": {"service": "time", "host": LOOPBACK, "port": port},
             "daytime": {"service": "daytime", "host": LOOPBACK, "port": free_port(port + 1)},
+            "echo": {"enabled": False},
         }
     }
 
@@ -825,6 +826,7 @@ def measuring(port: int, key: Path | None = None) -> dict[str, object]:
                 **stamp_keys,
             },
             "echoplus": {"service": "echoplus", "port": free_port(port + 1), **usual},
+            "echo": {"enabled": False},
         }
     }
 
