@@ -10,7 +10,7 @@ import statistics
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import partial
-from itertools import pairwise
+from itertools import islice, pairwise
 from pathlib import Path
 
 import pytest
@@ -29,7 +29,7 @@ from tests.support.impairment.path import (
     network,
     two_cables,
 )
-from tests.support.impairment.truth import Truth
+from tests.support.impairment.truth import RoundTrip, Truth
 from tests.support.probing import Probed, differences_ns, probe
 
 OTHER_PORT = 51_424
@@ -81,9 +81,9 @@ def unanswered(truth: Truth) -> set[int]:
     return {each.echo_sequence for each in truth.echoes() if each.ns is None}
 
 
-def true_arrivals(truth: Truth) -> list[int]:
+def true_arrivals(trips: Sequence[RoundTrip]) -> list[int]:
     """Return sequence numbers in the order in which the first answers went to the prober."""
-    answered = [each for each in truth.echoes() if each.sent_ns]
+    answered = [each for each in trips if each.sent_ns]
     return [each.echo_sequence for each in sorted(answered, key=lambda trip: trip.sent_ns[0])]
 
 
@@ -152,7 +152,7 @@ def test_reordering_is_that_of_rfc_4737(between: Network, port: int, tmp_path: P
     with impaired(between, tmp_path, Way(plan)) as relay:
         probed = probe(between.prober, *MANY, f"{FAR}:{port}")
         truth = relay.stop()
-    arrivals = true_arrivals(truth)
+    arrivals = true_arrivals(truth.echoes())
     extents = [
         place - min(at for at, other in enumerate(arrivals) if other > number)
         for place, number in enumerate(arrivals)
@@ -279,6 +279,57 @@ def test_stamps_decide_what_is_late(
     assert was_late >= is_late
     assert probed.figures["lost"] == probed.figures["late"] == was_late
     assert probed.figures["received"] == (not was_late)
+
+
+# --- all at once ----------------------------------------------------------------------------------
+
+
+def anything(chance: random.Random) -> Iterator[int | Sequence[int] | None]:
+    """Yield what may happen to packets: losses, copies, and delays that reorder them."""
+    while True:
+        copies = [
+            int(chance.expovariate(1 / MS)) + chance.randrange(40 * MS) * (chance.random() < 0.2)
+            for _ in range(chance.choice((0, 1, 1, 1, 1, 1, 2, 3)))
+        ]
+        yield copies or None
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize(
+    ("option", "host"), [("--poisson", FAR), ("--sweep=3", FAR6), ("--program-stamps", FAR)]
+)
+def test_all_that_can_happen_at_once(
+    option: str, host: str, seed: int, between: Network, port: int, tmp_path: Path
+) -> None:
+    """On a path that loses, copies, delays and reorders at random, both ways, each stream has the
+    losses, the order and at most the copies of the record, and no round trip is too short.
+    """
+    chance = random.Random(seed)
+    there, back = (Way([*islice(anything(chance), 600)]) for _ in range(2))
+    target = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    arguments = ("--count=100", "--interval=0.005", "--timeout=2", option, target)
+    with impaired(between, tmp_path, there, back) as relay:
+        probed = probe(between.prober, *arguments)
+        truth = relay.stop()
+    for stream in probed.target["streams"]:
+        own = [each for each in truth.echoes() if each.request.source_port == stream["source_port"]]
+        true = {each.echo_sequence: each for each in own}
+        received = [each for each in stream["round_trips"] if each["state"] == "received"]
+        assert len(true) == 100
+        assert {each["sequence"] for each in received} == {
+            number for number, each in true.items() if each.ns is not None
+        }
+        for each in received:
+            its = true[each["sequence"]]
+            assert its.ns is not None
+            assert each["round_trip_ns"] >= its.ns
+            assert each.get("duplicates", 0) <= len(its.sent_ns) - 1
+        arrivals = true_arrivals(own)
+        reordered = sum(
+            max(arrivals[:place]) > arrivals[place] for place in range(1, len(arrivals))
+        )
+        assert stream["statistics"]["reordering"]["reordered"] == reordered > 0
+    assert probed.figures["duplicates"] > 0
 
 
 # --- what packets look like -----------------------------------------------------------------------
