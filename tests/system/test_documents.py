@@ -35,6 +35,7 @@ ELSEWHERE = {
         "tests/functional/test_scaling.py"
     ),
     "netsrvd apply": "tests/system/test_apply.py",
+    "netsrvd top": "tests/system/test_top.py",
     "netsrvd apply --rollback": "tests/system/test_apply.py",
 }
 """Commands that other tests run."""
