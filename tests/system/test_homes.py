@@ -94,6 +94,9 @@ graphroot = "/var/lib/containers/storage"
 """What this machine, itself a container, denies to podman: overlays, keyrings, a limit on PIDs."""
 
 
+SOCKETS = ("netsrvd.socket", "netsrvd-control.socket")
+
+
 @pytest.fixture(scope="module")
 def tools(machine: Machine, trees: dict[str, Path]) -> Machine:
     """Install the tools in the machine, without compiling their Python."""
@@ -339,17 +342,19 @@ def container(packaged: Machine) -> Machine:
     packaged.run("sh", "-ec", 'cat >"$0"', drop_in, input=WITHOUT_A_REGISTRY)
     packaged.run("mount", "--bind", "/", "/srv/root")
     packaged.run("mv", packaged.copy_in(PACKAGING / "podman/netsrvd.container"), quadlets)
-    packaged.run("mv", packaged.copy_in(ROOT / "systemd/netsrvd.socket"), "/etc/systemd/system")
+    for name in SOCKETS:
+        packaged.run("mv", packaged.copy_in(ROOT / "systemd" / name), "/etc/systemd/system")
     packaged.run("systemctl", "daemon-reload")
-    packaged.run("systemctl", "start", "netsrvd.socket")
+    packaged.run("systemctl", "start", *SOCKETS)
     return packaged
 
 
 @pytest.mark.parametrize("machine", ["trixie"], indirect=True)
 def test_quadlet(container: Machine) -> None:
     """Quadlet and systemd find no fault in the file. The first client starts the container, which
-    has no network, and is answered by TCP and UDP; a record has its fields and its unit; a reload
-    fails with the reason when the configuration is faulty.
+    has no network, and is answered by TCP and UDP; `netsrvd status` of the host finds the daemon; a
+    record has its fields and its unit; a reload fails with the reason when the configuration is
+    faulty.
     """
     generator = ["/usr/libexec/podman/quadlet", "--dryrun"]
     assert "netsrvd.service" in container.run(*generator).stdout
@@ -359,6 +364,7 @@ def test_quadlet(container: Machine) -> None:
     assert talk(container, "tcp", "hello") == "hello"
     assert talk(container, "udp", "hello") == "hello"
     assert "netsrvd" in container.run("podman", "ps").stdout
+    assert "netsrvd.service" in container.run("netsrvd", "status").stdout
     pid = container.run("podman", "inspect", "--format={{.State.Pid}}", "netsrvd").stdout.strip()
     links = container.run("nsenter", f"--target={pid}", "--net", "ip", "-json", "link").stdout
     assert [link["ifname"] for link in json.loads(links)] == ["lo"]
@@ -375,5 +381,5 @@ def test_quadlet(container: Machine) -> None:
     said = [record["MESSAGE"] for record in container.journal("--unit=netsrvd.service")]
     assert [text for text in said if "/etc/netsrvd/conf.d/faulty.toml:1: foo = 1" in str(text)]
 
-    container.run("systemctl", "stop", "netsrvd.socket", "netsrvd.service")
+    container.run("systemctl", "stop", *SOCKETS, "netsrvd.service")
     assert container.run("podman", "ps", "--all", "--quiet").stdout == ""
