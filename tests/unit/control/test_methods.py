@@ -1,0 +1,68 @@
+"""netsrvd.control.methods"""
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from netsrvd.control import methods
+from netsrvd.control.callers import CallError
+from netsrvd.control.methods import ITEMS_PER_STEP, REPLIES_PER_STEP, Methods
+
+
+def connections(*hosts: str) -> list[Any]:
+    """Return a connection of each host."""
+    return [SimpleNamespace(peer=(host, 1)) for host in hosts]
+
+
+def listed(found: list[Any], address: str | None) -> list[Any]:
+    """Return what each step of a list yields, each connection shown as its host."""
+    is_meant = methods._filter(address)
+    return list(methods._listed("host", found, is_meant, lambda one, now: one.peer[0]))
+
+
+def test_a_step_has_a_limit_of_replies_and_of_looks() -> None:
+    """Also where few or none of many connections are meant."""
+    steps = listed(connections(*["192.0.2.1"] * 1000), None)
+    assert max(map(len, steps)) == REPLIES_PER_STEP
+    assert sum(map(len, steps)) == 1000
+    none = listed(connections(*["192.0.2.1"] * 4 * ITEMS_PER_STEP), "198.51.100.0/24")
+    assert len(none) >= 4
+    assert not any(none)
+
+
+def test_a_network_chooses_its_peers() -> None:
+    """Of IPv4 and of IPv6; link-local addresses have a scope."""
+    found = connections("192.0.2.1", "198.51.100.1", "fe80::1%eth0")
+    assert listed(found, "192.0.2.0/24") == [[{"host": "192.0.2.1"}]]
+    assert listed(found, "fe80::/10") == [[{"host": "fe80::1%eth0"}]]
+
+
+@pytest.mark.parametrize("address", ["", "nonsense", 7, "192.0.2.1/24", "::ffff:192.0.2.1"])
+def test_what_is_no_network_is_an_error(address: Any) -> None:
+    """It names the parameter."""
+    with pytest.raises(CallError) as error:
+        methods._filter(address)
+    assert error.value.message["parameters"] == {"parameter": "address"}
+
+
+@pytest.mark.parametrize("count", [0, -1, True, 1.0, "3", 1001, None])
+def test_a_count_has_its_limits(count: Any) -> None:
+    """It is a whole number up to a thousand."""
+    with pytest.raises(CallError):
+        methods._checked_count(count)
+
+
+@pytest.mark.parametrize(
+    ("is_passed", "uid", "is_allowed"), [(True, 65534, True), (False, 0, True), (False, 7, False)]
+)
+def test_who_may_call(*, is_passed: bool, uid: int, is_allowed: bool) -> None:
+    """A passed socket has its file's mode; else it is root, and the user of the daemon."""
+    server: Any = SimpleNamespace()
+    asked = Methods(server, is_passed=is_passed)
+    caller: Any = SimpleNamespace(uid=uid, wants_more=False)
+    if is_allowed:
+        assert next(asked("org.varlink.service.GetInfo", {}, caller))
+    else:
+        with pytest.raises(CallError, match="PermissionDenied"):
+            asked("org.varlink.service.GetInfo", {}, caller)
