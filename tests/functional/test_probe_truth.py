@@ -175,7 +175,7 @@ JITTER = tuple(random.Random(4).randrange(MS, 9 * MS) for _ in range(COUNT))
 def test_round_trips_are_exact_by_the_stamps_of_the_kernel(
     host: str, between: Network, port: int, tmp_path: Path
 ) -> None:
-    """No round trip is said to be shorter than it was, and half of them are less than 50 us too
+    """No round trip is said to be shorter than it was, and half of them are less than 15 us too
     long, whatever the relay and the reflector did; so is their median.
     """
     with impaired(between, tmp_path, Way(JITTER), Way([MS])) as relay:
@@ -187,7 +187,7 @@ def test_round_trips_are_exact_by_the_stamps_of_the_kernel(
     differences = [*differences_ns(probed, truth)]
     assert len(differences) == COUNT
     assert min(differences) >= 0
-    assert statistics.median(differences) < 50_000
+    assert statistics.median(differences) < 15_000
 
 
 def test_round_trips_by_stamps_of_the_program_are_longer(
