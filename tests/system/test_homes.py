@@ -55,7 +55,7 @@ TRACED = """
 systemd-run --quiet --unit=traced --property=Type=notify --property=NotifyAccess=all \
     --property=KillMode=mixed --property=FileDescriptorStoreMax=9 --setenv=NETSRVD_FDSTORE=9 \
     --property='ExecStop=-/usr/libexec/netsrvd/announce-restart %n $MAINPID' \
-    strace -D -ff -y -o /srv/trace /usr/bin/netsrvd run
+    strace -D -ff -y --seccomp-bpf --trace=%file,%network,mmap -o /srv/trace /usr/bin/netsrvd run
 """
 
 PLAY = """
