@@ -615,10 +615,10 @@ def test_the_events_are_those_of_epoll() -> None:
 def test_a_timer_that_runs_late_is_lag(running: Running) -> None:
     """A call that takes long makes the timers of its turn late."""
     ran = threading.Event()
-    when = event_loop.monotonic() + 0.01
-    running.loop.call_at(when, Timer(lambda _: (ran.set(), inf)[1]))
 
     def compute() -> None:
+        when = event_loop.monotonic() + 0.01
+        running.loop.call_at(when, Timer(lambda _: (ran.set(), inf)[1]))
         while event_loop.monotonic() < when + 0.05:
             pass
 
