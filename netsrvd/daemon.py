@@ -309,7 +309,8 @@ class Daemon:
             reason = reason_of(error)
             self._server.report(ReloadFailed(reason))
             self._server.figures.reload_successful = 0
-            self._server.notes = self._server.notes._replace(fault=reason)
+            notes = self._server.notes
+            self._server.notes = RunNotes(notes.configuration, reason, notes.problems)
             self._fault = f"Reload failed, the old configuration is in force: {reason}; "
             self._notifier.ready(self._status())
             answer(callers, reason)

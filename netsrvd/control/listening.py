@@ -6,7 +6,7 @@ import stat
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import netsrvd
 from netsrvd.errors import SocketError
@@ -27,17 +27,19 @@ LONGEST_CALL = 65_536
 Identity = tuple[int, int, int]
 
 
-class Answering(Protocol):
-    """What answers: `callers.Callers`."""
+if TYPE_CHECKING:
 
-    def accept(self, now: float) -> None:
-        """Accept one caller."""
+    class Answering(Protocol):
+        """What answers: `callers.Callers`."""
 
-    def close_all(self) -> None:
-        """Close all connections."""
+        def accept(self, now: float) -> None:
+            """Accept one caller."""
+
+        def close_all(self) -> None:
+            """Close all connections."""
 
 
-Import = Callable[[socket.socket, EventLoop], Answering]
+Import = Callable[[socket.socket, EventLoop], "Answering"]
 """Imports and makes what answers; it may raise any exception."""
 
 
