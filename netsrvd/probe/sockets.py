@@ -26,7 +26,7 @@ def make(target: Target, kind: socket.SocketKind, settings: Settings, port: int)
 
     `port` is the source port, 0 for one that the kernel chooses. Raises SocketError or
     PrivilegeError with the remedy, ResourceError for a lack of descriptors, UsageError for a source
-    of the wrong family.
+    that is no address, or of the wrong family.
     """
     if settings.source and is_address(settings.source):
         of_target = ":" in target.host
@@ -40,6 +40,10 @@ def make(target: Target, kind: socket.SocketKind, settings: Settings, port: int)
     try:
         _set_options(sock, settings)
         _bind(sock, settings, port)
+    except socket.gaierror as error:
+        sock.close()
+        text = f"--source {settings.source}: expected an IP address of this host"
+        raise UsageError(text) from error
     except OSError as error:
         sock.close()
         raise _explained(error, target) from error

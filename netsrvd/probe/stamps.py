@@ -5,7 +5,6 @@ and when it takes one from a device (Documentation/networking/timestamping.rst).
 sending comes back on the socket's error queue. Both are of CLOCK_REALTIME.
 """
 
-import os
 import socket
 import struct
 from collections.abc import Iterator, Sequence
@@ -102,7 +101,7 @@ class Sent(NamedTuple):
 
 
 class Reported(NamedTuple):
-    """An error that a host reported by ICMP, or the kernel itself."""
+    """An error that a host reported by ICMP."""
 
     quoted: bytes
     """The payload of the datagram, as far as it is quoted."""
@@ -219,11 +218,11 @@ def error(family: int, quoted: bytes, ancillary: Ancillary) -> Sent | Reported |
             extended = data
     if len(extended) < _EXTENDED_ERROR.size:
         return None
-    number, origin, kind, code, _, info, data_ = _EXTENDED_ERROR.unpack_from(extended)
+    _, origin, kind, code, _, info, data_ = _EXTENDED_ERROR.unpack_from(extended)
     if origin == ORIGIN_TIMESTAMPING:
         return Sent(data_, stamp_ns) if info == STAMP_OF_SENDING else None
-    if origin == ORIGIN_LOCAL:
-        return Reported(quoted, os.strerror(number).lower())
+    if origin == ORIGIN_LOCAL:  # a datagram above the MTU, for which sendto(2) failed as well
+        return None
     text = ICMP_TEXTS.get((family, kind, code), f"ICMP type {kind} code {code}")
     if "too big" in text and info:
         text = f"{text}, MTU {info}"

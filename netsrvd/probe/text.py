@@ -281,6 +281,8 @@ def _loss_each_way(figures: Figures) -> str:
     if not figures.lost:
         return "loss each way: none"
     found = figures.directions
+    if not figures.received:
+        return "loss each way: unknown, as there was no answer in time"
     if found is None and figures.answered_again:
         return "loss each way: unknown, as probes came to the reflector more than once"
     if found is None:

@@ -341,6 +341,17 @@ def test_the_end_is_not_waited_for(port: int) -> None:
     assert ended.stderr == ""
 
 
+@pytest.mark.parametrize("host", ["127.0.0.1", "[::1]"])
+@pytest.mark.parametrize("protocol", ["--udp", "--stamp"])
+def test_longer_than_the_mtu(protocol: str, host: str, port: int) -> None:
+    """A probe that this host cannot send is one failure, with the reason."""
+    with namespace() as here, here.entered():
+        here.ip("link set lo mtu 1500")
+        ended = probe(protocol, f"{host}:{port}", *QUICK, "-s", 2000, "--dont-fragment")
+    assert ended.stdout.count("failed: 2000 bytes are too long for the MTU of the interface") == 6
+    assert "5 sent, 0 received, 5 lost (100 %), 5 failed\n" in ended.stdout
+
+
 def test_silence() -> None:
     """A host that does not answer loses each probe."""
     with reflector(silent) as far:
@@ -584,6 +595,8 @@ def test_nagios_without_an_answer(port: int) -> None:
         ("--udp --tcp 127.0.0.1", 64, "not allowed with argument"),
         ("--source 192.0.2.1 127.0.0.1", 69, "--source must be an address of this host"),
         ("--source ::1 127.0.0.1", 64, "needs an IPv4 address"),
+        ("--source host 127.0.0.1", 64, "--source host: expected an IP address of this host"),
+        ("--source fe80::1%none0 ::1", 64, "--source fe80::1%none0: expected an IP address of"),
         ("--interface none0 127.0.0.1", 69, "there is no such --interface"),
         ("--source-port 65535 --sweep 2 127.0.0.1", 64, "2 ports from there exceed 65535"),
         ("--time --source-port 5000 127.0.0.1", 64, "must be longer than the --timeout"),
