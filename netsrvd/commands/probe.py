@@ -11,9 +11,8 @@ from random import SystemRandom
 from time import time
 from typing import NamedTuple
 
-from netsrvd.errors import DependencyError, NetsrvdError, UsageError, failing_import
+from netsrvd.errors import DependencyError, HostError, NetsrvdError, UsageError, failing_import
 from netsrvd.probe import echo, echoplus, fping, nagios, report, stamp, stamps
-from netsrvd.probe.arguments import seconds
 from netsrvd.probe.clocks import Clock, daytime_seconds, time_seconds
 from netsrvd.probe.csv_form import CSV
 from netsrvd.probe.echoplus import EchoPlus
@@ -66,12 +65,15 @@ def run(arguments: argparse.Namespace) -> int:
     """Probe, print the results, and return the exit status of the form of output.
 
     Raises UsageError, HostError, SocketError, DependencyError and ResourceError before anything is
-    sent; with `--nagios` they are its status UNKNOWN.
+    sent; with `--nagios` they are its status UNKNOWN, with `--fping` those of fping(8).
     """
     try:
         plan = _plan(arguments)
-        return plan.status(_measure(plan))
+        return plan.status(_measure(plan)) if plan.targets else fping.NO_ADDRESS
     except NetsrvdError as error:
+        if arguments.fping is not None:
+            print(f"{fping.NAME}: {error}", file=sys.stderr)
+            return fping.status_of(error)
         if not arguments.nagios:
             raise
         print(f"PROBE UNKNOWN - {error}")
@@ -216,7 +218,12 @@ def _targets(
     found: list[Target] = []
     port = DEFAULT_PORTS[settings.protocol]
     for name in names:
-        found += resolve(name, port, family, every=arguments.all)
+        try:
+            found += resolve(name, port, family, every=arguments.all)
+        except HostError as error:
+            if arguments.fping is None:
+                raise
+            print(error, file=sys.stderr)  # and go on with the others, as fping does
     targets = [*dict.fromkeys(found)]
     if len(targets) * settings.streams > MOST_STREAMS:
         raise UsageError(f"{len(targets)} targets from {settings.streams} ports are too many")
@@ -226,21 +233,27 @@ def _targets(
 def _fping_plan(arguments: argparse.Namespace) -> Plan:
     """Return the plan of `--fping` and the arguments behind it."""
     given = fping.parser().parse_args(arguments.fping)
+    if arguments.plot or arguments.warn or arguments.crit:
+        raise UsageError("--plot, --warn and --crit have no meaning with --fping")
     arguments.ipv4, arguments.ipv6 = given.family == 4, given.family == 6  # noqa: PLR2004
     arguments.source, arguments.interface = given.source, given.interface
     arguments.count = given.vcount or given.count or 1
     arguments.size = max(given.size, LEAST_BYTES.get(arguments.protocol, echo.LEAST_BYTES))
     if arguments.protocol is Protocol.STAMP:
         arguments.size = None
-    arguments.interval, arguments.timeout = (
-        seconds(f"{value}ms") for value in (given.period, given.timeout)
-    )
+    arguments.interval, arguments.timeout = given.period, given.timeout
     arguments.ttl = given.ttl
     arguments.dscp = None if given.tos is None else given.tos >> 2
     settings = _checked(_settings(arguments))
     form = fping.FPing(settings, quiet=given.quiet, times=given.vcount is not None)
     targets = _targets(arguments, settings, given.hosts)
-    return Plan(settings, targets, form, fping.status)
+    are_all_known = {target.given for target in targets} == set(given.hosts)
+    status = fping.status if are_all_known else _no_address
+    return Plan(settings, targets, form, status)
+
+
+def _no_address(_found: Report) -> int:
+    return fping.NO_ADDRESS
 
 
 # --- the run ----------------------------------------------------------------------------------

@@ -8,13 +8,20 @@ import os
 import sys
 from typing import NoReturn
 
+from netsrvd.errors import NetsrvdError, UsageError
+from netsrvd.probe.arguments import seconds, whole
 from netsrvd.probe.report import Report, TargetReport
 from netsrvd.probe.settings import Settings
 from netsrvd.probe.text import MILLISECOND_NS
 from netsrvd.probe.trips import State, Stream, Trip
 
-ALL_REACHED, SOME_UNREACHED, NO_ADDRESS, BAD_ARGUMENTS = range(4)
+ALL_REACHED, SOME_UNREACHED, NO_ADDRESS, BAD_ARGUMENTS, SYSTEM_ERROR = range(5)
 """Exit statuses of fping(8)."""
+
+NAME = "netsrvd probe --fping"
+
+MOST_PROBES = 1_000_000
+MOST_TOS = 255
 
 HEADERS_BYTES = 28
 """Of IPv4 and UDP, which fping counts with those of ICMP."""
@@ -25,30 +32,61 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Print the error, and exit."""
-        self.exit(BAD_ARGUMENTS, f"netsrvd probe --fping: {message}\n")
+        self.exit(BAD_ARGUMENTS, f"{NAME}: {message}\n")
 
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of fping's options."""
-    made = Parser(prog="netsrvd probe --fping", allow_abbrev=False)
+    made = Parser(prog=NAME, allow_abbrev=False)
+    counts = whole("count", 1, MOST_PROBES)
     family = made.add_mutually_exclusive_group()
     family.add_argument("-4", dest="family", action="store_const", const=4, help="IPv4 only")
     family.add_argument("-6", dest="family", action="store_const", const=6, help="IPv6 only")
-    made.add_argument("-C", dest="vcount", type=int, metavar="N", help="probes, each time is shown")
-    made.add_argument("-c", dest="count", type=int, metavar="N", help="probes, statistics follow")
+    made.add_argument(
+        "-C", dest="vcount", type=counts, metavar="N", help="probes, each time is shown"
+    )
+    made.add_argument(
+        "-c", dest="count", type=counts, metavar="N", help="probes, statistics follow"
+    )
     made.add_argument("-q", dest="quiet", action="store_true", help="no lines of single probes")
-    made.add_argument("-b", dest="size", type=int, default=56, metavar="BYTES", help="payload")
-    made.add_argument("-t", dest="timeout", type=float, default=500, metavar="MS", help="time-out")
-    made.add_argument("-p", dest="period", type=float, default=1000, metavar="MS", help="interval")
+    sizes = whole("bytes", 0, 65507)
+    made.add_argument("-b", dest="size", type=sizes, default=56, metavar="BYTES", help="payload")
+    for option, name, default, text in (
+        ("-t", "timeout", 0.5, "time-out"),
+        ("-p", "period", 1.0, "interval"),
+    ):
+        made.add_argument(
+            option, dest=name, type=_milliseconds, default=default, metavar="MS", help=text
+        )
     made.add_argument("-i", dest="interval", type=float, metavar="MS", help="ignored")
     made.add_argument("-B", dest="backoff", type=float, help="ignored")
     made.add_argument("-r", dest="retries", type=int, help="ignored")
     made.add_argument("-S", dest="source", default="", metavar="ADDRESS", help="source address")
     made.add_argument("-I", dest="interface", default="", metavar="NAME", help="interface")
-    made.add_argument("-O", dest="tos", type=lambda text: int(text, 0), metavar="TOS", help="TOS")
-    made.add_argument("-H", dest="ttl", type=int, metavar="N", help="TTL")
-    made.add_argument("hosts", nargs="*", metavar="HOST", help="HOST or HOST:PORT")
+    made.add_argument("-O", dest="tos", type=_tos, metavar="TOS", help="TOS")
+    made.add_argument("-H", dest="ttl", type=whole("TTL", 1, 255), metavar="N", help="TTL")
+    made.add_argument("hosts", nargs="+", metavar="HOST", help="HOST or HOST:PORT")
     return made
+
+
+def _milliseconds(text: str) -> float:
+    """Return a number of milliseconds in seconds."""
+    try:
+        return seconds(f"{text}ms")
+    except argparse.ArgumentTypeError:
+        reason = f"expected milliseconds such as 500, not {text!r}"
+        raise argparse.ArgumentTypeError(reason) from None
+
+
+def _tos(text: str) -> int:
+    """Return a type of service, of a decimal number or a hexadecimal one such as 0xb8."""
+    try:
+        value = int(text, 0)
+    except ValueError:
+        value = -1
+    if not 0 <= value <= MOST_TOS:
+        raise argparse.ArgumentTypeError(f"expected a number from 0 to 0xff, not {text!r}")
+    return value
 
 
 class FPing:
@@ -111,6 +149,11 @@ class FPing:
 def status(report: Report) -> int:
     """Return the exit status of fping."""
     return SOME_UNREACHED if report.status != os.EX_OK else ALL_REACHED
+
+
+def status_of(error: NetsrvdError) -> int:
+    """Return the exit status of fping for what keeps it from probing."""
+    return BAD_ARGUMENTS if isinstance(error, UsageError) else SYSTEM_ERROR
 
 
 def _statistics(target: TargetReport) -> str:

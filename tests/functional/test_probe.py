@@ -546,6 +546,43 @@ def test_fping_as_smokeping_looks_at_it(start: Start) -> None:
     assert probe("--fping", "-Z", "host").returncode == 3
 
 
+def test_fping_without_an_address(start: Start) -> None:
+    """A name without an address is told, and the other hosts are probed all the same."""
+    run = start()
+    ended = probe("--fping", *FPING, "name.invalid", f"127.0.0.1:{run.port}")
+    assert ended.returncode == 2
+    first, second = ended.stderr.splitlines()
+    assert first.startswith("name.invalid: ")
+    assert re.fullmatch(rf"127.0.0.1:{run.port} : [0-9.]+ [0-9.]+ [0-9.]+", second)
+    ended = probe("--fping", *FPING, "name.invalid")
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert ended.stderr.startswith("name.invalid: ")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        ("--fping", "required: HOST"),
+        ("--fping -t 0 ::1", "argument -t: expected milliseconds such as 500, not '0'"),
+        ("--fping -p nan ::1", "argument -p: expected milliseconds such as 500, not 'nan'"),
+        ("--fping -p 0.001 ::1", "--interval: expected 10us at least"),
+        ("--fping -b 65508 ::1", "argument -b: expected a number from 0 to 65507"),
+        ("--fping -C 0 ::1", "argument -C: expected a number from 1 to"),
+        ("--fping -H 256 ::1", "argument -H: expected a number from 1 to 255"),
+        ("--fping -O 256 ::1", "argument -O: expected a number from 0 to 0xff, not '256'"),
+        ("--fping -O x ::1", "argument -O: expected a number from 0 to 0xff, not 'x'"),
+        ("--plot x.png --fping ::1", "--plot, --warn and --crit have no meaning with --fping"),
+    ],
+)
+def test_wrong_arguments_of_fping(arguments: str, text: str) -> None:
+    """A wrong argument has one line that names it, and the status of fping."""
+    ended = probe(*arguments.split())
+    assert (ended.returncode, ended.stdout) == (3, "")
+    [line] = ended.stderr.splitlines()
+    assert line.startswith("netsrvd probe --fping: ")
+    assert text in line
+
+
 class Verdict(NamedTuple):
     """Arguments of a plugin of Nagios, and what comes of them."""
 
