@@ -228,18 +228,19 @@ class Callers:
         self._is_listening = True
         self._sweep_at = inf
 
-    def accept(self, now: float) -> None:
-        """Accept one caller."""
-        if len(self._callers) >= MOST_CALLERS:
-            silent = [each for each in self._callers.values() if each.answer is None]
-            if not silent:
-                self._listen(wanted=False)
-                return
-            self.close(min(silent, key=lambda each: each.active_at))
-        try:
-            sock, _ = self._listening.accept()
-        except OSError:  # it has gone, or there is no descriptor
-            return
+    def make_room(self) -> bool:
+        """Return whether one more caller may be accepted; end the silence of another one for it."""
+        if len(self._callers) < MOST_CALLERS:
+            return True
+        silent = [each for each in self._callers.values() if each.answer is None]
+        if not silent:
+            self._listen(wanted=False)
+            return False
+        self.close(min(silent, key=lambda each: each.active_at))
+        return True
+
+    def accept(self, sock: socket.socket, now: float) -> None:
+        """Serve a caller that has been accepted."""
         sock.setblocking(False)
         caller = Caller(self, sock, credentials(sock)[1], now)
         try:

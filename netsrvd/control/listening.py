@@ -5,6 +5,7 @@ import socket
 import stat
 from collections.abc import Callable
 from contextlib import suppress
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -21,6 +22,9 @@ FAILED = b'{"error":"io.netsrvd.Failed","parameters":{"reason":"its code cannot 
 CALLERS_REFUSED = 4
 """Callers that wait for that answer at a time; one more ends the wait of the first."""
 
+PAUSE_SECONDS = 0.5
+"""How long to leave callers waiting while there is no descriptor for one."""
+
 LONGEST_CALL = 65_536
 """Bytes of a call, with its final NUL."""
 
@@ -32,8 +36,11 @@ if TYPE_CHECKING:
     class Answering(Protocol):
         """What answers: `callers.Callers`."""
 
-        def accept(self, now: float) -> None:
-            """Accept one caller."""
+        def make_room(self) -> bool:
+            """Return whether one more caller may be accepted; if not, call `on_ready` later."""
+
+        def accept(self, sock: socket.socket, now: float) -> None:
+            """Serve a caller."""
 
         def close_all(self) -> None:
             """Close all connections."""
@@ -116,6 +123,7 @@ class ControlSocket:
             self._callers.close_all()
         for each in list(self._refused):
             each.close()
+        self._loop.forget_timer(self)
         self._loop.remove(self.sock.fileno())
         self.sock.close()
         if self._path and not self._path.startswith("@"):
@@ -123,19 +131,28 @@ class ControlSocket:
 
     def on_ready(self, _events: int, now: float) -> None:
         """Accept one caller: clients of the listeners come first."""
-        message = b""
-        if self._callers is None:
-            message = self._load()
-        if self._callers is not None:
-            self._callers.accept(now)
+        message = self._load() if self._callers is None else b""
+        if self._callers is not None and not self._callers.make_room():
             return
         try:
             sock, _ = self.sock.accept()
-        except OSError:  # it has gone, or there is no descriptor
+        except BlockingIOError:  # it has gone
+            return
+        except OSError:  # there is no descriptor: it goes on waiting
+            self._loop.modify(self.sock.fileno(), 0)
+            self._loop.call_at(now + PAUSE_SECONDS, self)
+            return
+        if self._callers is not None:
+            self._callers.accept(sock, now)
             return
         if len(self._refused) >= CALLERS_REFUSED:
             self._refused[0].close()
         self._refused.append(RefusedCaller(sock, self._loop, message, self._refused))
+
+    def run_due(self, _now: float) -> float:
+        """Accept again, after a pause."""
+        self._loop.modify(self.sock.fileno(), READ)
+        return inf
 
     def _load(self) -> bytes:
         """Import what answers; return what a caller is told if that cannot be."""

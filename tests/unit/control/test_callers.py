@@ -56,9 +56,14 @@ class Stage:
         client.settimeout(5)
         client.connect(self._path)
         before = {*self.callers._callers}
-        self.callers.accept(now)
+        self.accept(now)
         new = {*self.callers._callers} - before
         return client, self.callers._callers[new.pop()] if new else None
+
+    def accept(self, now: float) -> None:
+        """Have the next client accepted if there is room."""
+        if self.callers.make_room():
+            self.callers.accept(self.listening.accept()[0], now)
 
     def turn(self, now: float = 0.0) -> float:
         return self.callers.run_due(now)
@@ -146,7 +151,7 @@ def test_callers_that_are_answered_keep_their_place(stage: Stage) -> None:
     assert nothing is None
     for caller in list(stage.callers._callers.values())[:1]:
         stage.callers.close(caller)
-    stage.callers.accept(0.0)
+    stage.accept(0.0)
     assert len(stage.callers._callers) == MOST_CALLERS
     waiting.sendall(CALL)
 
