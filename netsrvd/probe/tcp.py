@@ -19,6 +19,12 @@ from netsrvd.probe.trips import State, Stream, Trip
 
 RECEIVE_BYTES = 1 << 16
 
+MOST_UNANSWERED = 65536
+MOST_UNANSWERED_BYTES = 32 << 20
+"""Probes of a connection that may have no answer, however many are lost, and their bytes. Further
+ones are not sent: a host that answers nothing would let the memory grow.
+"""
+
 COMPLETE = "complete"
 NO_END = "no end within the time-out"
 
@@ -58,7 +64,7 @@ class TCPProber:
         self._out = bytearray()
         self._written = 0
         """Bytes that the kernel took, for the stamps, which it numbers by bytes."""
-        self._unstamped: deque[tuple[int, Trip]] = deque()
+        self._unstamped: deque[tuple[int, Trip]] = deque(maxlen=MOST_UNANSWERED)
         self._expected: deque[tuple[Trip, bytes]] = deque()
         self._matched = 0
         """Bytes of the first expected answer that have come."""
@@ -85,6 +91,10 @@ class TCPProber:
         except OSError as error:
             self.close()
             self._fail(trip, os.strerror(error.errno or 0).lower())
+            return
+        unanswered, size = len(self._expected), self._settings.size_bytes
+        if unanswered >= min(MOST_UNANSWERED, MOST_UNANSWERED_BYTES // size):
+            self._fail(trip, f"not sent, as {unanswered} probes have no answer")
             return
         self._engine.expect(self, trip)
         if self._connected:

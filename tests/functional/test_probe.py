@@ -159,6 +159,16 @@ def test_half_close_that_fails() -> None:
     assert process.returncode == 2
 
 
+def test_a_host_that_answers_nothing() -> None:
+    """Probes are not sent without a limit to a host that takes no bytes: memory would grow."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        where = f"127.0.0.1:{server.getsockname()[1]}"
+        found = figures("--tcp", where, "-s", 65507, "-n", 600, "-i", "1ms", *SOON, status=2)
+    assert (found["sent"], found["lost"]) == (600, 600)
+    assert found["errors"] == {"not sent, as 512 probes have no answer": 88}
+    assert list(found["half_closes"]) != ["complete"]
+
+
 def test_other_bytes_by_tcp() -> None:
     """A host that sends other bytes back is found out."""
     with (
