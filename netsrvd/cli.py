@@ -22,6 +22,9 @@ USUAL_COLUMNS = 80
 
 PID_DIGITS = 10
 
+NAGIOS_UNKNOWN = 3
+"""The status of a plugin of Nagios that cannot do its work."""
+
 HANDLERS = "netsrvd.services.handler"
 """The module that imports the modules of handlers."""
 
@@ -78,7 +81,10 @@ def _run(argv: list[str] | None) -> tuple[int, str]:
     except NetsrvdError as error:
         _complain(str(error))
         status = error.exit_status
-    except SystemExit:  # of argparse
+    except SystemExit as end:  # of argparse
+        if end.code == os.EX_USAGE and words[:1] == ["probe"] and "--nagios" in words:
+            end.code = NAGIOS_UNKNOWN
+            print("PROBE UNKNOWN - wrong arguments; netsrvd probe --help lists them")
         sys.stdout.flush()
         raise
     sys.stdout.flush()

@@ -95,14 +95,16 @@ def _plan(arguments: argparse.Namespace) -> Plan:
         form = CSV(settings)
     elif arguments.nagios:
         pairs = (("--warn", arguments.warn), ("--crit", arguments.crit))
-        limits = [nagios.thresholds(text, option) if text else None for option, text in pairs]
-        plugin = nagios.Nagios(*limits)
+        plugin = nagios.Nagios(
+            *(None if text is None else nagios.thresholds(text, option) for option, text in pairs)
+        )
         form, status = plugin, plugin.status
     elif arguments.live:
         form = _live(settings)
     else:
         form = Text(settings, quiet=arguments.quiet)
-    if not arguments.nagios and (arguments.warn or arguments.crit):
+    has_thresholds = arguments.warn is not None or arguments.crit is not None
+    if has_thresholds and not arguments.nagios:
         raise UsageError("--warn and --crit need --nagios")
     plot = _plot(arguments.plot) if arguments.plot else None
     return Plan(settings, _targets(arguments, settings, arguments.targets), form, status, plot)
@@ -233,7 +235,7 @@ def _targets(
 def _fping_plan(arguments: argparse.Namespace) -> Plan:
     """Return the plan of `--fping` and the arguments behind it."""
     given = fping.parser().parse_args(arguments.fping)
-    if arguments.plot or arguments.warn or arguments.crit:
+    if {arguments.plot, arguments.warn, arguments.crit} != {None}:
         raise UsageError("--plot, --warn and --crit have no meaning with --fping")
     arguments.ipv4, arguments.ipv6 = given.family == 4, given.family == 6  # noqa: PLR2004
     arguments.source, arguments.interface = given.source, given.interface

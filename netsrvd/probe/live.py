@@ -2,10 +2,11 @@
 
 import sys
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions
 from rich.live import Live as Drawing
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text as Styled
 
@@ -45,7 +46,7 @@ class Row:
         else:
             self.history.append(None)
 
-    def cells(self, *, with_port: bool) -> list[str | Styled]:
+    def cells(self, *, with_port: bool) -> "list[str | Styled | History]":
         """Return the cells of the row."""
         stream = self.stream
         lost = stream.lost + stream.failed
@@ -61,8 +62,23 @@ class Row:
             str(stream.sent),
             Styled(loss, style="bold red" if lost else ""),
             *(shown + ["-"] * 4)[:4],
-            bars(self.history),
+            History(self.history),
         ]
+
+
+class History:
+    """The last round trips, as many as the column has room for."""
+
+    def __init__(self, history: Iterable[int | None]) -> None:
+        self._history = [*history]
+
+    def __rich_measure__(self, _console: Console, options: ConsoleOptions) -> Measurement:
+        """Tell rich how narrow and how wide it may be."""
+        return Measurement(min(1, len(self._history)), min(len(self._history), options.max_width))
+
+    def __rich_console__(self, _console: Console, options: ConsoleOptions) -> Iterator[Styled]:
+        """Give rich what fits: the newest ones."""
+        yield bars(self._history[-options.max_width :])
 
 
 def bars(history: Sequence[int | None]) -> Styled:
@@ -115,7 +131,7 @@ class Live:
             table.add_column(title, justify="right", no_wrap=True)
         for title in ("last ms", "min", "median", "p99"):
             table.add_column(title, justify="right", no_wrap=True)
-        table.add_column("history", no_wrap=True)
+        table.add_column("history")  # of all columns this one gives way to a narrow terminal
         for row in [*self._rows.values()][:MOST_ROWS]:
             table.add_row(*row.cells(with_port=self._with_port))
         left = len(self._rows) - MOST_ROWS

@@ -633,6 +633,24 @@ def test_nagios_without_an_answer(port: int) -> None:
 
 
 @pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        ("--nagios --warn= ::1", "PROBE UNKNOWN - --warn : expected MILLISECONDS,PERCENT%"),
+        ("--warn= ::1 --nagios", "PROBE UNKNOWN - --warn : expected MILLISECONDS,PERCENT%"),
+        ("-n x --nagios ::1", "PROBE UNKNOWN - wrong arguments"),
+        ("--nagios --json ::1", "PROBE UNKNOWN - wrong arguments"),
+        ("--nagios --bogus ::1", "PROBE UNKNOWN - wrong arguments"),
+    ],
+)
+def test_nagios_with_wrong_arguments(arguments: str, text: str) -> None:
+    """A wrong argument, also a threshold of an empty macro, is the status UNKNOWN, with a line."""
+    ended = probe(*arguments.split())
+    assert ended.returncode == 3
+    [line] = ended.stdout.splitlines()
+    assert line.startswith(text)
+
+
+@pytest.mark.parametrize(
     ("arguments", "status", "text"),
     [
         ("", 64, "name a HOST, such as 192.0.2.1"),
@@ -654,6 +672,7 @@ def test_nagios_without_an_answer(port: int) -> None:
         ("--ssid 1 127.0.0.1", 64, "--key-file and --ssid need --stamp"),
         ("--stamp --key-file /none 127.0.0.1", 64, "--key-file: /none: No such file"),
         ("--warn 1,1% 127.0.0.1", 64, "--warn and --crit need --nagios"),
+        ("--crit= 127.0.0.1", 64, "--warn and --crit need --nagios"),
         ("name.invalid", 68, "name.invalid: "),
         ("224.0.0.1", 64, "224.0.0.1 is the address of a group; a probe is for one host"),
         ("ff02::1%lo", 64, "is the address of a group"),
@@ -834,6 +853,22 @@ def test_a_table_that_changes(start: Start) -> None:
     assert all(re.search(r" 5 +0 .* [▁▂▃▄▅▆▇█]{5} *$", row) for row in rows[:2])
     assert all(re.search(r" 5 +100 .* ×{5} *$", row) for row in rows[2:])  # noqa: RUF001
     assert "10 sent, 10 received, 0 lost (0 %)" in summary
+
+
+def test_a_table_on_a_narrow_terminal() -> None:
+    """The newest probes are shown, if there is no room for all of the history."""
+
+    def first(received: tuple[bytes, object, int, int]) -> Iterator[bytes]:
+        if int.from_bytes(received[0][8:12], "big") < 40 - 5:
+            yield received[0]
+
+    with reflector(first) as far:
+        shown, _ = on_terminal("--live", far.address, "-n", 40, "-i", "5ms", *SOON, columns=80)
+    table = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.partition("\x1b[?25h")[0])
+    heading, row = table.splitlines()[-2:]
+    titles = re.split(" +", "target sent loss % last ms min median p99 history")
+    assert heading.split() == titles
+    assert re.search(r" 40 .* [▁▂▃▄▅▆▇█]+×{5} *$", row), row  # noqa: RUF001
 
 
 def test_the_progress_is_visible(start: Start) -> None:
