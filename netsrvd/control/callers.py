@@ -21,6 +21,9 @@ from netsrvd.tracebacks import described, traceback_of
 MOST_CALLERS = 8
 """Callers at a time. One more ends the connection of the one that has been silent longest."""
 
+SILENT_SECONDS = 1.0
+"""How long a caller has at least to send its next call before its place is given to another."""
+
 IDLE_SECONDS = 60.0
 """How long a caller may be silent between two calls."""
 
@@ -88,7 +91,7 @@ class Caller:
 
     __slots__ = (
         *("_callers", "_more", "_oneway", "_pending", "active_at", "answer", "inbox", "outbox"),
-        *("sock", "uid"),
+        *("sock", "uid", "_watched"),
     )
 
     def __init__(self, callers: "Callers", sock: socket.socket, uid: int, now: float) -> None:
@@ -102,6 +105,7 @@ class Caller:
         self._pending: Reply | None = None
         """A reply that waits until it is known whether it is the last one."""
         self._more = self._oneway = False
+        self._watched = READ
         self._callers = callers
 
     @property
@@ -109,16 +113,21 @@ class Caller:
         """Whether the caller takes several replies."""
         return self._more
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether a call has come whose answer has not been sent in full."""
+        return self.answer is not None or bool(self.outbox) or b"\0" in self.inbox
+
     def on_ready(self, events: int, now: float) -> None:
         """Send what is left, or receive a call."""
         self.active_at = now
         try:
             if self.outbox:
                 self._send(b"")
-            elif events & READ and self.answer is None:
-                data = self.sock.recv(LONGEST_CALL)
+            elif events & READ and not self.is_busy:
+                data = self.sock.recv(LONGEST_CALL - len(self.inbox))
                 self.inbox += data
-                if not data or len(self.inbox) > LONGEST_CALL:
+                if not data or (len(self.inbox) == LONGEST_CALL and b"\0" not in self.inbox):
                     self._callers.close(self)
                     return
             elif events & ~READ:
@@ -129,13 +138,29 @@ class Caller:
         except OSError:
             self._callers.close(self)
             return
+        self._watch()
         self._callers.go_on(self)
+
+    def _watch(self) -> None:
+        """Have the loop wait for room, for the next call, or, during an answer, for neither.
+
+        What a caller sends meanwhile waits in its socket.
+        """
+        events = WRITE if self.outbox else 0 if self.is_busy else READ
+        if events != self._watched:
+            self._watched = events
+            self._callers.watch(self, events)
 
     def step(self) -> bool:
         """Do one step of an answer, or begin that of the next call; return whether there was any.
 
         Raises OSError if the caller has gone, NoCallError if what it sent is no call.
         """
+        was_any = self._step()
+        self._watch()
+        return was_any
+
+    def _step(self) -> bool:
         if self.outbox:
             return False
         if self.answer is None:
@@ -194,14 +219,13 @@ class Caller:
         except BlockingIOError:
             sent = 0
         self.outbox = left[sent:]
-        self._callers.watch(self, WRITE if self.outbox else READ)
 
 
 class Callers:
     """All callers of one control socket. Owned by the event loop.
 
     One step of one answer is done at a time, with a pause after it. At the limit no caller is
-    accepted whose place would have to be taken from one that is being answered.
+    accepted whose place would have to be taken from one that is being answered, or was just now.
     """
 
     __slots__ = (
@@ -209,6 +233,7 @@ class Callers:
         "_is_listening",
         "_listening",
         "_loop",
+        "_step_at",
         "_steps",
         "_sweep_at",
         "methods",
@@ -225,16 +250,25 @@ class Callers:
         self._callers: dict[int, Caller] = {}
         self._steps: deque[Caller] = deque()
         """Those whose answers have something to do."""
+        self._step_at = 0.0
+        """When the pause after the last step ends."""
         self._is_listening = True
         self._sweep_at = inf
 
-    def make_room(self) -> bool:
+    def make_room(self, now: float) -> bool:
         """Return whether one more caller may be accepted; end the silence of another one for it."""
         if len(self._callers) < MOST_CALLERS:
             return True
-        silent = [each for each in self._callers.values() if each.answer is None]
+        silent = [
+            each
+            for each in self._callers.values()
+            if not each.is_busy and now - each.active_at >= SILENT_SECONDS
+        ]
         if not silent:
-            self._listen(wanted=False)
+            self._is_listening = False
+            self._loop.modify(self._listening.fileno(), 0)
+            self._sweep_at = min(self._sweep_at, now + SILENT_SECONDS)
+            self._loop.call_at(self._sweep_at, self)
             return False
         self.close(min(silent, key=lambda each: each.active_at))
         return True
@@ -259,18 +293,19 @@ class Callers:
             self._loop.modify(caller.sock.fileno(), events)
 
     def go_on(self, caller: Caller) -> None:
-        """Do the steps of a caller's answer, one in each turn."""
+        """Do the steps of a caller's answer, each after a pause."""
         if caller not in self._steps:
             self._steps.append(caller)
-        self._loop.call_at(0.0, self)
+        self._loop.call_at(self._step_at, self)
 
     def run_due(self, now: float) -> float:
         """Do one step; close those that are silent or stuck."""
         if self._steps:
             self._step(self._steps.popleft(), now)
+            self._step_at = now + PAUSE_SECONDS
         if now >= self._sweep_at:
             self._sweep(now)
-        return now + PAUSE_SECONDS if self._steps else self._sweep_at
+        return min(self._step_at, self._sweep_at) if self._steps else self._sweep_at
 
     def _step(self, caller: Caller, now: float) -> None:
         if caller.sock.fileno() < 0:
@@ -290,12 +325,13 @@ class Callers:
             limit = STUCK_SECONDS if caller.outbox else IDLE_SECONDS
             if now - caller.active_at >= limit:
                 self.close(caller)
+        self._listen_again()
         self._sweep_at = now + SWEEP_SECONDS if self._callers else inf
 
-    def _listen(self, *, wanted: bool) -> None:
-        if wanted != self._is_listening:
-            self._is_listening = wanted
-            self._loop.modify(self._listening.fileno(), READ if wanted else 0)
+    def _listen_again(self) -> None:
+        if not self._is_listening:
+            self._is_listening = True
+            self._loop.modify(self._listening.fileno(), READ)
 
     def close(self, caller: Caller) -> None:
         """Close a caller's connection."""
@@ -303,7 +339,7 @@ class Callers:
         self._loop.remove(caller.sock.fileno())
         caller.answer = None
         caller.sock.close()
-        self._listen(wanted=True)
+        self._listen_again()
 
     def close_all(self) -> None:
         """Close all connections."""

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     class Answering(Protocol):
         """What answers: `callers.Callers`."""
 
-        def make_room(self) -> bool:
+        def make_room(self, now: float) -> bool:
             """Return whether one more caller may be accepted; if not, call `on_ready` later."""
 
         def accept(self, sock: socket.socket, now: float) -> None:
@@ -132,7 +132,7 @@ class ControlSocket:
     def on_ready(self, _events: int, now: float) -> None:
         """Accept one caller: clients of the listeners come first."""
         message = self._load() if self._callers is None else b""
-        if self._callers is not None and not self._callers.make_room():
+        if self._callers is not None and not self._callers.make_room(now):
             return
         try:
             sock, _ = self.sock.accept()

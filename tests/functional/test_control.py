@@ -216,6 +216,17 @@ def test_silent_callers_make_room_for_others(run: Run, path: str) -> None:
         assert callers[0].call(STATUS)["parameters"]
 
 
+def test_a_crowd_of_callers_is_answered(run: Run, path: str) -> None:
+    """Four times as many as there may be at a time: each gets its answers, none is cut off."""
+    with ExitStack() as stack:
+        crowd = [stack.enter_context(calling(path)) for _ in range(4 * MOST_CALLERS)]
+        for each in crowd:
+            each.send(STATUS)
+        for each in crowd:
+            assert each.receive()["parameters"]["pid"] == run.pid
+            each.sock.close()
+
+
 def test_a_caller_that_does_not_read_costs_others_nothing(run: Run, path: str) -> None:
     """Its answer waits, while clients and another caller are served; its memory is bounded."""
     with ExitStack() as stack:

@@ -3,7 +3,7 @@
 import json
 import socket
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +62,7 @@ class Stage:
 
     def accept(self, now: float) -> None:
         """Have the next client accepted if there is room."""
-        if self.callers.make_room():
+        if self.callers.make_room(now):
             self.callers.accept(self.listening.accept()[0], now)
 
     def turn(self, now: float = 0.0) -> float:
@@ -205,3 +205,65 @@ def test_some_replies_are_sent_at_once(stage: Stage) -> None:
     found = messages(client)
     assert [each["parameters"]["number"] for each in found] == [0, 1, 2]
     assert [each.get("continues", False) for each in found] == [True, True, False]
+
+
+def test_a_call_that_comes_during_an_answer_does_not_hurry_it(stage: Stage) -> None:
+    """It is not read before the answer has ended, and no step is done without its pause."""
+    client, caller = stage.connect()
+    client.sendall(CALL)
+    caller.on_ready(READ, 0.0)
+    stage.turn()
+    client.sendall(CALL)
+    assert stage.loop._epoll.poll(0) == []
+    stage.callers.go_on(caller)
+    assert stage.loop._deadlines[stage.callers] >= PAUSE_SECONDS
+
+
+def test_any_number_of_calls_may_be_sent_at_once(stage: Stage) -> None:
+    """The limit is that of one call: what has no room waits in the socket."""
+    client, caller = stage.connect()
+    stage.replies = 1
+    client.setblocking(False)
+    call, calls = b'{"method":"a.B","parameters":{"text":"%b"}}\0' % (b"x" * 1000), 100
+    left, answers = call * calls, 0
+    while answers < calls:
+        if left:
+            with suppress(BlockingIOError):
+                left = left[client.send(left) :]
+        for descriptor, events in stage.loop._epoll.poll(0):
+            if descriptor == caller.sock.fileno():
+                caller.on_ready(events, 0.0)
+        stage.turn()
+        assert caller.sock.fileno() >= 0
+        assert len(caller.inbox) <= callers.LONGEST_CALL
+        with suppress(BlockingIOError):
+            answers += client.recv(65_536).count(b"\0")
+
+
+def test_a_call_that_has_come_keeps_its_place(stage: Stage) -> None:
+    """Callers that were just accepted, or whose answer has not begun, are ended for no other."""
+    clients = [stage.connect() for _ in range(MOST_CALLERS)]
+    for client, caller in clients:
+        client.sendall(CALL)
+        caller.on_ready(READ, 0.0)
+    assert not stage.callers.make_room(callers.SILENT_SECONDS)
+    while any(caller.is_busy for _, caller in clients):
+        stage.turn()
+    assert not stage.callers.make_room(callers.SILENT_SECONDS / 2)
+    assert [len(messages(client)) for client, _ in clients] == [3] * MOST_CALLERS
+
+
+def test_a_caller_that_waits_is_accepted_when_the_answers_have_ended(stage: Stage) -> None:
+    """It does not wait until one of the others ends its connection."""
+    clients = [stage.connect() for _ in range(MOST_CALLERS)]
+    for client, caller in clients:
+        client.sendall(CALL)
+        caller.on_ready(READ, 0.0)
+    assert stage.connect()[1] is None
+    assert stage.loop._epoll.poll(0) == []
+    while any(caller.is_busy for _, caller in clients):
+        stage.turn()
+    stage.turn(2 * callers.SILENT_SECONDS)
+    assert [each for each, _ in stage.loop._epoll.poll(0)] == [stage.listening.fileno()]
+    stage.accept(2 * callers.SILENT_SECONDS)
+    assert len(stage.callers._callers) == MOST_CALLERS

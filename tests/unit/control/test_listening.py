@@ -55,7 +55,7 @@ class Short:
 class Answering:
     """Has room."""
 
-    def make_room(self) -> bool:
+    def make_room(self, now: float) -> bool:
         return True
 
     def close_all(self) -> None:
