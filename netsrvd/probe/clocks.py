@@ -39,6 +39,10 @@ class Clock:
         self._now = now_ns // SECOND_NS
         return b""
 
+    def quoted(self, _payload: bytes) -> int | None:
+        """Return None: a probe has no number, but a socket of its own."""
+        return None
+
     def read(self, payload: bytes) -> Answer | None:
         """Return what a reply says."""
         seconds = self._read_seconds(payload, self._now)

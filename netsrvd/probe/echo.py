@@ -32,6 +32,11 @@ class Echo:
         """Return the payload of a probe."""
         return _HEADER.pack(self._token, sequence % WRAP) + self._rest
 
+    def quoted(self, payload: bytes) -> int | None:
+        """Return the sequence number of a probe that ICMP quotes; None if it cannot be told."""
+        answer = self.read(payload)
+        return answer and answer.sequence
+
     def read(self, payload: bytes) -> Answer | None:
         """Return what a reply says; one that lacks the token or the number is of none."""
         if len(payload) < LEAST_BYTES:

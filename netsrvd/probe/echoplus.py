@@ -30,6 +30,12 @@ class EchoPlus:
         """Return the payload of a probe."""
         return udpechoplus.make_request(sequence, self._token, self._rest)
 
+    def quoted(self, payload: bytes) -> int | None:
+        """Return the sequence number of a probe that ICMP quotes; None if it cannot be told."""
+        packet = udpechoplus.read(payload)
+        known = packet is not None and packet.iteration == self._token
+        return packet.generator_sequence if packet and known else None
+
     def read(self, payload: bytes) -> Answer | None:
         """Return what a reply says. A plain echo is one, too: it has no times."""
         packet = udpechoplus.read(payload)

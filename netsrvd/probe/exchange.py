@@ -42,5 +42,8 @@ class Exchange(Protocol):
     def request(self, sequence: int, now_ns: int) -> bytes:
         """Return the payload of a probe that is sent at this time of CLOCK_REALTIME."""
 
+    def quoted(self, payload: bytes) -> int | None:
+        """Return the sequence number of a probe that ICMP quotes; None if it cannot be told."""
+
     def read(self, payload: bytes) -> Answer | None:
         """Return what a reply says; None for what is no reply to this stream."""

@@ -67,6 +67,13 @@ class Stamp:
             return tlvs + stamp.make_tlv(stamp.EXTRA_PADDING, bytes(left - stamp.HEAD_BYTES))
         return tlvs + bytes(max(0, left))
 
+    def quoted(self, payload: bytes) -> int | None:
+        """Return the sequence number of a probe that ICMP quotes; None if it cannot be told."""
+        sequence = int.from_bytes(payload[:4], "big")
+        timestamp, _, _ = self._sent.get(sequence, (b"", 0, 0))
+        at = stamp.TIMESTAMP_AT if self._key is None else stamp.AUTHENTICATED_TIMESTAMP_AT
+        return sequence if timestamp and payload.startswith(timestamp, at) else None
+
     def read(self, payload: bytes) -> Answer | None:
         """Return what a reply says; one without the timestamp of its probe is of none."""
         try:

@@ -240,10 +240,10 @@ class UDPProber:
         A router may quote too little to tell which; then it is the oldest one without an answer
         of the last `MOST_UNSTAMPED`.
         """
-        answer = self._exchange.read(item.quoted)
+        sequence = self._exchange.quoted(item.quoted)
         trip = used.trip
-        if answer and answer.sequence is not None:
-            trip = self.stream.find(answer.sequence)
+        if sequence is not None:
+            trip = self.stream.find(sequence)
         elif trip is None:
             last = self.stream.trips[-MOST_UNSTAMPED:]
             trip = next((each for each in last if each.state is State.PENDING), None)
