@@ -20,6 +20,9 @@ from netsrvd.escapes import escaped
 BEGAN_AT = monotonic()
 USUAL_COLUMNS = 80
 
+MOST_USAGE_LINES = 6
+"""Lines of a usage that are shown above an error; more would hide it."""
+
 PID_DIGITS = 10
 
 NAGIOS_UNKNOWN = 3
@@ -339,6 +342,8 @@ class Parser(argparse.ArgumentParser):
         super().__init__(formatter_class=Help, **settings)
 
     def error(self, message: str) -> NoReturn:
-        """Print the usage and the error, and exit."""
-        self.print_usage(sys.stderr)
-        self.exit(os.EX_USAGE, f"{self.prog}: {escaped(message)}\n")
+        """Print the usage, if it is short, and the error, and exit."""
+        usage, more = self.format_usage(), ""
+        if usage.count("\n") > MOST_USAGE_LINES:
+            usage, more = "", f"; {self.prog} --help lists the arguments"
+        self.exit(os.EX_USAGE, f"{usage}{self.prog}: {escaped(message)}{more}\n")

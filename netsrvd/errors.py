@@ -105,6 +105,12 @@ class DetachError(NetsrvdError):
     exit_status = os.EX_CANTCREAT
 
 
+class FileError(NetsrvdError):
+    """A file that was asked for cannot be written."""
+
+    exit_status = os.EX_IOERR
+
+
 class DependencyError(NetsrvdError):
     """A module cannot be imported: the operator must repair what is installed."""
 

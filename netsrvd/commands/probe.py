@@ -336,7 +336,8 @@ def _exchange(settings: Settings) -> Exchange:
 def _stop_at_signals(engine: Engine) -> None:
     """Let the first SIGINT or SIGTERM end the run, with a summary; a second one ends the command.
 
-    Must be called in the main thread.
+    One that is ignored stays so: a shell has a job in the background ignore Ctrl-C. Must be called
+    in the main thread.
     """
 
     def stop(number: int, _frame: object) -> None:
@@ -344,4 +345,5 @@ def _stop_at_signals(engine: Engine) -> None:
         signal.signal(number, signal.default_int_handler)
 
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, stop)
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, stop)

@@ -6,7 +6,7 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from netsrvd.errors import UsageError
+from netsrvd.errors import FileError, UsageError
 from netsrvd.probe.report import Report, StreamReport
 from netsrvd.probe.text import MILLISECOND_NS
 from netsrvd.probe.trips import State, Stream
@@ -32,7 +32,7 @@ def checked(path: Path) -> Path:
 
 
 def draw(report: Report, path: Path) -> None:
-    """Draw a report into a file. Raises UsageError if it cannot be written."""
+    """Draw a report into a file. Raises FileError if it cannot be written."""
     figure = Figure(figsize=INCHES, layout="constrained", dpi=DOTS_AN_INCH)
     over_time, distribution = figure.subplots(1, 2, width_ratios=(2, 1))
     streams = [each for target in report.targets for each in target.streams]
@@ -46,7 +46,7 @@ def draw(report: Report, path: Path) -> None:
     try:
         figure.savefig(path)
     except OSError as error:
-        raise UsageError(f"--plot {path}: {error.strerror}") from error
+        raise FileError(f"--plot {path}: {error.strerror}") from error
 
 
 def _color(report: StreamReport, number: int, count: int) -> str:

@@ -519,6 +519,26 @@ def test_an_interrupted_run_has_its_summary(start: Start, number: signal.Signals
     assert process.returncode == 0
 
 
+def test_an_ignored_signal_stays_ignored(start: Start) -> None:
+    """Ctrl-C does not end what a shell without job control has put into the background."""
+    run = start()
+    shell = 'trap "" INT; exec "$0" "$@"'
+    with subprocess.Popen(
+        ["sh", "-c", shell, COMMAND, "probe", f"127.0.0.1:{run.port}", "-n", "0", "-i", "1ms"],
+        env=ENVIRONMENT,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout
+        assert process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        assert all(" seq " in process.stdout.readline() for _ in range(5000))
+        process.terminate()
+        output, _ = process.communicate(timeout=PATIENCE)
+    assert " sent, " in output
+    assert process.returncode == 0
+
+
 def test_duration(start: Start) -> None:
     """With a duration alone probes are sent as long as that."""
     run = start()
@@ -679,10 +699,11 @@ def test_nagios_with_wrong_arguments(arguments: str, text: str) -> None:
     ],
 )
 def test_what_cannot_be_probed(arguments: str, status: int, text: str) -> None:
-    """A wrong argument ends with its status, and says what is wrong."""
+    """A wrong argument ends with its status, and one line says what is wrong."""
     ended = probe(*arguments.split())
     assert ended.returncode == status
-    assert text in ended.stderr
+    [line] = ended.stderr.splitlines()
+    assert text in line
 
 
 def test_nothing_but_the_prober_is_imported(start: Start) -> None:
@@ -891,6 +912,17 @@ def test_a_picture(start: Start, tmp_path: Path, ending: str, start_of_file: byt
     assert ended.returncode == 0
     assert "60 sent" in ended.stdout
     assert picture.read_bytes().startswith(start_of_file)
+
+
+def test_a_picture_on_a_full_disk(start: Start, tmp_path: Path) -> None:
+    """A picture that cannot be written is told, with its name and the status of output."""
+    run = start()
+    full = tmp_path / "full.svg"
+    full.symlink_to("/dev/full")
+    ended = probe(f"127.0.0.1:{run.port}", *QUICK, "--plot", full)
+    assert ended.returncode == 74
+    assert ended.stderr == f"netsrvd: --plot {full}: No space left on device\n"
+    assert "5 sent, 5 received" in ended.stdout
 
 
 @pytest.mark.parametrize(

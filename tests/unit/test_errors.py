@@ -20,6 +20,7 @@ STATUSES = {
     errors.ActivationError: os.EX_CONFIG,
     errors.SystemdError: os.EX_UNAVAILABLE,
     errors.DetachError: os.EX_CANTCREAT,
+    errors.FileError: os.EX_IOERR,
     errors.DependencyError: os.EX_SOFTWARE,
 }
 
