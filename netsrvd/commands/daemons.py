@@ -137,18 +137,23 @@ class CallError(ControlError):
 
     def __init__(self, daemon: str, name: str, parameters: Reply) -> None:
         self.name = name
-        detail = "".join(f" {key}={value}" for key, value in parameters.items())
-        super().__init__(f"{daemon}: {TEXTS.get(name, name)}{detail}")
+        details = (str(value) for value in parameters.values())
+        super().__init__(": ".join((daemon, *details, TEXTS.get(name, name))))
+        if name in WRONG_ARGUMENTS:
+            self.exit_status = os.EX_USAGE
 
 
 UPGRADED = "io.netsrvd.Upgraded"
 
 TEXTS = {
     UPGRADED: "an upgrade has replaced its code, so that it cannot answer: restart it",
-    "io.netsrvd.NoSuchListener": "there is no such listener:",
+    "io.netsrvd.NoSuchListener": "there is no such listener; `netsrvd status` shows them",
     "org.varlink.service.PermissionDenied": "only root and its own user may ask it",
-    "org.varlink.service.InvalidParameter": "it does not take this value:",
+    "org.varlink.service.InvalidParameter": "it takes an IP address or a network",
 }
+
+WRONG_ARGUMENTS = {"io.netsrvd.NoSuchListener", "org.varlink.service.InvalidParameter"}
+"""Errors of what the command line says."""
 
 
 class Conversation:

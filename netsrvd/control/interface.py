@@ -31,7 +31,7 @@ error ExpectedMore ()
 """The interface that each service has."""
 
 HEAD = """\
-# A running netsrvd: figures, connections, flows and sources. Everything but Reload only reads.
+# A running netsrvd: figures, connections, flows and sources. Its methods only read.
 interface io.netsrvd
 
 """

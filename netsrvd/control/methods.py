@@ -1,7 +1,9 @@
 """The methods of the control socket. Each reads figures of the server, in steps."""
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from heapq import nlargest
+from itertools import islice
 from time import monotonic
 from typing import Any, Protocol, TypeVar
 
@@ -32,6 +34,7 @@ REPLIES_PER_STEP = 20
 """Connections or flows that are written in one step, in 0.3 ms."""
 
 One = TypeVar("One", Connection, Flow)
+Entry = TypeVar("Entry")
 
 SERVICE = "org.varlink.service"
 
@@ -181,21 +184,21 @@ class Methods:
                 if number % ITEMS_PER_STEP == 0:
                     yield None
         yield None
-        widest = sorted(found.items(), key=lambda item: item[1], reverse=True)[:most]
+        widest = yield from _highest(found.items(), most, lambda item: item[1])
         names = ("source", "listener", "protocol", "live", "bytes_received", "bytes_sent")
         yield {"sources": [dict(zip(names, (*key, *sums), strict=True)) for key, sums in widest]}
 
     def _refused_sources(self, count: object = USUAL_SOURCES) -> Answer:
         most = _checked_count(count)
-        found = []
+        found: list[tuple[int, str, str, str, str]] = []
         for listener in self._server.listeners():
             protocol = "tcp" if isinstance(listener, TCPListener) else "udp"
             for source, reason, times in listener.refused_sources():
                 found.append((times, source, listener.settings.name, protocol, reason))
             yield None
-        found.sort(reverse=True)
+        widest = yield from _highest(found, most, lambda each: each)
         names = ("times", "source", "listener", "protocol", "reason")
-        yield {"sources": [dict(zip(names, each, strict=True)) for each in found[:most]]}
+        yield {"sources": [dict(zip(names, each, strict=True)) for each in widest]}
 
 
 ASKER_OF_LISTENERS = "listeners"
@@ -219,6 +222,17 @@ def totals_of(snapshot: Snapshot, totals: Counters) -> Totals:
 
 def _invalid(name: str) -> CallError:
     return CallError(f"{SERVICE}.InvalidParameter", parameter=name)
+
+
+def _highest(
+    entries: Iterable[Entry], count: int, key: Callable[[Entry], Any]
+) -> Generator[None, None, list[Entry]]:
+    """Return the entries with the highest keys, the highest first; some are looked at in a step."""
+    left, highest = iter(entries), list[Entry]()
+    while some := list(islice(left, ITEMS_PER_STEP)):
+        highest = nlargest(count, [*highest, *some], key=key)
+        yield None
+    return highest
 
 
 def _checked_count(count: object) -> int:

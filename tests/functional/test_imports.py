@@ -42,7 +42,7 @@ OURS = {
     ),
     *("systemd", "tcp", "tracebacks", "udp", "units"),
 }
-"""Rooms and words; no hand-over, and of services and events only what is used."""
+"""Its packages and modules; no hand-over, and of services and events only what is used."""
 
 NOT_OURS = {
     *("netsrvd.services.chargen", "netsrvd.services.discard", "netsrvd.events.handover"),

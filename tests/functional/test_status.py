@@ -128,8 +128,11 @@ def test_connections_are_listed(run: Run, path: str) -> None:
         ]
         assert {each["peer_address"] for each in found} == {"127.0.0.1", "::1"}
         unknown = status(path, "connections", "--listener", "nothing")
-        assert unknown.returncode == os.EX_UNAVAILABLE
-        assert "there is no such listener: listener=nothing" in unknown.stderr
+        assert unknown.returncode == os.EX_USAGE
+        assert "nothing: there is no such listener; `netsrvd status` shows them" in unknown.stderr
+        wrong = status(path, "connections", "--address", "nothing")
+        assert wrong.returncode == os.EX_USAGE
+        assert "address: it takes an IP address or a network" in wrong.stderr
 
 
 def test_nothing_that_runs_is_a_status(path: str) -> None:

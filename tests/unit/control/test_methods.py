@@ -1,5 +1,6 @@
 """netsrvd.control.methods"""
 
+from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -7,7 +8,7 @@ import pytest
 
 from netsrvd.control import methods
 from netsrvd.control.callers import CallError
-from netsrvd.control.methods import ITEMS_PER_STEP, REPLIES_PER_STEP, Methods
+from netsrvd.control.methods import ITEMS_PER_STEP, REPLIES_PER_STEP, Methods, _highest
 
 
 def connections(*hosts: str) -> list[Any]:
@@ -66,3 +67,20 @@ def test_who_may_call(*, is_passed: bool, uid: int, is_allowed: bool) -> None:
     else:
         with pytest.raises(CallError, match="PermissionDenied"):
             asked("org.varlink.service.GetInfo", {}, caller)
+
+
+def test_the_highest_of_many_are_found_in_steps() -> None:
+    """No step looks at more than some and those that it keeps; the result is that of a sort."""
+    entries = [number * 7919 % 10_007 for number in range(4 * ITEMS_PER_STEP + 1)]
+    looks, result = [0], list[int]()
+
+    def key(entry: int) -> int:
+        looks[-1] += 1
+        return entry
+
+    def found() -> Iterator[None]:
+        result.extend((yield from _highest(entries, 20, key)))
+
+    looks.extend(0 for _ in found())
+    assert result == sorted(entries, reverse=True)[:20]
+    assert looks == [ITEMS_PER_STEP, *[ITEMS_PER_STEP + 20] * 3, 21, 0]
