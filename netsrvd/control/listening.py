@@ -147,7 +147,10 @@ class ControlSocket:
             return
         if len(self._refused) >= CALLERS_REFUSED:
             self._refused[0].close()
-        self._refused.append(RefusedCaller(sock, self._loop, message, self._refused))
+        try:
+            self._refused.append(RefusedCaller(sock, self._loop, message, self._refused))
+        except OSError:  # fs.epoll.max_user_watches
+            sock.close()
 
     def run_due(self, _now: float) -> float:
         """Accept again, after a pause."""

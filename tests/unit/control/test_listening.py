@@ -76,6 +76,28 @@ def test_without_a_descriptor_callers_wait() -> None:
     assert (loop.events, loop.due_at) == (-1, 0.0)
 
 
+def test_a_caller_that_cannot_be_watched_is_disconnected(tmp_path: Path) -> None:
+    """With no room left in epoll(7) it gets no reason; the loop, and so the clients, go on."""
+
+    class Full(Loop):
+        def add(self, descriptor: int, watched: object, events: int = READ) -> None:
+            if watched is not control:
+                raise OSError(errno.ENOSPC, "No space left on device")
+
+    def broken(*_: object) -> Any:
+        raise ImportError
+
+    full: Any = Full()
+    with listening.bind(str(tmp_path / "socket")) as sock, socket.socket(socket.AF_UNIX) as client:
+        control = ControlSocket(sock, broken)
+        control.open(full)
+        client.connect(str(tmp_path / "socket"))
+        control.on_ready(READ, 0.0)
+        client.settimeout(5)
+        assert client.recv(1) == b""
+        control.close()
+
+
 @pytest.mark.parametrize("path", ["/nowhere/socket", "/" + "x" * 200, "a\0b"])
 def test_a_path_that_cannot_be_is_an_error(path: str) -> None:
     """It names the path and the option."""
