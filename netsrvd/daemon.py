@@ -279,11 +279,11 @@ class Daemon:
             if shortage(error):
                 return  # the next tick tries again
             problems = [("netsrvd.preload", described(error))]
-        self._is_loaded, self._is_whole = True, not problems
         for problem in problems:
             self._server.report(CodeMissing(*problem))
-        if not problems:
+        if not (self._is_loaded or problems):
             self._look_at_ports()
+        self._is_loaded, self._is_whole = True, not problems
 
     def _look_at_ports(self) -> None:
         """Report other programs that have bound a port of ours, before or after a reload."""
@@ -317,6 +317,8 @@ class Daemon:
             return
         self._fault = ""
         self._note_reload()
+        if self._is_whole:
+            self._preload()  # what a service may need that this reload has added
         self._notifier.ready(self._status())
         answer(callers, "", [problem.text() for problem in self._problems])
 

@@ -7,6 +7,7 @@ READY, when no client waits for the start any more.
 
 import sys
 from importlib import import_module
+from itertools import chain
 
 from netsrvd.errors import shortage
 from netsrvd.tracebacks import described, traceback_of
@@ -39,17 +40,9 @@ MODULES = (
     "netsrvd.services.daytime",
     "netsrvd.services.discard",
     "netsrvd.services.echo",
-    "netsrvd.services.echoplus",
-    "netsrvd.services.metrics",
     "netsrvd.services.qotd",
-    "netsrvd.services.stamp",
     "netsrvd.services.time",
     "netsrvd.services.whoami",
-    "netsrvd.timed",
-    # a scrape
-    "netsrvd.metrics",
-    "netsrvd.overview",
-    "netsrvd.snapshot",
     # a configuration with lists or faults
     "netsrvd.config.key_lines",
     "difflib",
@@ -65,13 +58,22 @@ MODULES = (
 """
 
 
+FOR_SERVICES = {
+    "netsrvd.services.metrics": ("netsrvd.metrics", "netsrvd.overview", "netsrvd.snapshot"),
+}
+"""What a service may need later; imported if the service is. Those of `startup.LARGE` are not in
+`MODULES`: after an upgrade a reload that adds one of them fails, and says that a restart is due.
+"""
+
+
 def preload() -> list[tuple[str, str]]:
     """Import what is missing; return the name of each module that cannot be imported, and why.
 
     Raises OSError or MemoryError for a lack of descriptors or memory; it is to be called again.
     """
     problems = []
-    for name in MODULES:
+    of_services = (names for service, names in FOR_SERVICES.items() if service in sys.modules)
+    for name in (*MODULES, *chain.from_iterable(of_services)):
         if name not in sys.modules:
             try:
                 import_module(name)

@@ -9,9 +9,9 @@ from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-import netsrvd
 from netsrvd.errors import SocketError
 from netsrvd.event_loop import READ, EventLoop
+from netsrvd.upgrade import identity
 
 UPGRADED = b'{"error":"io.netsrvd.Upgraded","parameters":{}}\0'
 """The answer when the code that would answer has been replaced since the start."""
@@ -27,8 +27,6 @@ PAUSE_SECONDS = 0.5
 
 LONGEST_CALL = 65_536
 """Bytes of a call, with its final NUL."""
-
-Identity = tuple[int, int, int]
 
 
 if TYPE_CHECKING:
@@ -85,15 +83,6 @@ def _remove_stale(path: str) -> None:
                 probe.connect(path)
             except ConnectionRefusedError:
                 Path(path).unlink()
-
-
-def identity() -> Identity | None:
-    """Return what differs when the package has been replaced; None if it is gone."""
-    try:
-        found = Path(netsrvd.__file__).stat()
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino, found.st_mtime_ns
 
 
 class ControlSocket:

@@ -40,7 +40,7 @@ OURS = {
         "sockets",
         "startup",
     ),
-    *("systemd", "tcp", "tracebacks", "udp", "units"),
+    *("systemd", "tcp", "tracebacks", "udp", "units", "upgrade"),
 }
 """Its packages and modules; no hand-over, and of services and events only what is used."""
 

@@ -6,6 +6,7 @@ import signal
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,7 +15,7 @@ from tests.functional.conftest import Start
 from tests.support.activation import opened
 from tests.support.clients import ended, leaves_in_order, serves, talking
 from tests.support.peers import connect, echoed
-from tests.support.run import QUICK, Run, echo, failing_echo
+from tests.support.run import QUICK, Run, echo, failing_echo, free_port
 from tests.support.unit import Unit, follow
 
 IS_COPY = """
@@ -93,6 +94,27 @@ def test_all_that_a_daemon_does_works_with_other_files(unit: Unit, copy: Path, p
     run.wait_line("2 connections handed over to the next process")
 
 
+@pytest.mark.parametrize(
+    ("service", "protocol"), [("metrics", "tcp"), ("stamp", "udp"), ("echoplus", "udp")]
+)
+def test_a_large_service_is_not_added_from_other_files(
+    start: Start, copy: Path, port: int, service: str, protocol: str
+) -> None:
+    """The reload fails and says that a restart is due; the daemon serves on as before."""
+    run = start(echo(port), environment=of(copy), planted=IS_COPY)
+    replace(run, copy)
+    configuration: Any = echo(port)
+    configuration["listener"]["new"] = {
+        "service": service,
+        "protocols": [protocol],
+        "port": free_port(port + 1),
+    }
+    run.reload(configuration)
+    said = run.wait_line("reload failed, the old configuration stays: ")
+    assert f"service {service}: netsrvd was upgraded since it started; restart it" in said
+    assert serves(port)
+
+
 def serves_nothing(port: int) -> bool:
     """Return whether what is sent is thrown away."""
     with connect(("127.0.0.1", port)) as sock:
@@ -161,7 +183,7 @@ def test_a_lack_of_descriptors_is_waited_for(start: Start) -> None:
 
 def test_everything_is_imported_soon(start: Start, copy: Path) -> None:
     """A second after READY each module of the package that can be needed is there, but for those of
-    commands, of the control socket, and of `metrics`, which can fail in a reload.
+    commands, of the control socket, and of the services that few configure.
     """
     program = (
         "from netsrvd import daemon\n"
@@ -183,6 +205,10 @@ def test_everything_is_imported_soon(start: Start, copy: Path) -> None:
     assert {name for name in missing if not name.startswith(of_others)} == {
         *("netsrvd.sockets.inetd", "netsrvd.log.stderr_to_log"),
         *("netsrvd.services.http", "netsrvd.services.page"),
+        *(f"netsrvd.services.{name}" for name in ("echoplus", "exposition", "metrics", "stamp")),
+        *("netsrvd.services.timed", "netsrvd.timed"),
+        *("netsrvd.packets", "netsrvd.packets.stamp", "netsrvd.packets.udpechoplus"),
+        *("netsrvd.metrics", "netsrvd.overview", "netsrvd.snapshot"),
     }
 
 

@@ -40,6 +40,7 @@ ROWS = (
         "escapes",
         "addresses",
         "units",
+        "upgrade",
         "loop_thread",
         "errnos",
         "event_loop",
