@@ -228,7 +228,11 @@ def _targets(
             print(error, file=sys.stderr)  # and go on with the others, as fping does
     targets = [*dict.fromkeys(found)]
     if len(targets) * settings.streams > MOST_STREAMS:
-        raise UsageError(f"{len(targets)} targets from {settings.streams} ports are too many")
+        count = len(targets) * settings.streams
+        raise UsageError(
+            f"{len(targets)} targets from {settings.streams} source ports are {count} streams; "
+            f"{MOST_STREAMS} are possible: choose fewer targets, or a smaller --sweep"
+        )
     return targets
 
 

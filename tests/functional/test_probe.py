@@ -684,6 +684,10 @@ def test_nagios_with_wrong_arguments(arguments: str, text: str) -> None:
         ("--source fe80::1%none0 ::1", 64, "--source fe80::1%none0: expected an IP address of"),
         ("--interface none0 127.0.0.1", 69, "there is no such --interface"),
         ("--source-port 65535 --sweep 2 127.0.0.1", 64, "2 ports from there exceed 65535"),
+        (
+            "--sweep 4096 " + " ".join(f"127.0.0.{number}" for number in range(1, 18)),
+            *(64, "17 targets from 4096 source ports are 69632 streams; 65536 are possible"),
+        ),
         ("--time --source-port 5000 127.0.0.1", 64, "must be longer than the --timeout"),
         ("--stamp -s 40 127.0.0.1", 64, "a probe of stamp has 44 bytes at least"),
         ("--plot x.pdf 127.0.0.1", 64, "--plot x.pdf: expected a name that ends in .png or"),
