@@ -53,7 +53,7 @@ ROWS = (
 )
 
 ROW = {room: number for number, rooms in enumerate(ROWS) for room in rooms}
-VALIDATORS = len(ROWS) - 1
+LOWEST = len(ROWS) - 1
 
 USERS = {
     "socket": {
@@ -140,7 +140,7 @@ def test_imports_point_down(name: str) -> None:
     mine = room(name)
     for target in own_imports(name):
         theirs = room(target)
-        down = ROW[theirs] > ROW[mine] or ROW[theirs] == ROW[mine] == VALIDATORS
+        down = ROW[theirs] > ROW[mine] or ROW[theirs] == ROW[mine] == LOWEST
         assert down or theirs == mine, f"{name} imports {target}"
 
 
