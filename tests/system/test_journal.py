@@ -286,6 +286,11 @@ def test_jail_bans_a_client_that_goes_on(loaded: Machine) -> None:
     """The commands of the document set up a jail, which bans a client after three records."""
     loaded.run("sh", "-c", "cat >/etc/fail2ban/jail.local", input=JAILS)
     loaded.run("systemctl", "start", "fail2ban.service")
+
+    def answers() -> bool:
+        return "pong" in loaded.run("fail2ban-client", "ping", check=False).stdout
+
+    eventually(answers, "fail2ban takes commands, which systemd does not wait for")
     [block] = re.findall(r"(?m)^```\n(cp [^`]+)^```$", DOCUMENT.read_text())
     loaded.run("bash", "-ec", block)
 
