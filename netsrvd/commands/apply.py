@@ -277,9 +277,20 @@ def _keep(work: Work) -> None:
 def _reload(service: str) -> None:
     since = time.time()
     try:
-        systemctl.command("reload", service)
+        try:
+            systemctl.command("reload", service)
+        except SystemdError:
+            if _serves(service):
+                raise
+            systemctl.command("restart", service)  # its start had failed, systemd waits to retry
     except SystemdError as error:
         reasons = "\n".join(systemctl.reasons(service, since))
         raise SystemdError(
             f"the old configuration is still in force: {error}\n{reasons}"
         ) from error
+
+
+def _serves(service: str) -> bool:
+    """Return whether a service is up, and so can be told to reload."""
+    [properties] = systemctl.show([service], ("ActiveState",))
+    return properties["ActiveState"][0] in ("active", "reloading")

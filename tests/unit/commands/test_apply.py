@@ -52,3 +52,36 @@ def test_what_is_in_force_is_not_undone_as_it_cannot_be_kept(
     with pytest.raises(SystemdError, match=r"in force, but not kept .*: .*No space left"):
         apply._roll_back(argparse.Namespace(dry_run=False, json=False))
     assert calls == ["put back"]
+
+
+@pytest.mark.parametrize(
+    ("state", "commands"),
+    [("activating", ["reload", "restart"]), ("inactive", ["reload", "restart"])],
+)
+def test_a_service_that_waits_for_its_next_try_is_restarted(
+    monkeypatch: pytest.MonkeyPatch, state: str, commands: list[str]
+) -> None:
+    """Its last start has failed: systemd cannot reload it, and the files may be right by now."""
+    assert reloaded(monkeypatch, state) == commands
+
+
+def test_a_reload_that_fails_is_no_restart(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The service goes on with the old configuration, and its reasons are told."""
+    with pytest.raises(SystemdError, match=r"(?s)still in force: reload failed.*a fault"):
+        reloaded(monkeypatch, "active")
+
+
+def reloaded(monkeypatch: pytest.MonkeyPatch, state: str) -> list[str]:
+    """Reload a service in this state, which fails; return the commands for systemd."""
+    commands: list[str] = []
+
+    def command(verb: str, _service: str) -> None:
+        commands.append(verb)
+        if verb == "reload":
+            raise SystemdError("reload failed")
+
+    monkeypatch.setattr(apply.systemctl, "command", command)
+    monkeypatch.setattr(apply.systemctl, "show", lambda *_: [{"ActiveState": [state]}])
+    monkeypatch.setattr(apply.systemctl, "reasons", lambda *_: ["a fault"])
+    apply._reload("netsrvd.service")
+    return commands
