@@ -28,6 +28,7 @@ class Desk:
     def __init__(self, serving: Serving) -> None:
         self.serving = serving
         self.served: list[Served] = []
+        self.ports: list[int] = []
         self.clients: list[socket.socket] = []
         self.gates: list[threading.Event] = []
 
@@ -40,6 +41,7 @@ class Desk:
         served = handler if isinstance(handler, Served) else self.listen(handler, **changes)
         client = connect(served.local)
         self.clients.append(client)
+        self.ports.append(client.getsockname()[1])
         self.serving.told(Accepted, len(self.clients))
         return client
 
@@ -99,12 +101,14 @@ def echo(it: HandlerConnection) -> None:
         it.send(data)
 
 
-def one_each(*handlers: Handler) -> Handler:
-    """Return what serves the first connection by the first handler, and so on."""
-    turns = iter(handlers)
+def one_each(desk: Desk, *handlers: Handler) -> Handler:
+    """Return what serves the first client by the first handler, and so on, whose thread begins
+    first or not.
+    """
 
     def serve(it: HandlerConnection) -> None:
-        next(turns)(it)
+        eventually(lambda: it.peer[1] in desk.ports, "the test knows its client")
+        handlers[desk.ports.index(it.peer[1])](it)
 
     return serve
 
@@ -331,7 +335,7 @@ def test_connections_wait_for_a_thread(desk: Desk) -> None:
     is told when it begins and when it ends.
     """
     gate = desk.gate()
-    turns = one_each(lambda _: wait_event(gate, "the end"), echo)
+    turns = one_each(desk, lambda _: wait_event(gate, "the end"), echo)
     served = desk.listen(turns, handler_threads=1)
     first, second = desk.connect(served), desk.connect(served)
     second.sendall(b"hello")
@@ -434,6 +438,7 @@ def test_a_stop_ends_what_is_left(desk: Desk) -> None:
     gate = desk.gate()
     found: list[OSError | None] = []
     turns = one_each(
+        desk,
         lambda it: found.append(raised(it, HandlerConnection.recv)),
         lambda _: wait_event(gate, "the end"),
         lambda _: found.append(OSError("it has run")),
@@ -470,7 +475,7 @@ def test_a_reload_ends_what_it_no_longer_allows(desk: Desk) -> None:
 def test_a_reload_changes_the_number_of_threads(desk: Desk) -> None:
     """A connection that waits for a thread is served at once when there are more."""
     gate = desk.gate()
-    turns = one_each(lambda _: wait_event(gate, "the end"), echo)
+    turns = one_each(desk, lambda _: wait_event(gate, "the end"), echo)
     served = desk.listen(turns, handler_threads=1)
     desk.connect(served)
     waits = desk.connect(served)

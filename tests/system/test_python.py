@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[2]
 def source(machine: Machine, tmp_path_factory: pytest.TempPathFactory) -> str:
     """Copy the program and its tests into the machine."""
     copy = tmp_path_factory.mktemp(machine.suite) / "netsrvd"
-    for name in ("netsrvd", "tests", "packaging"):
+    for name in ("netsrvd", "tests", "packaging", "docs"):
         shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "pyproject.toml", copy)
     return machine.copy_in(copy)
