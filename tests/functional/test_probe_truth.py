@@ -704,7 +704,8 @@ def test_tcp_hides_losses_and_shows_their_time(between: Network, port: int, tmp_
     """A segment that the path loses is no loss: it is sent again, and its exchange takes longer by
     the time until then.
     """
-    plan = [MS] * 4 + [None, None] + [MS] * 100  # one of two neighbours is no mere acknowledgement
+    # One of three in a row has data: the others may be mere acknowledgements.
+    plan = [MS] * 4 + [None] * 3 + [MS] * 100
     with impaired(between, tmp_path, Way(plan)) as relay:
         probed = probe(between.prober, *SINGLY, "--tcp", f"{FAR}:{port}")
         truth = relay.stop()
