@@ -331,23 +331,27 @@ WIDTHS = (28, 14, 24, 12, 12, 11, 11, 11, 0)
 
 
 def _connections(arguments: argparse.Namespace) -> int:
-    """Print the live connections of each daemon as they come, one a line."""
+    """Print the live connections of each daemon, one a line.
+
+    All are received before the first is printed: the daemon waits for no pager.
+    """
     if arguments.warn or arguments.crit:
         raise UsageError("--warn and --crit go without `connections`")
     found = [each for each in find(arguments.control) if each.is_running]
     if not found:
         print("netsrvd: no daemon runs", file=sys.stderr)
         return NOT_RUNNING
-    if not arguments.json:
-        print(_line(CONNECTION_HEADINGS))
+    lines = [] if arguments.json else [_line(CONNECTION_HEADINGS)]
     for each in found:
         try:
             with asking(each) as daemon:
-                for one in _live(daemon.replies, arguments):
-                    print(_connection_line(one, each.name, as_json=arguments.json))
+                live = _live(daemon.replies, arguments)
+                lines += [_connection_line(one, each.name, as_json=arguments.json) for one in live]
         except NotRunningError as error:
             print(f"netsrvd: {escaped(str(error))}", file=sys.stderr)
             return NOT_RUNNING
+    for line in lines:
+        print(line)
     return os.EX_OK
 
 

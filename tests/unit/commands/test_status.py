@@ -1,10 +1,14 @@
 """netsrvd.commands.status"""
 
+import argparse
+from collections.abc import Iterator
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
 
 from netsrvd import counters
+from netsrvd.commands import status
 from netsrvd.commands.daemons import Found, SocketUnit
 from netsrvd.commands.status import REMEDIES, Page, amount, span
 
@@ -134,3 +138,28 @@ def test_times(seconds: float, shown: str) -> None:
 def test_amounts(count: int, shown: str) -> None:
     """Bytes in units of 1024."""
     assert amount(count) == shown
+
+
+def test_a_daemon_does_not_wait_for_a_pager(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """All connections are received before the first one is printed."""
+    connection = {"listener": "echo", "id": "1-1", "proxy": "", "seconds": 1, "idle_seconds": 1}
+    connection |= {"peer_address": "::1", "peer_port": 9, "local_address": "::1", "local_port": 7}
+    connection |= {"bytes_received": 0, "bytes_sent": 0, "send_buffer_bytes": 0}
+    printed: list[str] = []
+
+    class Daemon:
+        def replies(self, _method: str, **_chosen: object) -> Iterator[dict[str, Any]]:
+            for _ in range(3):
+                printed.append(capsys.readouterr().out)
+                yield {"connection": connection}
+
+    monkeypatch.setattr(status, "find", lambda _: [UNIT])
+    monkeypatch.setattr(status, "asking", lambda _: nullcontext(Daemon()))
+    arguments = argparse.Namespace(
+        what="connections", listener=None, address=None, json=False, control=None, warn=[], crit=[]
+    )
+    assert status.run(arguments) == 0
+    assert printed == ["", "", ""]
+    assert len(capsys.readouterr().out.splitlines()) == 4
