@@ -103,6 +103,8 @@ def _plan(arguments: argparse.Namespace) -> Plan:
         form = _live(settings)
     else:
         form = Text(settings, quiet=arguments.quiet)
+    if arguments.nagios and not (settings.probe_count or settings.duration_seconds):
+        raise UsageError("--nagios with --count 0 would not end; name a --duration")
     has_thresholds = arguments.warn is not None or arguments.crit is not None
     if has_thresholds and not arguments.nagios:
         raise UsageError("--warn and --crit need --nagios")
@@ -149,6 +151,10 @@ def _settings(arguments: argparse.Namespace) -> Settings:
     protocol = arguments.protocol or Protocol.UDP
     key = _key(arguments.key_file) if arguments.key_file else None
     size = stamp.base_bytes(key) if protocol is Protocol.STAMP else usual.size_bytes
+    if protocol in CLOCKS:
+        if arguments.size is not None:
+            raise UsageError(f"--size: a request of {protocol} is empty; leave it out")
+        size = 0
     usual_count = 0 if arguments.duration or arguments.live else usual.probe_count
     return Settings(
         protocol=protocol,
