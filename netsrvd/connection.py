@@ -13,12 +13,13 @@ from typing import Protocol
 
 from netsrvd.access.sources import Source
 from netsrvd.addresses import proxy_fields
-from netsrvd.contracts import Report, StreamFactory, StreamService
+from netsrvd.contracts import Report
 from netsrvd.counters import Counters
 from netsrvd.errnos import RESET_ERRNOS
 from netsrvd.event_loop import READ, WRITE, EventLoop
 from netsrvd.events import INFO
 from netsrvd.events.connections import Accepted, Closed, ServiceFailed
+from netsrvd.services.base import SendOnce, Stream, StreamFactory
 from netsrvd.settings import ListenerSettings
 from netsrvd.tracebacks import described, traceback_of
 
@@ -120,7 +121,7 @@ class Connection:
         self.proxy = proxy
         """The proxy that connected for the peer, if there was one."""
         self.service_name = owner.settings.service
-        self.service: StreamService = FINISHED
+        self.service: Stream = FINISHED
         self.is_echo = False
         self.is_logged = True
         """False if it has no record of its beginning, and of its end only at a fault."""
@@ -400,32 +401,8 @@ class Connection:
         )
 
 
-class Finished:
-    """The service of a connection in a lingering close: it discards what still comes."""
-
-    __slots__ = ()
-    finished = True
-    discards_input = True
-    answers_requests = False
-
-    def greeting(self) -> bytes:
-        """Return nothing."""
-        return b""
-
-    def respond(self, data: bytes) -> bytes:  # noqa: ARG002 - discarded
-        """Return nothing."""
-        return b""
-
-    def more(self) -> bytes:
-        """Return nothing."""
-        return b""
-
-    def end_soon(self) -> bool:
-        """Return False: the connection ends by itself."""
-        return False
-
-
-FINISHED = Finished()
+FINISHED = SendOnce(b"")
+"""The service of a connection in a lingering close: it discards what still comes."""
 
 
 def connection_ids() -> Callable[[], str]:

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 from netsrvd.access.datagrams import DatagramPolicy
 from netsrvd.config import changes
 from netsrvd.connection import AnySocket, Connection, connection_ids
-from netsrvd.contracts import StreamFactory
 from netsrvd.counters import Counters, RunFigures
 from netsrvd.errors import NetsrvdError
 from netsrvd.event_loop import EventLoop
@@ -20,7 +19,7 @@ from netsrvd.events.sockets import InterfaceLost, Listening, ListeningEnded
 from netsrvd.loop_thread import LoopThread
 from netsrvd.run_state import RunNotes
 from netsrvd.services import MONITORING, prepare
-from netsrvd.services.base import Client, Service, Stream
+from netsrvd.services.base import Client, Service, Stream, StreamFactory
 from netsrvd.settings import TIMED_SERVICES, Endpoint, ListenerSettings, Settings
 from netsrvd.sockets import bind, interfaces
 from netsrvd.sockets.activation import bind_to_interface, shares_ports

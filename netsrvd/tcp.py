@@ -18,7 +18,7 @@ from netsrvd.connection import (
     Connection,
     Owner,
 )
-from netsrvd.contracts import CONGESTED_SECONDS, Refusal, Report, StreamFactory
+from netsrvd.contracts import CONGESTED_SECONDS, Refusal, Report
 from netsrvd.counters import Counters
 from netsrvd.errnos import BUG_ERRNOS, CONNECTION_ERRNOS, DESCRIPTOR_ERRNOS
 from netsrvd.event_loop import READ, WRITE, EventLoop
@@ -32,6 +32,7 @@ from netsrvd.events.connections import (
 from netsrvd.log.refusals import NOT_CONFIGURED, Addresses, Peer, RefusalLog
 from netsrvd.log.throttle import ErrorThrottle
 from netsrvd.proxy_pending import NOT_A_PROXY, PendingConnections
+from netsrvd.services.base import StreamFactory
 from netsrvd.settings import EVERYWHERE, ListenerSettings
 
 ACCEPTS_PER_TURN = 16

@@ -10,7 +10,6 @@ from struct import Struct
 from time import time_ns
 from typing import Protocol
 
-from netsrvd.contracts import Client
 from netsrvd.flow import Flow
 from netsrvd.linux.mmsg import (
     LAYOUTS,
@@ -23,6 +22,7 @@ from netsrvd.linux.mmsg import (
     parse,
 )
 from netsrvd.log.throttle import format_errno
+from netsrvd.services.base import Client
 
 CONTROL_BYTES = 256
 """Room for the control messages of a datagram. A mapped peer with both kinds of timestamps has the

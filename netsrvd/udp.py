@@ -8,13 +8,7 @@ from typing import TYPE_CHECKING, Protocol, cast
 
 from netsrvd.access.datagrams import DatagramPolicy
 from netsrvd.addresses import UNKNOWN, host_and_port, is_among
-from netsrvd.contracts import (
-    CONGESTED_SECONDS,
-    DatagramService,
-    Handler,
-    Refusal,
-    Report,
-)
+from netsrvd.contracts import CONGESTED_SECONDS, Refusal, Report
 from netsrvd.counters import Counters
 from netsrvd.errnos import BUG_ERRNOS, RECEIVED_ERRNOS
 from netsrvd.event_loop import READ, EventLoop
@@ -26,6 +20,7 @@ from netsrvd.log.refusals import NOT_CONFIGURED, Addresses, Peer, RefusalLog
 from netsrvd.log.throttle import ErrorThrottle, format_errno
 from netsrvd.loop_thread import OnFailure
 from netsrvd.proxy_datagrams import ProxyDatagrams
+from netsrvd.services.base import Datagrams, Handler
 from netsrvd.settings import ListenerSettings
 from netsrvd.tracebacks import described
 
@@ -112,7 +107,7 @@ class UDPListener:
         self,
         loop: EventLoop,
         settings: ListenerSettings,
-        service: DatagramService,
+        service: Datagrams,
         policy: DatagramPolicy,
         *,
         handler: Handler | None,
@@ -168,7 +163,7 @@ class UDPListener:
         self._reserve_batch(sock.family, is_timed=self.service.is_timed)
         return UDPSocket(self, sock, addresses)
 
-    def reserve(self, service: DatagramService) -> None:
+    def reserve(self, service: Datagrams) -> None:
         """Make what a change of the service needs (any thread). Raises OSError or MemoryError."""
         for sock in tuple(self._sockets.values()):
             self._reserve_batch(sock.sock.family, is_timed=service.is_timed)
@@ -213,7 +208,7 @@ class UDPListener:
     def update(
         self,
         settings: ListenerSettings,
-        service: DatagramService,
+        service: Datagrams,
         own_ports: Collection[int],
         handler: Handler | None,
     ) -> None:

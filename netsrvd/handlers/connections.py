@@ -5,7 +5,7 @@ from math import inf
 from time import monotonic
 
 from netsrvd.connection import Connection, Owner
-from netsrvd.contracts import Handler, Report
+from netsrvd.contracts import Report
 from netsrvd.event_loop import EventLoop
 from netsrvd.events import INFO
 from netsrvd.events.handlers import HandlersBusy, HandlersFree, HandlerStuck
@@ -13,6 +13,7 @@ from netsrvd.handlers.connection import HandlerTask
 from netsrvd.handlers.pool import Task, ThreadPool
 from netsrvd.log.throttle import format_errno
 from netsrvd.loop_thread import OnFailure
+from netsrvd.services.base import Handler
 from netsrvd.settings import ListenerSettings
 from netsrvd.tcp import SWEEP_SECONDS, sweep_seconds
 

@@ -6,7 +6,7 @@ from math import inf
 from time import monotonic
 from typing import ClassVar
 
-from netsrvd.contracts import Handler, Report
+from netsrvd.contracts import Report
 from netsrvd.counters import Counters
 from netsrvd.events.handlers import HandlerStuck
 from netsrvd.flow import Flow
@@ -14,6 +14,7 @@ from netsrvd.handlers.connection import describable
 from netsrvd.handlers.pool import Task, ThreadPool
 from netsrvd.linux import reply
 from netsrvd.log.throttle import format_errno
+from netsrvd.services.base import Handler
 from netsrvd.tracebacks import described
 
 WAITING_PER_THREAD = 8

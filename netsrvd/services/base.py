@@ -198,6 +198,9 @@ class Datagrams:
         """Go on with what the service of the settings before a reload knows of its peers."""
 
 
+StreamFactory = Callable[[Client, float], Stream]
+"""Called with the client, and with the time in seconds since 1970."""
+
 Handler = Callable[[Any], Any]
 """A Python handler: called with a connection or a datagram, in a thread of a pool."""
 
@@ -208,7 +211,7 @@ class Service(NamedTuple):
     Where there is a handler, it takes the place of both.
     """
 
-    stream: Callable[[Client, float], Stream]
+    stream: StreamFactory
     datagrams: Datagrams
     handler: Handler | None = None
 
@@ -235,15 +238,15 @@ class SendOnce(Stream):
 class Answers(Datagrams):
     """UDP: any datagram, the empty one too, is answered with the text of a TCP client."""
 
-    __slots__ = ("_words", "reply_floor_bytes")
+    __slots__ = ("_make_text", "reply_floor_bytes")
 
     def __init__(self, make_text: MakeText, reply_floor_bytes: int) -> None:
-        self._words = make_text
+        self._make_text = make_text
         self.reply_floor_bytes = reply_floor_bytes
 
     def answer(self, payload: memoryview, client: Client, at: float) -> bytes | None:  # noqa: ARG002
         """Return the text."""
-        return self._words(client, at)
+        return self._make_text(client, at)
 
 
 def send_once(make_text: MakeText, reply_floor_bytes: int) -> Service:

@@ -9,13 +9,12 @@ from typing import Any, Self, TypeVar
 from netsrvd.access.datagrams import DatagramPolicy
 from netsrvd.addresses import host_and_port
 from netsrvd.connection import Connection
-from netsrvd.contracts import StreamFactory
 from netsrvd.event_loop import EventLoop
 from netsrvd.events import Event
 from netsrvd.handlers.connections import HandlerConnections
 from netsrvd.linux.mmsg import PAYLOAD_BYTES
 from netsrvd.services import prepare
-from netsrvd.services.base import ServerView
+from netsrvd.services.base import ServerView, StreamFactory
 from netsrvd.settings import TIMED_SERVICES, Endpoint, ListenerSettings
 from netsrvd.sockets import activation, bind, broadcast
 from netsrvd.tcp import ConnectionLimit, SpareDescriptor, TCPListener

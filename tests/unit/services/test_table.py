@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from netsrvd.contracts import DatagramService, StreamService
 from netsrvd.services import SERVICES
+from netsrvd.services.base import Datagrams, Stream
 from tests.support.service_client import CLIENT, answered, prepared
 
 AT = 1_800_000_000.0
@@ -23,14 +23,14 @@ ANSWERS_REQUESTS = ("metrics",)
 def test_a_service_keeps_the_contract(name: str) -> None:
     """Each has all that the listeners call."""
     service = prepared(name)
-    stream: StreamService = service.stream(CLIENT, AT)
+    stream: Stream = service.stream(CLIENT, AT)
     assert isinstance(stream.greeting(), bytes)
     assert isinstance(stream.respond(b"x"), bytes)
     assert isinstance(stream.more(), bytes | None)
     assert isinstance(stream.finished, bool)
     assert isinstance(stream.discards_input, bool)
     assert stream.answers_requests == stream.end_soon() == (name in ANSWERS_REQUESTS)
-    datagrams: DatagramService = service.datagrams
+    datagrams: Datagrams = service.datagrams
     assert isinstance(datagrams.is_echo, bool)
     assert 0 <= datagrams.reply_floor_bytes <= 64
     assert isinstance(datagrams.answer(memoryview(b"x"), CLIENT, AT), bytes | None)
