@@ -10,6 +10,7 @@ from netsrvd.metrics import unit
 from netsrvd.run_state import RunNotes
 from netsrvd.services.base import Fact, Overview, Table
 from netsrvd.snapshot import ListenerFigures, Served, Snapshot, steps
+from netsrvd.units import span
 
 ASKER = "page"
 """Loop lag is the highest since the page was last made or refreshed."""
@@ -74,7 +75,7 @@ def _facts(snapshot: Snapshot, notes: RunNotes, now: float) -> list[Fact]:
         configuration = f"The last reload failed: {notes.fault}"
     return [
         Fact("version", "Version", snapshot.version),
-        Fact("since", "Runs since", f"{_time(run.start_time)} ({_span(now - run.start_time)})"),
+        Fact("since", "Runs since", f"{_time(run.start_time)} ({span(now - run.start_time)})"),
         Fact("configuration", "Configuration", configuration, bool(notes.fault)),
         Fact("problems", "Not in force", "; ".join(problems) or "Nothing", bool(problems)),
         Fact(
@@ -139,14 +140,3 @@ def _number(count: float) -> str:
 
 def _time(at: float) -> str:
     return strftime("%Y-%m-%d %H:%M:%S %z", localtime(at))
-
-
-def _span(seconds: float) -> str:
-    """Return a time span in its two largest units."""
-    left = max(0, int(seconds))
-    parts: list[str] = []
-    for unit_name, size in (("d", 86400), ("h", 3600), ("min", 60), ("s", 1)):
-        count, left = divmod(left, size)
-        if count or (unit_name == "s" and not parts):
-            parts.append(f"{count} {unit_name}")
-    return " ".join(parts[:2])

@@ -1,4 +1,4 @@
-"""Numbers as people write them: sizes such as 65536, "64K", "1M", and what stands in quotes."""
+"""Numbers as people write and read them: sizes such as 65536, "64K", "1M", and spans of time."""
 
 import re
 
@@ -30,3 +30,14 @@ def if_quoted(value: object) -> str:
     if value in ("true", "false"):
         return ", without quotes"
     return ": a number, without quotes" if _NUMBER.fullmatch(value) else ""
+
+
+def span(seconds: float) -> str:
+    """Return a span of time in its two largest units, such as `1 d 2 h`."""
+    left = max(0, int(seconds))
+    parts: list[str] = []
+    for unit_name, size_of in (("d", 86_400), ("h", 3600), ("min", 60), ("s", 1)):
+        count, left = divmod(left, size_of)
+        if count or (unit_name == "s" and not parts):
+            parts.append(f"{count} {unit_name}")
+    return " ".join(parts[:2])

@@ -6,7 +6,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from netsrvd.addresses import shown
@@ -22,6 +22,7 @@ from netsrvd.commands.daemons import (
 )
 from netsrvd.errors import UsageError
 from netsrvd.escapes import escaped
+from netsrvd.units import span
 
 NOT_RUNNING = 3
 """The exit status of `systemctl is-active` for a unit that is not."""
@@ -182,11 +183,11 @@ class Page:
         yield from self._trouble(report)
         if report["refused_sources"]:
             yield ""
-            rows = map(_refused_row, report["refused_sources"])
+            rows = map(refused_row, report["refused_sources"])
             yield from self._table(("REFUSED SOURCE", "LISTENER", "REASON", "TIMES"), rows)
         if report["sources"]:
             yield ""
-            yield from self._table(SOURCE_HEADINGS, map(_source_row, report["sources"]))
+            yield from self._table(SOURCE_HEADINGS, map(source_row, report["sources"]))
 
     def _configuration(self, report: Reply) -> Iterator[str]:
         when = time.localtime(report["run"]["reload_success_time"])
@@ -225,17 +226,6 @@ class Page:
             yield line if number else self._paint(BOLD, line)
 
 
-def span(seconds: float) -> str:
-    """Return a time for people: two units at most."""
-    units = (("d", 86_400), ("h", 3600), ("min", 60), ("s", 1))
-    left, parts = int(seconds), list[str]()
-    for name, size in units:
-        if left >= size and len(parts) < 2:  # noqa: PLR2004
-            parts.append(f"{left // size} {name}")
-        left %= size
-    return " ".join(parts) or "0 s"
-
-
 def amount(count: float) -> str:
     """Return a number of bytes for people."""
     for unit in ("B", "KiB", "MiB", "GiB"):
@@ -260,25 +250,32 @@ SOURCE_HEADINGS = ("WIDEST SOURCE", "LISTENER", "LIVE", "RECEIVED", "SENT")
 
 
 def _listener_row(listener: Reply) -> tuple[str, ...]:
-    counters, gauges, protocol = listener["counters"], listener["gauges"], listener["protocol"]
-    is_tcp = protocol == "tcp"
     addresses = [shown(each["host"], each["port"]) for each in listener["addresses"]]
     origins = dict.fromkeys(each["origin"] for each in listener["addresses"])
-    refused = counters["refused" if is_tcp else "datagrams_refused"]
     return (
         listener["name"],
         listener["service"],
-        f"{protocol} {', '.join(addresses) or '(closed)'}",
+        f"{listener['protocol']} {', '.join(addresses) or '(closed)'}",
         ", ".join({"bound": "own"}.get(each, each) for each in origins) or "-",
+        *listener_figures(listener),
+    )
+
+
+def listener_figures(listener: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the cells of what is live, what came, what was refused, received and sent."""
+    counters, gauges = listener["counters"], listener["gauges"]
+    is_tcp = listener["protocol"] == "tcp"
+    return (
         str(gauges["connections" if is_tcp else "flows_live"]),
         str(counters["accepted" if is_tcp else "datagrams_received"]),
-        str(sum(refused.values())),
+        str(sum(counters["refused" if is_tcp else "datagrams_refused"].values())),
         amount(counters["bytes_received"]),
         amount(counters["bytes_sent"]),
     )
 
 
-def _source_row(source: Reply) -> tuple[str, ...]:
+def source_row(source: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the cells of a source that has connections or flows."""
     return (
         source["source"],
         f"{source['listener']} {source['protocol']}",
@@ -288,7 +285,8 @@ def _source_row(source: Reply) -> tuple[str, ...]:
     )
 
 
-def _refused_row(source: Reply) -> tuple[str, ...]:
+def refused_row(source: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the cells of a source that is refused."""
     return (
         source["source"],
         f"{source['listener']} {source['protocol']}",

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from netsrvd.addresses import shown
-from netsrvd.commands.status import amount, span
+from netsrvd.commands.status import amount, listener_figures, refused_row, source_row
 from netsrvd.commands.top_figures import (
     ASCII,
     BLOCKS,
@@ -24,6 +24,7 @@ from netsrvd.commands.top_figures import (
     bars,
 )
 from netsrvd.escapes import escaped
+from netsrvd.units import span
 
 Reply = Mapping[str, Any]
 
@@ -103,10 +104,10 @@ class Screen:
             yield from _list(title, CONNECTIONS, rows, height, frame.total)
         elif frame.view == "refused":
             title = "sources that are refused, the most often refused ones first"
-            yield from _list(title, REFUSED, map(_refused, frame.rows), height)
+            yield from _list(title, REFUSED, map(refused_row, frame.rows), height)
         else:
             title = "sources with the most live connections and flows"
-            yield from _list(title, SOURCES, map(_source, frame.rows), height)
+            yield from _list(title, SOURCES, map(source_row, frame.rows), height)
 
     def _overview(self, frame: Frame, width: int, height: int) -> Iterator[Text | Table]:
         titles = max(len(each.title) for each in FIGURES)
@@ -223,16 +224,8 @@ def _value(figure: Figure, samples: Sequence[float]) -> str:
 
 
 def _listener(listener: Reply) -> tuple[str, ...]:
-    counters, gauges, protocol = listener["counters"], listener["gauges"], listener["protocol"]
-    is_tcp = protocol == "tcp"
-    return (
-        *(listener["name"], listener["service"], protocol),
-        str(gauges["connections" if is_tcp else "flows_live"]),
-        str(counters["accepted" if is_tcp else "datagrams_received"]),
-        str(sum(counters["refused" if is_tcp else "datagrams_refused"].values())),
-        amount(counters["bytes_received"]),
-        amount(counters["bytes_sent"]),
-    )
+    name = listener["name"], listener["service"], listener["protocol"]
+    return *name, *listener_figures(listener)
 
 
 def _connection(one: Reply) -> tuple[str, ...]:
@@ -242,14 +235,3 @@ def _connection(one: Reply) -> tuple[str, ...]:
         *(amount(one[f"bytes_{way}"]) for way in ("received", "sent")),
         amount(one["send_buffer_bytes"]),
     )
-
-
-def _refused(source: Reply) -> tuple[str, ...]:
-    where = f"{source['listener']} {source['protocol']}"
-    return source["source"], where, source["reason"], str(source["times"])
-
-
-def _source(source: Reply) -> tuple[str, ...]:
-    where = f"{source['listener']} {source['protocol']}"
-    sums = amount(source["bytes_received"]), amount(source["bytes_sent"])
-    return source["source"], where, str(source["live"]), *sums

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from netsrvd.errors import SocketError
 from netsrvd.event_loop import READ, EventLoop
-from netsrvd.upgrade import identity
+from netsrvd.upgrade import is_replaced
 
 UPGRADED = b'{"error":"io.netsrvd.Upgraded","parameters":{}}\0'
 """The answer when the code that would answer has been replaced since the start."""
@@ -88,14 +88,13 @@ def _remove_stale(path: str) -> None:
 class ControlSocket:
     """The listening socket. Owned by the event loop that serves it, from `open` on."""
 
-    __slots__ = ("_callers", "_identity", "_import", "_loop", "_path", "_refused", "sock")
+    __slots__ = ("_callers", "_import", "_loop", "_path", "_refused", "sock")
 
     def __init__(self, sock: socket.socket, answerer: Import, *, path: str = "") -> None:
         """Take a socket, and the `path` at which it was bound, which is removed at the end."""
         self.sock = sock
         self._import = answerer
         self._path = path
-        self._identity = identity()
         self._callers: Answering | None = None
         self._loop: EventLoop
         self._refused: list[RefusedCaller] = []
@@ -148,13 +147,13 @@ class ControlSocket:
 
     def _load(self) -> bytes:
         """Import what answers; return what a caller is told if that cannot be."""
-        if self._identity is None or identity() != self._identity:
+        if is_replaced():
             return UPGRADED
         try:
             callers = self._import(self.sock, self._loop)
         except Exception:  # noqa: BLE001 - whatever it is, it concerns callers alone
-            return FAILED if identity() == self._identity else UPGRADED
-        if identity() != self._identity:
+            return UPGRADED if is_replaced() else FAILED
+        if is_replaced():
             return UPGRADED
         self._callers = callers
         return b""

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from netsrvd.units import if_quoted, shown_size, size
+from netsrvd.units import if_quoted, shown_size, size, span
 
 
 @pytest.mark.parametrize(
@@ -43,3 +43,19 @@ def test_a_shown_size_is_read_as_the_same(count: int) -> None:
 def test_what_only_has_quotes_too_many(value: object, words: str) -> None:
     """A number or a flag as a text is named as that; whatever else is wrong is not."""
     assert if_quoted(value) == words
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0, "0 s"),
+        (0.9, "0 s"),
+        (61, "1 min 1 s"),
+        (3600, "1 h"),
+        (90_061, "1 d 1 h"),
+        (86_405, "1 d 5 s"),
+    ],
+)
+def test_spans_of_time(seconds: float, text: str) -> None:
+    """Two units at most."""
+    assert span(seconds) == text

@@ -10,7 +10,7 @@ import pytest
 from netsrvd import counters
 from netsrvd.commands import status
 from netsrvd.commands.daemons import Found, SocketUnit
-from netsrvd.commands.status import REMEDIES, Page, amount, span
+from netsrvd.commands.status import REMEDIES, Page, amount
 
 UNIT = Found(
     "netsrvd.service", "/run/netsrvd-control.sock", is_running=True, state="active (running)"
@@ -107,22 +107,6 @@ def test_an_upgrade_is_told() -> None:
 def test_colours_are_for_terminals() -> None:
     """On a terminal the state is green."""
     assert text(UNIT, report(), coloured=True).startswith("\x1b[32m●\x1b[0m")
-
-
-@pytest.mark.parametrize(
-    ("seconds", "shown"),
-    [
-        (0, "0 s"),
-        (0.9, "0 s"),
-        (61, "1 min 1 s"),
-        (3600, "1 h"),
-        (90_061, "1 d 1 h"),
-        (86_405, "1 d 5 s"),
-    ],
-)
-def test_times(seconds: float, shown: str) -> None:
-    """Two units at most."""
-    assert span(seconds) == shown
 
 
 @pytest.mark.parametrize(
