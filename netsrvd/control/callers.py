@@ -97,7 +97,7 @@ class Caller:
     def __init__(self, callers: "Callers", sock: socket.socket, uid: int, now: float) -> None:
         self.sock = sock
         self.uid = uid
-        """The user of the caller (SO_PEERCRED); in a user namespace all but root may be nobody."""
+        """The user of the caller (SO_PEERCRED); in a user namespace all but root are 65534."""
         self.active_at = now
         self.inbox = bytearray()
         self.outbox = memoryview(b"")

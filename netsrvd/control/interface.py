@@ -56,7 +56,7 @@ type Listener (
   counters: Counters
 )
 
-# Growth of figures a second, over the last so many seconds.
+# Growth of figures a second, over the last `seconds`.
 type Rates (
   seconds: float,
   accepted: float,

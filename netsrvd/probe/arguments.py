@@ -106,7 +106,7 @@ def _add_sockets(probe: argparse.ArgumentParser) -> None:
         type=whole("--sweep", 1, 4096),
         default=1,
         metavar="N",
-        help="probe from so many source ports, to see each of several paths",
+        help="probe from N source ports, to see each of several paths",
     )
     probe.add_argument("--dscp", type=dscp, metavar="DSCP", help="0 to 63, or a name such as EF")
     probe.add_argument("--ttl", type=whole("--ttl", 1, 255), metavar="N", help="TTL or hop limit")

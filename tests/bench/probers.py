@@ -197,7 +197,7 @@ class Scenario:
     interval_ms: int
     targets: int = 1
     least_most_targets: int = 1
-    """Only probers that can ask so many targets at once take part."""
+    """Probers that can ask this number of targets at once take part."""
     is_loaded: bool = False
     """Whether another process computes on the CPU of the prober."""
 
@@ -212,7 +212,7 @@ def exponential(least_ns: int, mean_ns: int, seed: int, *, losses: float = 0.0) 
 
 
 def scenarios(count: int) -> tuple[Scenario, ...]:
-    """Return the scenarios, with about so many probes in each."""
+    """Return the scenarios; each has about this number of probes."""
     steady = Way([200 * US])
     jitter = Way(exponential(3 * MS, MS, 1)), Way(exponential(3 * MS, MS // 2, 2))
     lossy = Way(exponential(3 * MS, MS, 3, losses=0.05)), Way(exponential(MS, MS, 4, losses=0.02))

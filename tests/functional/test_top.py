@@ -59,7 +59,7 @@ def top(run: Run, terminal: Screen, path: Path) -> Screen:
 
 
 def client(run: Run, address: str, size: int) -> socket.socket:
-    """Return a connection from an address, over which so many bytes were echoed."""
+    """Return a connection from an address; `size` bytes of it were echoed."""
     sock = socket.socket()
     sock.bind((address, 0))
     sock.connect(("127.0.0.1", run.port))

@@ -55,7 +55,7 @@ class Ends:
         return began
 
     def receive(self, count: int) -> list[tuple[int, int]]:
-        """Return the number and the kernel's stamp of so many datagrams, as they came."""
+        """Receive `count` datagrams; return the number and the kernel's stamp of each, in order."""
         came = []
         for _ in range(count):
             data, [(_, _, stamp)], *_ = self.far.recvmsg(2000, 100)

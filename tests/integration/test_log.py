@@ -170,7 +170,7 @@ def test_who_must_have_every_record_waits(
             clients.append(stack.enter_context(connect(address)))
             assert echoed(clients[-1])
         [tcp, *_] = running.threads()
-        assert tcp.flush(SECONDS)  # it was perhaps still taking whoever comes
+        assert tcp.flush(SECONDS)  # it may still have been accepting
         late = stack.enter_context(connect(address))
         late.send(b"x")
         assert tcp.flush(SECONDS)

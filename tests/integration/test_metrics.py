@@ -28,7 +28,7 @@ def running(monkeypatch: pytest.MonkeyPatch) -> Iterator[RunningServer]:
 
 
 def test_a_step_looks_at_some_connections(running: RunningServer) -> None:
-    """One for so many connections, and one for each listener; the sums are those of all."""
+    """A step covers `A_STEP` connections or a listener; the sums are those of all."""
     with ExitStack() as stack:
         for _ in range(CLIENTS):
             assert echoed(stack.enter_context(connect(running.address("echo"))), b"x" * 100)

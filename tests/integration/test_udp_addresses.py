@@ -135,20 +135,20 @@ def test_the_answer_takes_the_link_that_was_asked(
     """On two links with the same link-local addresses each peer gets its own answer."""
     udp = serve(kind)
     with ExitStack() as stack:
-        reload_socket = {
+        askers = {
             name: stack.enter_context(network.asker(host, name))
             for name in ("c0", "c1", "c0", "c1")
         }
         for _ in range(3):
-            for name, asker in reload_socket.items():
+            for name, asker in askers.items():
                 scope = (0, network.scope(name)) if ":" in asked else ()
                 asker.sendto(name.encode(), (asked, udp.local[1], *scope))
-            for name, asker in reload_socket.items():
+            for name, asker in askers.items():
                 answer, address = asker.recvfrom(10)
                 assert (answer.decode(), address[0].partition("%")[0]) == (name, asked)
                 assert nothing_more(asker)
                 asker.settimeout(SECONDS)
-        for name, asker in reload_socket.items():  # those who are known, one at a time
+        for name, asker in askers.items():  # those who are known, one at a time
             scope = (0, network.scope(name)) if ":" in asked else ()
             asker.sendto(b"alone", (asked, udp.local[1], *scope))
             assert asker.recv(10) == b"alone"
@@ -238,16 +238,16 @@ def test_an_unreachable_peer_is_alone_with_it(
         for host, (kind, _) in ROUTES.items():
             network.server.ip(f"route add {kind} {host}/32")
             stack.callback(network.server.ip, f"route del {kind} {host}/32")
-        reload_socket = {host: stack.enter_context(network.asker(host)) for host in hosts}
+        askers = {host: stack.enter_context(network.asker(host)) for host in hosts}
 
         def ask(port: int) -> None:
-            for asker in reload_socket.values():
+            for asker in askers.values():
                 asker.sendto(b"hello", ("10.9.0.1", port))
 
         udp = serve("own IPv4", ask)
         for host in good:
-            assert reload_socket[host].recv(10) == b"hello"
-        assert all(nothing_more(reload_socket[host]) for host in ROUTES)
+            assert askers[host].recv(10) == b"hello"
+        assert all(nothing_more(askers[host]) for host in ROUTES)
         flows = {flow.peer_address: flow for flow in serving.told(FlowEnded, len(hosts))}
     for host in hosts:
         _, error = ROUTES.get(host, ("", ""))

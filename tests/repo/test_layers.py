@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "netsrvd"
 
-# From the top down. Rooms of one row do not know each other, but for the last row, the words.
+# From the top down. Parts of one row do not know each other, but for those of the last row.
 ROWS = (
     {"__main__"},
     {"cli"},
@@ -52,7 +52,7 @@ ROWS = (
     },
 )
 
-ROW = {room: number for number, rooms in enumerate(ROWS) for room in rooms}
+ROW = {part: number for number, parts in enumerate(ROWS) for part in parts}
 LOWEST = len(ROWS) - 1
 
 USERS = {
@@ -110,7 +110,7 @@ def module_name(path: Path) -> str:
 TREES = {module_name(path): ast.parse(path.read_text()) for path in PACKAGE.rglob("*.py")}
 
 
-def room(name: str) -> str:
+def part(name: str) -> str:
     return name.partition(".")[0]
 
 
@@ -128,7 +128,7 @@ def own_imports(name: str) -> set[str]:
     """Return the modules of ours that one of ours imports."""
     found = set()
     for each in imported(TREES[name]):
-        if room(each) == "netsrvd":
+        if part(each) == "netsrvd":
             target = each.partition(".")[2]
             found.add(target if target in TREES else target.rpartition(".")[0])
     return found
@@ -136,17 +136,17 @@ def own_imports(name: str) -> set[str]:
 
 @pytest.mark.parametrize("name", sorted(TREES))
 def test_imports_point_down(name: str) -> None:
-    """A module imports from its own room and from lower rows; words may import words."""
-    mine = room(name)
+    """A module imports from its own part and from lower rows; in the last row from any of it."""
+    mine = part(name)
     for target in own_imports(name):
-        theirs = room(target)
+        theirs = part(target)
         down = ROW[theirs] > ROW[mine] or ROW[theirs] == ROW[mine] == LOWEST
         assert down or theirs == mine, f"{name} imports {target}"
 
 
-def test_every_room_has_its_row() -> None:
-    """The rows name every room there is, and none that is not there."""
-    assert {room(name) for name in TREES} == {*ROW}
+def test_every_part_has_its_row() -> None:
+    """The rows name every part there is, and none that is not there."""
+    assert {part(name) for name in TREES} == {*ROW}
 
 
 def test_no_circles() -> None:
@@ -156,18 +156,18 @@ def test_no_circles() -> None:
 
 
 def test_services_know_nothing_of_ours() -> None:
-    """A service takes bytes and gives bytes: it imports nothing of ours but its own room, and
+    """A service takes bytes and gives bytes: it imports nothing of ours but its own part, and
     the packets of its protocol."""
     for name in TREES:
-        if room(name) == "services":
-            assert {room(target) for target in own_imports(name)} <= {"services", "packets"}
+        if part(name) == "services":
+            assert {part(target) for target in own_imports(name)} <= {"services", "packets"}
 
 
 @pytest.mark.parametrize("library", USERS)
 def test_the_system_is_touched_in_few_places(library: str) -> None:
     """Exactly the modules of the table import what touches the system."""
     users = {
-        name for name, tree in TREES.items() if library in {room(each) for each in imported(tree)}
+        name for name, tree in TREES.items() if library in {part(each) for each in imported(tree)}
     }
     assert users == USERS[library]
 

@@ -1,6 +1,6 @@
 """Clients that run by themselves inside a machine: `journal_load.py STEP...`, in this order.
 
-`tcp ADDRESS BYTES`: one connection from this address, which has so many bytes echoed and closes.
+`tcp ADDRESS BYTES`: one connection from this address, which has BYTES bytes echoed and closes.
 `refused ADDRESS TIMES`: as many connections, one after the other, which the daemon closes.
 `reset ADDRESS`: one connection that the client resets. `udp ADDRESS TIMES`: as many datagrams from
 one port, each answered. `within ADDRESS ADDRESS`: a connection of the second address begins and

@@ -13,7 +13,7 @@ from tests.support import patience
 
 
 class FakeLog:
-    """A log for the log_writer. `outcomes` are consumed a write each: True taken, False not now, an
+    """A log for the log writer. `outcomes` are consumed a write each: True taken, False not now, an
     exception to raise; when they are used up, everything is taken.
 
     While `shut` it takes nothing. `wait` returns at once, having told `waited`.
@@ -38,7 +38,7 @@ class FakeLog:
         return outcome
 
     def wait(self, seconds: float) -> None:
-        """Tell that the log_writer waits."""
+        """Tell that the log writer waits."""
         self.waited.set()
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""Clients that are not there: all that a service sees of one, and what its listener settings."""
+"""Clients that are not there: all that a service sees of one and of its listener's settings."""
 
 from pathlib import Path
 from typing import Any, NamedTuple

@@ -38,7 +38,7 @@ class Stage:
     def __init__(self, patch: pytest.MonkeyPatch, folder: Path) -> None:
         self.reported = Reported(patch)
         self.notifier = FakeNotifier()
-        self.reload_socket: Any = SimpleNamespace(waiting=lambda: ["asker"], close=lambda: None)
+        self.reload_socket: Any = SimpleNamespace(waiting=lambda: ["caller"], close=lambda: None)
         self.answers: list[tuple[Any, str]] = []
         self.signals: list[int | None] = []
         self.waits: list[float] = []
@@ -47,7 +47,7 @@ class Stage:
         patch.setattr(daemon, "Notifier", lambda: self.notifier)
         patch.setattr(daemon, "ReloadSocket", lambda: self.reload_socket)
         patch.setattr(daemon, "answer", self.answer)
-        patch.setattr(daemon, "told_outside", lambda asker: None)
+        patch.setattr(daemon, "told_outside", lambda caller: None)
         patch.setattr(daemon, "wait_signal", self.wait)
         patch.setattr(daemon, "stop_waits", lambda: False)
         notes: list[Event] = [FamilyMissing("a", "tcp", "IPv6")]
@@ -66,8 +66,8 @@ class Stage:
         self.daemon._is_loaded = True
         self.server = self.daemon._server
 
-    def answer(self, reload_socket: Any, problem: str, warnings: Any = ()) -> None:
-        self.answers.append((reload_socket, problem))
+    def answer(self, callers: Any, problem: str, warnings: Any = ()) -> None:
+        self.answers.append((callers, problem))
 
     def wait(self, seconds: float) -> int | None:
         self.waits.append(seconds)
@@ -188,7 +188,7 @@ def test_a_reload_puts_new_settings_into_force(
     assert stage.server.log_writer.level == DEBUG
     begin = stage.steps.index("reloading")
     assert stage.steps[begin + 1].startswith("ready Serving")
-    assert stage.answers == [(["asker"], "")] * 2
+    assert stage.answers == [(["caller"], "")] * 2
 
 
 def test_a_failed_thread_ends_the_daemon(stage: Stage, capsys: pytest.CaptureFixture[str]) -> None:

@@ -36,7 +36,7 @@ class Loop:
 
 
 def test_a_thread_runs_from_start_to_its_own_end() -> None:
-    """Nothing runs before `start`; `join` waits for the end and closes the calls."""
+    """Nothing runs before `start`; `join` waits for the end and closes the queue."""
     loop = Loop()
     assert loop.thread.name not in {thread.name for thread in threading.enumerate()}
     loop.thread.start()
@@ -74,7 +74,7 @@ def test_a_loop_that_is_stuck_does_not_answer() -> None:
 
 
 def test_what_was_posted_can_be_waited_for() -> None:
-    """`settle` returns when the thread has done all that was posted so far, or says it has not."""
+    """`flush` returns when the thread has done all that was posted so far, or says it has not."""
     loop, done = Loop(), []
     assert not loop.thread.flush(0)
     loop.thread.start()

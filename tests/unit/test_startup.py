@@ -318,7 +318,7 @@ def test_a_setting_that_is_not_used_any_more_is_named(tmp_path: Path) -> None:
     assert startup.ignored_settings(startup.read_configuration(file)) == []
 
 
-def test_the_configuration_is_read_with_the_words_of_the_rooms(tmp_path: Path) -> None:
+def test_the_configuration_is_read_with_the_validators_of_each_part(tmp_path: Path) -> None:
     """Services, socket options and access words are those that the program has."""
     file = tmp_path / "netsrvd.toml"
     file.write_text('[listener.echo]\nservice = "echo"\nallow = "any"\noptions.SO_KEEPALIVE = true')

@@ -223,7 +223,7 @@ complete -c netsrvd -n '__netsrvd_at \'netsrvd probe\'' -l interface -x -a '(com
 complete -c netsrvd -n '__netsrvd_at \'netsrvd probe\'' -l source-port -x \
     -d 'the source port, or the first one'
 complete -c netsrvd -n '__netsrvd_at \'netsrvd probe\'' -l sweep -x \
-    -d 'probe from so many source ports, to see each of several paths'
+    -d 'probe from N source ports, to see each of several paths'
 complete -c netsrvd -n '__netsrvd_at \'netsrvd probe\'' -l dscp -x \
     -d '0 to 63, or a name such as EF'
 complete -c netsrvd -n '__netsrvd_at \'netsrvd probe\'' -l ttl -x -d 'TTL or hop limit'

@@ -41,7 +41,7 @@ def make(monkeypatch: pytest.MonkeyPatch) -> Iterator[Make]:
 
 
 def end(log_writer: LogWriter) -> None:
-    """Stop a log_writer and wait for its end, which must come."""
+    """Stop a log writer and wait for its end, which must come."""
     log_writer.stop()
     wait_end(log_writer.thread)
 
@@ -62,7 +62,7 @@ def written(log: FakeLog) -> list[str]:
 
 
 def stuck(make: Make, **given: bool) -> tuple[LogWriter, FakeLog]:
-    """Return a log_writer whose log takes nothing, with event 0 in its hands and an empty queue."""
+    """Return a log writer whose log takes nothing, with event 0 in its hands and an empty queue."""
     log = FakeLog()
     log.shut = True
     log_writer = make(log, **given)
@@ -177,7 +177,7 @@ def test_no_record_is_lost_unseen(make: Make) -> None:
 
 
 def test_with_wait_nothing_is_lost_but_nobody_new_is_taken(make: Make) -> None:
-    """Instead of losing records the log_writer is congested, until the log has taken some."""
+    """Instead of losing records the log writer is congested, until the log has taken some."""
     log_writer, log = stuck(make, waits=True)
     port = log_writer.handle()
     for number in range(1, 3):
