@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.detached import Syslog
 from tests.support.namespaces import namespace
 from tests.support.run import Run, echo, free_port
 
@@ -52,3 +53,11 @@ def alone() -> Iterator[None]:
     """Put the test and all that it starts into a network of its own."""
     with namespace() as network, network.entered():
         yield
+
+
+@pytest.fixture
+def syslog(tmp_path: Path) -> Iterator[Syslog]:
+    """The host's syslog, as far as the programs can see."""
+    syslog = Syslog(tmp_path)
+    yield syslog
+    syslog.go()

@@ -20,14 +20,6 @@ from tests.support.strangers import as_nobody
 
 
 @pytest.fixture
-def syslog(tmp_path: Path) -> Iterator[Syslog]:
-    """The host's syslog, as far as the daemon can see."""
-    syslog = Syslog(tmp_path)
-    yield syslog
-    syslog.go()
-
-
-@pytest.fixture
 def caller(tmp_path: Path) -> Iterator[Caller]:
     """Who calls `netsrvd run --detach`."""
     with adopting(), ExitStack() as undo:

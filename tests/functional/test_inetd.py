@@ -22,14 +22,6 @@ from tests.support.run import COMMAND, ENVIRONMENT, PATIENCE, command, free_port
 
 
 @pytest.fixture
-def syslog(tmp_path: Path) -> Iterator[Syslog]:
-    """The host's syslog, as far as the programs can see."""
-    syslog = Syslog(tmp_path)
-    yield syslog
-    syslog.go()
-
-
-@pytest.fixture
 def stack() -> Iterator[ExitStack]:
     with ExitStack() as stack:
         yield stack

@@ -36,6 +36,16 @@ def server(name: str) -> str:
     return program
 
 
+def end(process: subprocess.Popen[bytes]) -> None:
+    """End a process, by force if it does not end in time."""
+    process.terminate()
+    try:
+        process.wait(SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
 @contextmanager
 def balancer(folder: Path, argv: list[str | Path]) -> Iterator[subprocess.Popen[bytes]]:
     """Run a balancer that stays in the foreground; it ends with the block.
@@ -49,12 +59,7 @@ def balancer(folder: Path, argv: list[str | Path]) -> Iterator[subprocess.Popen[
         yield process
         assert process.poll() is None, f"{argv} ended: {said.read_text()}"
     finally:
-        process.terminate()
-        try:
-            process.wait(SECONDS)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        end(process)
 
 
 @contextmanager

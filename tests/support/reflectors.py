@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from tests.support.balancers import server
+from tests.support.balancers import end, server
 from tests.support.namespaces import Namespace
 from tests.support.patience import SECONDS, eventually, wait_readable
 from tests.support.private import private_files
@@ -125,7 +125,7 @@ def _running(
                 stderr=output,
                 start_new_session=True,
             )
-        stack.callback(_end, process)
+        stack.callback(end, process)
 
         def is_bound() -> bool:
             assert process.poll() is None, f"{argv} ended: {said.read_text()}"
@@ -144,12 +144,3 @@ def _is_bound(space: Namespace, port: int) -> bool:
             for line in Path("/proc/thread-self/net", name).read_text().splitlines()[1:]
         ]
     return f"{port:04X}" in {address.rpartition(":")[2] for address in lines}
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    process.terminate()
-    try:
-        process.wait(SECONDS)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
