@@ -627,6 +627,7 @@ def test_a_batch_is_answered_one_by_one(served: Callable[..., Run], port: int) -
     with sender("127.0.0.1", port) as asker:
         timed(asker, VECTORS["V1"])
         os.kill(run.pid, signal.SIGSTOP)
+        os.waitid(os.P_PID, run.pid, os.WSTOPPED)  # its threads go on until then
         for number in range(50):
             asker.sock.sendto(stamp.make_request(number, bytes(8), 1), asker.to)
         os.kill(run.pid, signal.SIGCONT)
