@@ -72,12 +72,13 @@ def test_a_new_interface_of_the_same_name_is_served(
     """
     run = start({"listener": {"echo": {"port": port, **keys}}}, environment=QUICK)
     assert site.serves(host, port)
+    run.wait_line("ready: ")  # behind the records of all its sockets
+    sockets = len(run.lines_with("serving echo on "))
     for number in (1, 2):
         site.delete()
         deaf = (
             "receives nothing: interface wg9: it is gone; the socket is bound anew when it is back"
         )
-        sockets = len(run.lines_with("serving echo on ")) // number
         run.wait_line(deaf, number * sockets)
         site.make()
         run.wait_line("serving echo on ", (number + 1) * sockets)
