@@ -10,12 +10,13 @@ PYTEST := env -u MAKEFLAGS -u MFLAGS -u MAKELEVEL $(RUN)/pytest
 TIERS := repo unit integration functional system
 SUITES := bookworm trixie
 HALVES := 1 2
+MACHINES := $(foreach suite,$(SUITES),$(HALVES:%=$(suite)-%))
 BENCH := build/bench/venv
 FUZZ := build/fuzz/venv
 FUZZ_SECONDS ?= 60
 RELEASE_TOOLS := build/release-tools
 
-.PHONY: run test $(HALVES:%=test-%) $(SUITES:%=test-%) $(TIERS)
+.PHONY: run test $(HALVES:%=test-%) $(MACHINES:%=test-%) $(TIERS)
 .PHONY: bench bench-peers bench-probe fuzz deb release pictures format clean
 
 run: $(VENV)/runs ## serve echo on port 51423 in the foreground, until Ctrl-C
@@ -23,16 +24,16 @@ run: $(VENV)/runs ## serve echo on port 51423 in the foreground, until Ctrl-C
 
 # Most tests wait more than they compute, so four runs at the same time take half of the time. The
 # trees are made before, as two runs would both install what makes them.
-test: $(VENV)/ready deb ## run every test: two halves of this host's, those of each Debian, side by side
+test: $(VENV)/ready deb ## run every test: halves of this host's and of each Debian's, four at a time
 	[ "$$(id -u)" != 0 ] || tests/system/trees $(SUITES) >/dev/null
 	$(MAKE) --no-print-directory --keep-going --jobs=4 --output-sync=target \
-		$(HALVES:%=test-%) $(SUITES:%=test-%)
+		$(MACHINES:%=test-%) $(HALVES:%=test-%)
 
 $(HALVES:%=test-%): test-%:
 	$(PYTEST) --ignore=tests/system --half=$*
 
-$(SUITES:%=test-%): test-%:
-	$(PYTEST) tests/system --suite=$*
+$(MACHINES:%=test-%): test-%:
+	$(PYTEST) tests/system --suite=$(basename $(subst -,.,$*)) --half=$(lastword $(subst -, ,$*))
 
 $(TIERS): %: $(VENV)/ready ## run one tier; `system` wants `make deb` first
 	$(PYTEST) tests/$*

@@ -17,7 +17,7 @@ from tests.support.machine import Machine
 
 ROOT = Path(__file__).parents[2]
 NEXT_VERSION = f"{netsrvd.__version__}+next1"
-"""With `--suite` its name follows: two runs at the same time do not build the same file."""
+"""What `--suite` and `--half` say follows: two runs at the same time do not build the same file."""
 
 MOVED_VERSION = f"{netsrvd.__version__}+next2"
 MOVED = {
@@ -65,8 +65,8 @@ def package() -> Path:
 @pytest.fixture(scope="session")
 def next_package(pytestconfig: pytest.Config) -> Path:
     """Build a package with a higher version, of the same tree, to upgrade to."""
-    suite = pytestconfig.getoption("suite")
-    version = f"{NEXT_VERSION}.{suite}" if suite else NEXT_VERSION
+    parts = map(pytestconfig.getoption, ("suite", "half"))
+    version = ".".join([NEXT_VERSION, *map(str, filter(None, parts))])
     built = subprocess.run(
         [ROOT / "packaging/make-deb", version], stdout=subprocess.PIPE, text=True, check=True
     )
