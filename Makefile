@@ -17,7 +17,7 @@ FUZZ_SECONDS ?= 60
 RELEASE_TOOLS := build/release-tools
 
 .PHONY: run test $(HALVES:%=test-%) $(MACHINES:%=test-%) $(TIERS)
-.PHONY: bench bench-peers bench-probe fuzz deb release pictures format clean
+.PHONY: bench bench-peers bench-probe fuzz deb release docs format clean
 
 run: $(VENV)/runs ## serve echo on port 51423 in the foreground, until Ctrl-C
 	$(RUN)/netsrvd run
@@ -58,8 +58,10 @@ deb: ## build and check the package, into build/deb
 release: $(RELEASE_TOOLS)/ready ## build all that a release has, twice, compare and check it, into build/release
 	packaging/make-release $(RELEASE_TOOLS)
 
-pictures: ## draw docs/pictures/*.svg from their sources
+docs: ## draw docs/pictures/*.svg from their sources, make HTML of docs/ in build/docs
 	packaging/make-pictures
+	packaging/need python3-myst-parser python3-sphinx
+	packaging/make-docs build/docs
 
 format: $(VENV)/ready ## lay out the code and fix what can be fixed mechanically
 	$(RUN)/ruff format netsrvd tests

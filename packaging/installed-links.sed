@@ -3,6 +3,6 @@
 s#\[([^]]*)\]\((docs/)?((design|performance|CONTRIBUTING)\.md)\)#\1 (\2\3 of the source)#g
 s#\[packaging/\]\(packaging/\)#packaging/ of the source#g
 s#docs/(handlers|measuring|monitoring|operating|scaling|security)\.md#\1.md#g
-s#\]\(pictures/#](#g
+s#\]\((pictures|performance)/#](html/_images/#g
 s#\]\(\.\./packaging/examples/#](examples/#g
 s#\]\(\.\./SECURITY\.md#](SECURITY.md#g

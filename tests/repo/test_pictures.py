@@ -17,10 +17,10 @@ def test_there_are_pictures() -> None:
 
 @pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem)
 def test_a_picture_is_that_of_its_source(source: Path) -> None:
-    """`make pictures` was run after the last change of the source."""
+    """`make docs` was run after the last change of the source."""
     found = re.search(r"source: sha256 ([0-9a-f]{64})", source.with_suffix(".svg").read_text())
     assert found
-    assert found[1] == hashlib.sha256(source.read_bytes()).hexdigest(), "run `make pictures`"
+    assert found[1] == hashlib.sha256(source.read_bytes()).hexdigest(), "run `make docs`"
 
 
 @pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem)

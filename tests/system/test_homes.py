@@ -27,11 +27,13 @@ VERSION = netsrvd.__version__
 
 PACKAGES = ["ansible-core", "ansible-lint", "apparmor", "python3-apt", "rpm"]
 PACKAGES += ["python3-build", "python3-installer", "python3-setuptools", "python3-wheel"]
+PACKAGES += ["python3-myst-parser", "python3-sphinx"]
 CONTAINERS = {"bookworm": [], "trixie": ["podman"]}
 """The podman of Debian 12 has no quadlets."""
 
 ONLY_IN_DEB = {
     "/etc/ufw/applications.d/netsrvd",  # Fedora has firewalld
+    "/usr/share/doc-base/netsrvd.netsrvd",
     "/usr/share/doc/netsrvd/changelog.gz",
     "/usr/share/lintian/overrides/netsrvd",
 }
@@ -45,8 +47,9 @@ RENAMED = (
 )
 """What has another place or name in an RPM, for both kinds of package."""
 
-OWN_CONTENTS = ("/LICENSE", "/usr/bin/netsrvd", "/usr/share/man/")
-"""Where the files of both packages may differ: compressed, or with another path of Python's."""
+OWN_CONTENTS = ("/LICENSE", "/usr/bin/netsrvd", "/usr/share/man/", "/usr/share/doc/netsrvd/html/")
+"""Where the files of both packages may differ: compressed, with another path of Python's, or made
+by another version of Sphinx."""
 
 SCRIPTS = {"POSTIN": "postinst", "PREUN": "prerm", "POSTUN": "postrm", "TRIGGERSCRIPTS": "postinst"}
 """The scripts of an RPM by their tags, and those of the Debian package that they do the same as."""
