@@ -1,7 +1,7 @@
 """How Sphinx makes HTML of the pages in docs/: packaging/make-docs runs it.
 
 The pages are Markdown as a code forge shows it, so what only the book needs is added here.
-"""
+"""  # noqa: INP001 - Sphinx reads it, nothing imports it
 
 import re
 from pathlib import Path
@@ -30,7 +30,7 @@ html_use_index = False
 html_domain_indices = False
 smartquotes = False
 
-CONTENTS = re.compile(r"^(?:\d+\.|-) \[[^\]]+\]\((\w[\w-]*)\.md\)", re.MULTILINE)
+CONTENTS = re.compile(r"^\d+\. \[([^\]]+)\]\((\w[\w-]*)\.md\)", re.MULTILINE)
 OUTSIDE = re.compile(r"\[([^\]]+)\]\(\.\./([^)#]+)(?:#[^)]*)?\)")
 INSTALLED = {"packaging/examples/": "../examples/", "SECURITY.md": "../SECURITY.md"}
 """Where files outside of docs/ are, as seen from the installed HTML."""
@@ -48,7 +48,7 @@ def link_outside(found: re.Match[str]) -> str:
 def prepare(_app: Sphinx, name: str, source: list[str]) -> None:
     """Give the page of contents a toctree of its links; change links to files outside of docs/."""
     if name == "index":
-        pages = "\n".join(CONTENTS.findall(source[0]))
+        pages = "\n".join(f"{title} <{page}>" for title, page in CONTENTS.findall(source[0]))
         source[0] += f"\n```{{toctree}}\n:hidden:\n\n{pages}\n```\n"
     source[0] = OUTSIDE.sub(link_outside, source[0])
 

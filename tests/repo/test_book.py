@@ -1,0 +1,139 @@
+"""The documents are one book: their links lead somewhere, their HTML needs no network."""
+
+import html.parser
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+PAGES = sorted([*ROOT.glob("*.md"), *DOCS.glob("*.md")])
+FENCE = re.compile(r"^ *```.*?^ *```$", re.MULTILINE | re.DOTALL)
+LINK = re.compile(r"(?<!`)\[[^]]*\]\(([^) ]+)\)")
+
+
+def prose(page: Path) -> str:
+    """Return the text of a page without its blocks of commands."""
+    return FENCE.sub("", page.read_text())
+
+
+def anchors(page: Path) -> set[str]:
+    """Return the anchors that a code forge gives the headings of a page."""
+    found: set[str] = set()
+    for heading in re.findall(r"^#+ (.*)$", prose(page), re.MULTILINE):
+        text = re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", heading)
+        anchor = base = re.sub(r"[^\w\s-]", "", text.lower()).replace(" ", "-")
+        count = 0
+        while anchor in found:
+            count += 1
+            anchor = f"{base}-{count}"
+        found.add(anchor)
+    return found
+
+
+def broken_links(page: Path) -> Iterator[str]:
+    """Yield the links of a page to files and headings that are not there."""
+    for link in LINK.findall(prose(page)):
+        if urlsplit(link).scheme:
+            continue
+        path, _, anchor = link.partition("#")
+        target = (page.parent / path).resolve() if path else page
+        if not target.exists() or (anchor and anchor not in anchors(target)):
+            yield link
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    """Each link of a document leads to a file and a heading of the repository."""
+    assert [*broken_links(page)] == []
+
+
+def test_a_broken_link_is_found(tmp_path: Path) -> None:
+    """The test above sees a file, a page's heading and a heading of the same page that are not
+    there.
+    """
+    (tmp_path / "other.md").write_text("# One `word`\n## One\n## One\n")
+    page = tmp_path / "page.md"
+    page.write_text(
+        "# Page\n[a](other.md#one-word) [b](#page) [c](other.md#one-1) [d](https://example.org/)\n"
+        "[e](gone.md) [f](other.md#two) [g](#three)\n```\n[h](gone)\n```\n"
+    )
+    assert [*broken_links(page)] == ["gone.md", "other.md#two", "#three"]
+
+
+def test_the_page_of_records_is_the_one_that_the_events_make() -> None:
+    """If this fails: docs/book/make-records >docs/records.md."""
+    command = [sys.executable, DOCS / "book/make-records"]
+    made = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert made.stdout == (DOCS / "records.md").read_text()
+
+
+class Parsed(html.parser.HTMLParser):
+    """The elements of an HTML page."""
+
+    def __init__(self, page: Path) -> None:
+        super().__init__()
+        self.tags: set[str] = set()
+        self.ids: set[str] = set()
+        self.links: list[str] = []
+        self.loaded: list[str] = []
+        self.feed(page.read_text())
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        values = {key: value or "" for key, value in attrs}
+        self.tags.add(tag)
+        self.ids |= {values["id"]} if "id" in values else set()
+        if tag == "a" and "href" in values:
+            self.links.append(values["href"])
+        elif reference := values.get("src") or values.get("href"):
+            self.loaded.append(reference)
+
+
+@pytest.fixture(scope="module")
+def book(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Parsed]:
+    """Return the pages of the book in HTML, which are made anew, by the names of their files."""
+    folder = tmp_path_factory.mktemp("book") / "html"
+    subprocess.run([ROOT / "packaging/make-docs", folder], check=True)
+    pages = {page.name: Parsed(page) for page in folder.glob("*.html")}
+    pages |= {
+        str(path.relative_to(folder)): Parsed(Path("/dev/null"))
+        for path in folder.rglob("*.*")
+        if path.suffix != ".html"
+    }
+    return pages
+
+
+def test_each_page_is_in_the_book(book: dict[str, Parsed]) -> None:
+    """Each document of docs/ is a page, and the first page leads to all others."""
+    names = {page.with_suffix(".html").name for page in DOCS.glob("*.md")}
+    assert {name for name in book if name.endswith(".html")} == names
+    assert {urlsplit(link).path for link in book["index.html"].links} >= names - {"index.html"}
+
+
+def test_the_book_needs_no_network_and_no_script(book: dict[str, Parsed]) -> None:
+    """All that a page loads lies beside it, and no page has a script."""
+    for name, page in book.items():
+        assert "script" not in page.tags, name
+        for reference in page.loaded:
+            assert unquote(reference) in book, (name, reference)
+
+
+def test_links_of_the_book_lead_somewhere(book: dict[str, Parsed]) -> None:
+    """Each link to a page of the book leads to a page and a place in it that are there; others are
+    to files that are installed beside the book, and to addresses of the web.
+    """
+    for name, page in book.items():
+        for link in page.links:
+            parts = urlsplit(link)
+            if parts.scheme:
+                assert parts.scheme in {"http", "https"}, (name, link)
+            elif link.startswith("../"):
+                assert re.fullmatch(r"\.\./(SECURITY\.md|examples/[\w./-]+)", link), (name, link)
+            else:
+                target = book[parts.path or name]
+                assert not parts.fragment or parts.fragment in target.ids, (name, link)
