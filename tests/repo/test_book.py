@@ -137,3 +137,56 @@ def test_links_of_the_book_lead_somewhere(book: dict[str, Parsed]) -> None:
             else:
                 target = book[parts.path or name]
                 assert not parts.fragment or parts.fragment in target.ids, (name, link)
+
+
+WORDS = DOCS / "book/words.txt"
+NOT_PROSE = re.compile(r"`[^`]*`|\]\([^)]*\)|<!--.*?-->|<[^>]*>|\S*[_/=@\d]\S*", re.DOTALL)
+WORD = re.compile(r"[^\W\d_]+(?:'(?!s\b)[^\W\d_]+)*")
+CHECKED = ("README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md", "docs", "packaging")
+CHECKED += ("netsrvd", "systemd", "debian")
+
+
+def words_of(page: Path) -> set[str]:
+    """Return the words of a page's prose, without what looks like a name of code."""
+    return {*WORD.findall(NOT_PROSE.sub(" ", prose(page)))}
+
+
+def listed() -> list[str]:
+    """Return the words that the dictionary lacks and the project uses."""
+    return WORDS.read_text().split()
+
+
+def unknown(words: set[str]) -> set[str]:
+    """Return those words that neither the dictionary nor the list of the project has.
+
+    A word of the list may begin with a capital letter.
+    """
+    own = {*listed(), *(word[0].upper() + word[1:] for word in listed())}
+    command = ["hunspell", "-l", "-i", "utf-8", "-d", "en_US"]
+    text = "\n".join(sorted(words - own))
+    found = subprocess.run(command, input=text, capture_output=True, text=True, check=True)
+    assert not found.stderr
+    return {*found.stdout.split()}
+
+
+def test_words_are_spelled_right() -> None:
+    """Each word of a document is in the dictionary or in docs/book/words.txt."""
+    for page in PAGES:
+        found = unknown(words_of(page))
+        assert not found, f"{page.name}: correct these, or add them to docs/book/words.txt"
+    assert unknown({"daemon", "datagram", "recieved"}) == {"recieved"}
+
+
+def test_the_list_of_words_is_needed() -> None:
+    """Each word of docs/book/words.txt stands in a document."""
+    used = {word.lower() for page in PAGES for word in words_of(page)}
+    assert [word for word in listed() if word.lower() not in used] == []
+
+
+def test_common_misspellings() -> None:
+    """codespell knows no misspelling in the program, its package and its documents."""
+    command = ["codespell", "--quiet-level=2", "--ignore-words-list=nd,reenable,keep-alives"]
+    found = subprocess.run(
+        [*command, *CHECKED], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert (found.stdout, found.returncode) == ("", 0)
