@@ -14,6 +14,10 @@ PIECE_SAMPLES = 250
 sample or a few for each listener."""
 
 
+LONGEST_ACCEPT = 1000
+"""Characters of an Accept header that are read. Prometheus sends 300."""
+
+
 class Format(NamedTuple):
     """One of the two text formats."""
 
@@ -88,7 +92,7 @@ def accepted(accept: str) -> Format:
 def _weights(accept: str) -> Iterator[tuple[str, float]]:
     """Yield the media types of an Accept header, the least wanted first, each with its weight."""
     found = []
-    for entry in accept.lower().split(","):
+    for entry in accept[:LONGEST_ACCEPT].lower().split(","):
         media, *parameters = (each.strip() for each in entry.split(";"))
         weight = next((each[2:] for each in parameters if each.startswith("q=")), "1")
         found.append((media, _weight(weight)))

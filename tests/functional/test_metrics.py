@@ -288,6 +288,19 @@ def test_what_is_no_http_is_answered_once_and_ended(start: Start, port: int, scr
         assert got.count(b"HTTP/1.1") == 1
 
 
+def test_no_request_holds_up_other_clients(start: Start, port: int, scraped: int) -> None:
+    """Heads at which h11 alone would look for two seconds each are refused at once."""
+    start(with_metrics(port, scraped))
+    head = REQUEST[:-2] + b"x:" + b" " * 16_000 + b"\0\r\n\r\n"
+    with connect(("127.0.0.1", port)) as other, ExitStack() as stack:
+        clients = [stack.enter_context(connect(("127.0.0.1", scraped))) for _ in range(30)]
+        for sock in clients:
+            sock.sendall(head)
+        for sock in clients:
+            assert read_exactly(sock, 12) == b"HTTP/1.1 400"
+        assert exchange(other, [HELLO]) == HELLO
+
+
 # --- how it ends ------------------------------------------------------------------------------
 
 

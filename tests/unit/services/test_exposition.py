@@ -7,7 +7,14 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as read_plain
 
 from netsrvd.services.base import Family
-from netsrvd.services.exposition import OPENMETRICS, PIECE_SAMPLES, PROMETHEUS, accepted, pieces
+from netsrvd.services.exposition import (
+    LONGEST_ACCEPT,
+    OPENMETRICS,
+    PIECE_SAMPLES,
+    PROMETHEUS,
+    accepted,
+    pieces,
+)
 from tests.support.effort import in_proportion
 
 FAMILIES = (
@@ -118,3 +125,10 @@ OPENS = "application/openmetrics-text"
 def test_the_format_is_the_one_that_is_asked_for(accept: str, is_open: bool) -> None:  # noqa: FBT001
     """OpenMetrics if the Accept header names it, unless it wants plain text more."""
     assert accepted(accept) is (OPENMETRICS if is_open else PROMETHEUS)
+
+
+def test_only_the_beginning_of_a_long_accept_header_counts() -> None:
+    """To take 16 KiB of commas apart would hold up other clients for 40 ms."""
+    wanted = "application/openmetrics-text"
+    assert accepted(f"{',' * (LONGEST_ACCEPT - len(wanted))}{wanted}") is OPENMETRICS
+    assert accepted(f"{',' * LONGEST_ACCEPT}{wanted}") is PROMETHEUS

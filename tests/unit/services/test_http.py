@@ -1,11 +1,12 @@
 """netsrvd.services.http: requests and answers"""
 
 from collections.abc import Iterator
+from time import process_time
 
 import pytest
 
 from netsrvd.services import http
-from netsrvd.services.http import MOST_HEAD_BYTES, Answer, Stream
+from netsrvd.services.http import MOST_HEAD_BYTES, MOST_HEAD_LINES, Answer, Stream
 from tests.support.effort import in_proportion
 
 
@@ -163,13 +164,43 @@ def test_nothing_is_sent_after_the_last_answer() -> None:
 @pytest.mark.parametrize("whole", [True, False])
 def test_a_head_has_a_limit(whole: bool) -> None:  # noqa: FBT001
     """It is refused when it is longer, also if it comes at once; one of that length is answered."""
-    start = b"GET /metrics HTTP/1.1\r\nHost: a\r\nx: "
-    rest = MOST_HEAD_BYTES - len("/metricshostax")
-    end = b"\r\n\r\n"
-    assert asked(start + b"y" * (rest - 200) + end) == (HELLO, False)
-    assert asked(start + b"y" * rest + end)[0] == HELLO
-    sent, ends = asked(start + b"y" * (rest + 1) + (end if whole else b"y" * 100))
+    start, end = b"GET /metrics HTTP/1.1\r\nHost: a\r\nx: ", b"\r\n\r\n"
+    room = MOST_HEAD_BYTES - len(start) - len(end)
+    assert asked(start + b"y" * room + end) == (HELLO, False)
+    sent, ends = asked(start + b"y" * (room + 1) + (end if whole else b"y" * 100))
     assert sent.startswith(b"HTTP/1.1 431 ")
+    assert ends
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_head_has_not_too_many_lines(whole: bool) -> None:  # noqa: FBT001
+    """Each of them takes time, which the clients of all listeners would wait."""
+    start, end = b"GET /metrics HTTP/1.1\r\nHost: a\r\n", b"\r\n"
+    assert asked(start + b"x:\r\n" * (MOST_HEAD_LINES - 3) + end) == (HELLO, False)
+    sent, ends = asked(start + b"x:\r\n" * (MOST_HEAD_LINES - 2 + (not whole)) + end * whole)
+    assert sent.startswith(b"HTTP/1.1 431 ")
+    assert ends
+
+
+@pytest.mark.parametrize("forbidden", [b"\0", b"\v", b"\f", b"\r"])
+def test_no_head_takes_long_to_be_refused(forbidden: bytes) -> None:
+    """A control character behind much white space is found before h11 looks for it, which takes
+    the square of the length: seconds, in which no client is served.
+    """
+    start = b"GET /metrics HTTP/1.1\r\nHost: a\r\nx:"
+    segments = start, *(b" " * 5000 for _ in range(3)), forbidden + b"\r\n\r\n"
+    began_at = process_time()
+    sent, ends = asked(*segments)
+    assert process_time() - began_at < 0.5
+    assert sent.startswith(b"HTTP/1.1 400 ")
+    assert ends
+
+
+def test_a_body_may_have_any_bytes() -> None:
+    """Only the head is looked at."""
+    post = b"POST /metrics HTTP/1.1\r\nHost: a\r\nContent-Length: 400\r\n\r\n"
+    sent, ends = asked(post + b"\0\n\r" * 200)
+    assert sent.startswith(b"HTTP/1.1 405 ")
     assert ends
 
 
