@@ -75,9 +75,6 @@ def _run(argv: list[str] | None) -> tuple[int, str]:
         arguments = parser(words[0] if words else "").parse_args(words)
         arguments.began_at = BEGAN_AT
         command = importlib.import_module(f"netsrvd.commands.{arguments.command}")
-        # Commands may have something to undo; `run` imports on, and blocks the signal to serve.
-        if arguments.command != "run" and signal.getsignal(signal.SIGINT) == signal.SIG_DFL:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
         status = int(command.run(arguments))
     except OutputError:
         raise

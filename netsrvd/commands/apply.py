@@ -19,7 +19,7 @@ from netsrvd.config.schema import effective
 from netsrvd.config.values import written
 from netsrvd.errors import ConfigError, SystemdError, UsageError
 from netsrvd.systemd import comparison, firewall, saved, systemctl
-from netsrvd.systemd.execution import Execution
+from netsrvd.systemd.execution import Execution, signals_undo
 from netsrvd.systemd.host import look
 from netsrvd.systemd.plan import Host, Plan, Target, plan
 
@@ -64,7 +64,7 @@ def run(arguments: argparse.Namespace) -> int:
     if os.geteuid() != 0 and not arguments.dry_run:
         raise UsageError("it changes units of systemd: run it as root, or with --dry-run")
     try:
-        with _alone(arguments):
+        with _alone(arguments), signals_undo():
             return _roll_back(arguments) if arguments.rollback else _apply(arguments, look())
     except OSError as error:
         raise SystemdError(f"{error.filename or 'a file'}: {error.strerror}") from error

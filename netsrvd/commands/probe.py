@@ -5,7 +5,8 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from random import SystemRandom
 from time import time
@@ -233,6 +234,12 @@ def _targets(
                 raise
             print(error, file=sys.stderr)  # and go on with the others, as fping does
     targets = [*dict.fromkeys(found)]
+    for target in targets:
+        if target.lacks_interface and not settings.interface:
+            raise UsageError(
+                f"{target}: an address of one link alone, which needs the interface: "
+                f"{target.host}%eth0, or --interface eth0"
+            )
     if len(targets) * settings.streams > MOST_STREAMS:
         count = len(targets) * settings.streams
         raise UsageError(
@@ -280,8 +287,8 @@ def _measure(plan: Plan) -> Report:
     probers: list[Prober] = []
     try:
         probers += _probers(settings, plan.targets, engine)
-        _stop_at_signals(engine)
-        found = _run(engine, probers, plan)
+        with _stopping_at_signals(engine):
+            found = _run(engine, probers, plan)
         plan.form.finish(found)
     finally:
         plan.form.close()
@@ -343,10 +350,11 @@ def _exchange(settings: Settings) -> Exchange:
     return echo.Echo(settings.size_bytes, os.urandom(echo.TOKEN_BYTES))
 
 
-def _stop_at_signals(engine: Engine) -> None:
-    """Let the first SIGINT or SIGTERM end the run, with a summary; a second one ends the command.
+@contextmanager
+def _stopping_at_signals(engine: Engine) -> Iterator[None]:
+    """Let the first SIGINT or SIGTERM end the run, with a summary; a later one ends the command.
 
-    One that is ignored stays so: a shell has a job in the background ignore Ctrl-C. Must be called
+    One that is ignored stays so: a shell has a job in the background ignore Ctrl-C. Must be used
     in the main thread.
     """
 
@@ -354,6 +362,12 @@ def _stop_at_signals(engine: Engine) -> None:
         engine.stop()
         signal.signal(number, signal.default_int_handler)
 
-    for number in (signal.SIGINT, signal.SIGTERM):
-        if signal.getsignal(number) is not signal.SIG_IGN:
-            signal.signal(number, stop)
+    both = (signal.SIGINT, signal.SIGTERM)
+    numbers = [number for number in both if signal.getsignal(number) is not signal.SIG_IGN]
+    for number in numbers:
+        signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        for number in numbers:
+            signal.signal(number, signal.default_int_handler)

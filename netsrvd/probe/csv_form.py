@@ -1,7 +1,9 @@
-"""Output as comma-separated values (RFC 4180): a line for each probe, as soon as it is settled."""
+"""Output as comma-separated values (RFC 4180): a line for each probe, soon after it is settled."""
 
 import csv
 import sys
+from collections import deque
+from time import monotonic_ns
 
 from netsrvd.probe.report import Report
 from netsrvd.probe.settings import Settings
@@ -27,7 +29,13 @@ COLUMNS = (
     "dscp",
     "other_address",
     "error",
+    "duplicates",
+    "truncated",
+    "damaged",
 )
+
+DUPLICATES_NS = 1_000_000_000
+"""How long after a probe was sent its line waits for duplicates of the answer, which it counts."""
 
 
 class CSV:
@@ -37,6 +45,7 @@ class CSV:
         self._has_times = settings.has_times
         self._progress = Progress(settings)
         self._writer = csv.writer(sys.stdout)
+        self._settled: deque[tuple[Stream, Trip]] = deque()
 
     def start(self, streams: list[Stream]) -> None:
         """Print the heading."""
@@ -44,7 +53,10 @@ class CSV:
         self._writer.writerow(COLUMNS)
 
     def settle(self, stream: Stream, trip: Trip) -> None:
-        """Print the line of a probe."""
+        """Take note of a probe."""
+        self._settled.append((stream, trip))
+
+    def _write(self, stream: Stream, trip: Trip) -> None:
         target = stream.target
         received = trip.state is State.RECEIVED
         times: list[object] = [None] * 4
@@ -59,21 +71,27 @@ class CSV:
                 trip.connect_ns or None,
                 trip.stamps if received else None,
                 *(trip.length if received else None, trip.ttl, trip.dscp),
-                *(trip.other_address, trip.error),
+                *(trip.other_address, trip.error, trip.duplicates),
+                *(int(trip.truncated), int(trip.damaged)),
             )
         )
 
     def notice(self, stream: Stream, text: str) -> None:
-        """Print nothing: duplicates and late answers have no line."""
+        """Print nothing: late answers and those to no probe have no line."""
 
     def tick(self) -> None:
-        """Write out what was printed; show the progress."""
+        """Print the lines that need not wait any more; show the progress."""
+        before_ns = monotonic_ns() - DUPLICATES_NS
+        while self._settled and self._settled[0][1].sent_ns <= before_ns:
+            self._write(*self._settled.popleft())
         sys.stdout.flush()
         if not sys.stdout.isatty():
             self._progress.tick()
 
     def finish(self, _report: Report) -> None:
-        """Write out the rest."""
+        """Print the other lines."""
+        for each in self._settled:
+            self._write(*each)
         self._progress.end()
         sys.stdout.flush()
 

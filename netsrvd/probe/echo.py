@@ -15,8 +15,6 @@ LEAST_BYTES = _HEADER.size
 
 PATTERN = bytes(range(256))
 
-WRAP = 1 << 32
-
 
 class Echo:
     """The probes of one stream; `token` is 8 random bytes, `size_bytes` the length of each."""
@@ -30,7 +28,7 @@ class Echo:
 
     def request(self, sequence: int, _now_ns: int = 0) -> bytes:
         """Return the payload of a probe."""
-        return _HEADER.pack(self._token, sequence % WRAP) + self._rest
+        return _HEADER.pack(self._token, sequence) + self._rest
 
     def quoted(self, payload: bytes) -> int | None:
         """Return the sequence number of a probe that ICMP quotes; None if it cannot be told."""

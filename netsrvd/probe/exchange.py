@@ -40,7 +40,10 @@ class Exchange(Protocol):
     """Whether replies tell which probe they answer. If not, each probe has a socket of its own."""
 
     def request(self, sequence: int, now_ns: int) -> bytes:
-        """Return the payload of a probe that is sent at this time of CLOCK_REALTIME."""
+        """Return the payload of a probe that is sent at this time of CLOCK_REALTIME.
+
+        `sequence`, as all numbers here, is one of 32 bits (`Trip.number`).
+        """
 
     def quoted(self, payload: bytes) -> int | None:
         """Return the sequence number of a probe that ICMP quotes; None if it cannot be told."""

@@ -1,5 +1,6 @@
 """A picture of a run, drawn by matplotlib: round trips over time, and their distribution."""
 
+import os
 from pathlib import Path
 
 import matplotlib as mpl
@@ -32,7 +33,7 @@ def checked(path: Path) -> Path:
 
 
 def draw(report: Report, path: Path) -> None:
-    """Draw a report into a file. Raises FileError if it cannot be written."""
+    """Draw a report into a file, all of it or nothing. Raises FileError if it cannot be written."""
     figure = Figure(figsize=INCHES, layout="constrained", dpi=DOTS_AN_INCH)
     over_time, distribution = figure.subplots(1, 2, width_ratios=(2, 1))
     streams = [each for target in report.targets for each in target.streams]
@@ -43,10 +44,19 @@ def draw(report: Report, path: Path) -> None:
         _mark_losses(over_time, each.stream, start, color)
     _label(report, over_time, distribution)
     mpl.rcParams["svg.hashsalt"] = "netsrvd"  # the same input makes the same file
+    file = path.resolve()
+    if file.exists() and not file.is_file():  # a device or a pipe is written to, not replaced
+        unfinished = file
+    else:
+        unfinished = file.with_name(f".netsrvd-plot-{os.getpid()}")
     try:
-        figure.savefig(path)
+        figure.savefig(unfinished, format=path.suffix[1:])
+        unfinished.replace(file)
     except OSError as error:
         raise FileError(f"--plot {path}: {error.strerror}") from error
+    finally:
+        if unfinished != file:
+            unfinished.unlink(missing_ok=True)
 
 
 def _color(report: StreamReport, number: int, count: int) -> str:

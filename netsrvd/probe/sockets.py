@@ -40,7 +40,7 @@ def make(target: Target, kind: socket.SocketKind, settings: Settings, port: int)
     try:
         _set_options(sock, settings)
         _bind(sock, settings, port)
-    except socket.gaierror as error:
+    except (socket.gaierror, UnicodeError) as error:
         sock.close()
         text = f"--source {settings.source}: expected an IP address of this host"
         raise UsageError(text) from error
@@ -61,7 +61,7 @@ def _set_options(sock: socket.socket, settings: Settings) -> None:
     version_6 = sock.family == socket.AF_INET6
     level = socket.IPPROTO_IPV6 if version_6 else socket.IPPROTO_IP
     if settings.interface:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, settings.interface.encode())
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, os.fsencode(settings.interface))
     if settings.dscp is not None:
         name = socket.IPV6_TCLASS if version_6 else socket.IP_TOS
         sock.setsockopt(level, name, settings.dscp << 2)

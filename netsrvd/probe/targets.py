@@ -38,6 +38,11 @@ class Target(NamedTuple):
         """The port."""
         return self.address[1]
 
+    @property
+    def lacks_interface(self) -> bool:
+        """Whether it is a link-local address of IPv6 (RFC 4007) that does not say on which link."""
+        return ip_address(self.host).is_link_local and self.address[3:] == (0,)
+
     def __str__(self) -> str:
         """Return the address with the port, and the name where that is another."""
         where = shown(self.host, self.port)

@@ -112,7 +112,7 @@ class TCPProber:
         self._engine.watch(self._sock.fileno(), self, EPOLLOUT)
 
     def _write(self, trip: Trip) -> None:
-        payload = self._exchange.request(trip.sequence)
+        payload = self._exchange.request(trip.number)
         self._expected.append((trip, payload))
         trip.sent_at_ns, trip.sent_ns = time_ns(), monotonic_ns()
         self._out += payload

@@ -30,8 +30,14 @@ ROWS = (
 
 PROGRESS_SECONDS = 1.0
 
-MOST_ERRORS = 10
-"""Different errors that a summary shows, the most frequent ones."""
+MOST_NOTICES = 10
+"""Lines between two ticks about duplicates, late answers and datagrams that answer no probe: a host
+may send any number of them. The summary counts all.
+"""
+
+MOST_VALUES = 10
+"""Different errors, addresses and values of a header that a summary shows, the most frequent ones.
+"""
 
 
 def milliseconds(nanoseconds: float) -> str:
@@ -46,6 +52,8 @@ class Text:
         self._settings = settings
         self._quiet = quiet
         self._progress = Progress(settings)
+        self._notices = 0
+        """Since the last tick."""
 
     def start(self, streams: list[Stream]) -> None:
         """Say what is going to be probed."""
@@ -70,8 +78,9 @@ class Text:
             print(f"{self._label(stream)}: seq {trip.sequence}: {outcome(trip, self._settings)}")
 
     def notice(self, stream: Stream, text: str) -> None:
-        """Print a line about a stream."""
-        if not self._quiet:
+        """Print a line about a stream, unless there were many."""
+        self._notices += 1
+        if not self._quiet and self._notices <= MOST_NOTICES:
             print(f"{self._label(stream)}: {text}")
 
     def _label(self, stream: Stream) -> str:
@@ -83,11 +92,19 @@ class Text:
         """Write out what was printed; show the progress."""
         if self._quiet:
             self._progress.tick()
-        else:
-            sys.stdout.flush()
+            return
+        self._end_notices()
+        sys.stdout.flush()
+
+    def _end_notices(self) -> None:
+        """Say how many lines about streams were left out."""
+        if self._notices > MOST_NOTICES and not self._quiet:
+            print(f"and {self._notices - MOST_NOTICES} answers more that no probe waited for")
+        self._notices = 0
 
     def finish(self, report: Report) -> None:
         """Print the summary."""
+        self._end_notices()
         self._progress.end()
         for target in report.targets:
             if not self._quiet or target is not report.targets[0]:
@@ -245,7 +262,7 @@ def _path(figures: Figures) -> Iterator[str]:
 
 def _faults(figures: Figures) -> Iterator[str]:
     """Yield what hosts and connections have reported."""
-    for error, count in figures.errors.most_common(MOST_ERRORS):
+    for error, count in figures.errors.most_common(MOST_VALUES):
         yield f"failed: {escaped(error)}: {count}"
     for text, count in figures.half_closes.most_common():
         yield f"half-close: {text}" + (f" ({count} connections)" if count > 1 else "")
@@ -292,10 +309,13 @@ def _loss_each_way(figures: Figures) -> str:
 
 
 def _spread(found: Counter[int] | Counter[str]) -> str:
-    """Return the values of a counter, with their counts if there are several."""
+    """Return the most frequent values of a counter, with their counts if there are several."""
     if len(found) == 1:
         return str(next(iter(found)))
-    return ", ".join(f"{value} ({count})" for value, count in sorted(found.items()))
+    shown = sorted(found.most_common(MOST_VALUES))
+    left = len(found) - len(shown)
+    more = f" and {left} others" if left else ""
+    return ", ".join(f"{value} ({count})" for value, count in shown) + more
 
 
 def _stream_lines(target: TargetReport) -> Iterator[str]:

@@ -8,6 +8,9 @@ from enum import StrEnum
 
 from netsrvd.probe.targets import Target
 
+NUMBERS = 1 << 32
+"""Packets have 32 bits for the sequence number of a probe: after the last one comes 0 again."""
+
 STEP_NS = 20_000_000
 """A difference between the two clocks that is taken as a step of CLOCK_REALTIME; preemption between
 two readings makes smaller ones.
@@ -110,6 +113,11 @@ class Trip:
         """The error of its clock that the reflector states."""
         self.remote_clock: tuple[int, int] | None = None
         """The earliest and latest time that the answer may mean (`time`, `daytime`)."""
+
+    @property
+    def number(self) -> int:
+        """The sequence number as packets have it."""
+        return self.sequence % NUMBERS
 
     @property
     def stamps(self) -> Stamps:
@@ -215,10 +223,10 @@ class Stream:
             del self.trips[: self._most_kept]
         return trip
 
-    def find(self, sequence: int) -> Trip | None:
-        """Return the probe of a sequence number, if it was sent and is kept."""
-        index = sequence - self._next + len(self.trips)
-        return self.trips[index] if 0 <= index < len(self.trips) else None
+    def find(self, number: int) -> Trip | None:
+        """Return the probe whose `Trip.number` this is, if it was sent and is kept."""
+        index = (number - self._next + len(self.trips)) % NUMBERS
+        return self.trips[index] if index < len(self.trips) else None
 
     def receive(self, trip: Trip) -> bool:
         """Record an answer; return whether it is the first one and in time."""

@@ -94,7 +94,7 @@ class UDPProber:
             self.stream.fail(trip, str(problem))
             self._engine.settled(self.stream, trip)
             return
-        payload = self._exchange.request(trip.sequence, at_ns)
+        payload = self._exchange.request(trip.number, at_ns)
         error = self._transmit(used, trip, payload)
         if error:
             self.stream.fail(trip, error)

@@ -38,14 +38,7 @@ class Execution:
         self._since = time.time()
 
     def run(self) -> None:
-        """Take all steps; raises SystemdError, with all of them taken back.
-
-        Ctrl-C and SIGTERM take them back as well; SIGHUP, by which a terminal goes away, does not.
-        """
-        with _signals_wait():
-            self._run()
-
-    def _run(self) -> None:
+        """Take all steps; raises SystemdError, with all of them taken back, also by Ctrl-C."""
         try:
             self._write_files()
             self._enable()
@@ -151,11 +144,15 @@ def _reversed(steps: Steps) -> Steps:
 
 
 @contextmanager
-def _signals_wait() -> Iterator[None]:
+def signals_undo() -> Iterator[None]:
+    """Have Ctrl-C and SIGTERM raise KeyboardInterrupt, so that what was begun is taken back.
+
+    SIGHUP, by which a terminal goes away, is ignored meanwhile.
+    """
     before = {
         signal.SIGHUP: signal.signal(signal.SIGHUP, signal.SIG_IGN),
         signal.SIGTERM: signal.signal(signal.SIGTERM, signal.default_int_handler),
-        signal.SIGINT: signal.getsignal(signal.SIGINT),
+        signal.SIGINT: signal.signal(signal.SIGINT, signal.default_int_handler),
     }
     try:
         yield

@@ -22,7 +22,7 @@ from netsrvd.packets import stamp, udpechoplus
 from tests.functional.conftest import Start
 from tests.support.namespaces import link, namespace
 from tests.support.probes import figures, only_target, probe, reflector, report, trips
-from tests.support.run import COMMAND, ENVIRONMENT, LOOPBACK, PATIENCE, free_port
+from tests.support.run import COMMAND, ENVIRONMENT, LOOPBACK, PATIENCE, command, free_port
 
 PATIENT = ("-W", "60s")
 """For probes that all have answers: however slow the machine is, none is lost."""
@@ -85,6 +85,39 @@ def test_csv_has_a_line_a_probe(start: Start) -> None:
     rows = [*csv.DictReader(io.StringIO(ended.stdout))]
     assert [row["sequence"] for row in rows] == [*"01234"]
     assert all(int(row["round_trip_ns"]) > 0 and row["state"] == "received" for row in rows)
+
+
+def test_csv_counts_duplicates_and_marks_short_and_wrong_answers() -> None:
+    """A line says how often a probe was answered once more, and whether bytes are missing or are
+    other ones.
+    """
+
+    def reply(received: tuple[bytes, object, int, int]) -> Iterator[bytes]:
+        payload = received[0]
+        number = int.from_bytes(payload[8:12], "big")
+        yield from {0: [payload] * 3, 1: [payload[:20]], 2: [payload[:-1] + b"?"]}[number]
+
+    with reflector(reply) as far:
+        ended = probe("--csv", far.address, "-n", 3, "-i", "300ms", *PATIENT)
+    rows = [*csv.DictReader(io.StringIO(ended.stdout))]
+    found = [(row["duplicates"], row["truncated"], row["damaged"]) for row in rows]
+    assert found == [("2", "0", "0"), ("0", "1", "0"), ("0", "0", "1")]
+
+
+def test_lines_about_unasked_datagrams_have_a_limit() -> None:
+    """A host that floods the prober gets few lines; the summary counts all datagrams."""
+
+    def reply(received: tuple[bytes, object, int, int]) -> Iterator[bytes]:
+        yield from [b"unasked"] * 100
+        yield received[0]
+
+    with reflector(reply) as far:
+        ended = probe(far.address, "-n", 1, *PATIENT)
+    lines = [line for line in ended.stdout.splitlines() if "answers no probe" in line]
+    assert len(lines) <= 20
+    left = sum(map(int, re.findall(r"(?m)^and (\d+) answers more", ended.stdout)))
+    [said] = re.findall(r"(\d+) unsolicited", ended.stdout)
+    assert len(lines) + left == int(said) > 20
 
 
 def test_the_programs_own_stamps(start: Start) -> None:
@@ -684,6 +717,10 @@ def test_nagios_with_wrong_arguments(arguments: str, text: str) -> None:
         ("--source host 127.0.0.1", 64, "--source host: expected an IP address of this host"),
         ("--source fe80::1%none0 ::1", 64, "--source fe80::1%none0: expected an IP address of"),
         ("--interface none0 127.0.0.1", 69, "there is no such --interface"),
+        ("--interface \udcff 127.0.0.1", 69, "there is no such --interface"),
+        ("--source \udcff 127.0.0.1", 64, "--source \\udcff: expected an IP address of this host"),
+        ("fe80::1", 64, "an address of one link alone, which needs the interface: fe80::1%eth0"),
+        ("--tcp [fe80::1]:7", 64, "[fe80::1]:7: an address of one link alone"),
         ("--source-port 65535 --sweep 2 127.0.0.1", 64, "2 ports from there exceed 65535"),
         (
             "--sweep 4096 " + " ".join(f"127.0.0.{number}" for number in range(1, 18)),
@@ -929,6 +966,66 @@ def test_a_picture_on_a_full_disk(start: Start, tmp_path: Path) -> None:
     assert ended.returncode == 74
     assert ended.stderr == f"netsrvd: --plot {full}: No space left on device\n"
     assert "5 sent, 5 received" in ended.stdout
+
+
+def test_a_picture_that_fails_leaves_the_one_before(start: Start, tmp_path: Path) -> None:
+    """A file that cannot be written as a whole is not begun: the one of before stays."""
+    run = start()
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    picture = folder / "paths.svg"
+    picture.write_text("before")
+    limited = "import resource\nresource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))"
+    ended = probe(f"127.0.0.1:{run.port}", *QUICK, "--plot", picture, planted=limited)
+    assert (ended.returncode, ended.stderr) == (74, f"netsrvd: --plot {picture}: File too large\n")
+    assert [(each.name, each.read_text()) for each in folder.iterdir()] == [("paths.svg", "before")]
+
+
+def test_ctrl_c_while_the_picture_is_drawn(start: Start, tmp_path: Path) -> None:
+    """The probes are over: it ends the command at once, quietly, and leaves no file."""
+    run = start()
+    planted = """
+import os, signal
+from netsrvd.probe import plot
+def draw(report, path, draw=plot.draw):
+    os.kill(os.getpid(), signal.SIGINT)
+    draw(report, path)
+plot.draw = draw
+"""
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    picture = folder / "paths.svg"
+    ended = probe(f"127.0.0.1:{run.port}", *QUICK, "--plot", picture, planted=planted)
+    assert (ended.returncode, ended.stderr) == (130, "")
+    assert "5 sent, 5 received" in ended.stdout
+    assert not [*folder.iterdir()]
+
+
+SLOW_RESOLVER = """
+import ctypes, socket
+libc = ctypes.CDLL(None)
+def resolve(*_arguments):
+    print("resolving", flush=True)
+    while libc.sleep(60):  # goes on after a signal, as getaddrinfo(3) does
+        pass
+socket.getaddrinfo = resolve
+"""
+
+
+def test_ctrl_c_while_a_name_is_looked_up() -> None:
+    """It ends the command at once, not when the resolver has given up."""
+    with subprocess.Popen(
+        [*command(SLOW_RESOLVER), "probe", "host.example"],
+        env=ENVIRONMENT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout
+        assert process.stdout.readline() == "resolving\n"
+        process.send_signal(signal.SIGINT)
+        output, errors = process.communicate(timeout=PATIENCE)
+    assert (process.returncode, output, errors) == (-signal.SIGINT, "", "")
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from netsrvd.probe.echo import Echo
+from netsrvd.probe.echoplus import EchoPlus
+from netsrvd.probe.exchange import Exchange
+from netsrvd.probe.stamp import Stamp
 from netsrvd.probe.targets import Target
-from netsrvd.probe.trips import STEP_NS, Stamps, State, Stream, Trip
+from netsrvd.probe.trips import NUMBERS, STEP_NS, Stamps, State, Stream, Trip
 
 TARGET = Target("192.0.2.1", ("192.0.2.1", 7))
 
@@ -98,3 +102,24 @@ def test_old_probes_are_forgotten() -> None:
     assert last is stream.trips[-1]
     assert stream.find(1005) is None
     assert stream.find(5) is None
+
+
+@pytest.mark.parametrize(
+    "exchange",
+    [
+        Echo(64, bytes(8)),
+        EchoPlus(64, 7),
+        Stamp(44, None, 0, None),
+    ],
+    ids=["echo", "echoplus", "stamp"],
+)
+def test_numbers_begin_again_after_32_bits(exchange: Exchange) -> None:
+    """The probe after number 4294967295 has number 0 in packets, and its answer is found by it."""
+    stream = Stream(TARGET, 1000, NUMBERS - 2)
+    trips = [stream.begin(0, 0) for _ in range(4)]
+    payloads = [exchange.request(trip.number, SECOND_NS) for trip in trips]
+    assert [exchange.quoted(payload) for payload in payloads] == [NUMBERS - 2, NUMBERS - 1, 0, 1]
+    assert [stream.find(trip.number) for trip in trips] == trips
+    assert [trip.sequence for trip in trips] == [NUMBERS - 2 + index for index in range(4)]
+    assert stream.find(NUMBERS - 3) is None
+    assert stream.find(2) is None

@@ -116,7 +116,10 @@ def test_a_signal_does_not_end_the_way_back(manager: Manager) -> None:
     """Neither the first SIGTERM nor a second one leaves anything half-changed."""
     before = signal.getsignal(signal.SIGTERM)
     manager.kills = {"daemon-reload": 2}
-    with pytest.raises(SystemdError, match="interrupted\nthe socket units are as they were"):
+    with (
+        pytest.raises(SystemdError, match="interrupted\nthe socket units are as they were"),
+        execution.signals_undo(),
+    ):
         execute(steps(start=(NEW,), enable=(NEW,)), {NEW: MARK})
     assert not list(manager.folder.iterdir())
     assert signal.getsignal(signal.SIGTERM) == before
