@@ -31,11 +31,25 @@ NAGIOS_UNKNOWN = 3
 HANDLERS = "netsrvd.services.handler"
 """The module that imports the modules of handlers."""
 
+COMMANDS = {
+    "run": "serve until SIGTERM or Ctrl-C",
+    "check": "check the configuration and print what it changes",
+    "apply": "put the configuration into force under systemd",
+    "explain": "say whether a client is admitted, and why",
+    "reload": "make a daemon read its configuration again",
+    "status": "show the state of each daemon, or its connections",
+    "metrics": "print the metrics for Prometheus once",
+    "top": "show the state of a daemon on a terminal, once a second",
+    "probe": "measure the path to a host and back",
+    "sockopts": "list the socket options of this system or of a listener",
+}
+"""What each command does, in the order of `netsrvd --help`."""
+
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command that `argv` (default: sys.argv[1:]) names; return the exit status.
 
-    The statuses are those of sysexits(3); an error is one line or more on standard error.
+    The statuses are those of sysexits.h; an error is one line or more on standard error.
     """
     _open_standard_streams()
     before: TextIO = sys.stdout
@@ -211,69 +225,103 @@ def parser(first_word: str = "probe") -> argparse.ArgumentParser:
 
     Only for `probe` it has the arguments of that command: a start need not wait for them.
     """
-    top = Parser(prog="netsrvd", description="Serve small network services: TCP and UDP echo.")
+    top = Parser(
+        prog="netsrvd", description="Serve small network services, such as TCP and UDP echo."
+    )
     top.add_argument("--version", action="version", version=f"netsrvd {netsrvd.__version__}")
-    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    run = commands.add_parser("run", help="serve until SIGTERM or Ctrl-C")
-    check = commands.add_parser("check", help="check the configuration and print what is in force")
-    apply = commands.add_parser("apply", help="have systemd listen as the configuration says")
-    explain = commands.add_parser("explain", help="say whether a client is let in, and why")
-    reload = commands.add_parser("reload", help="have a daemon read its configuration again")
-    _add_status(commands.add_parser("status", help="show what runs and whom it serves"))
-    metrics = commands.add_parser("metrics", help="print the figures for Prometheus once")
-    _add_control(commands.add_parser("top", help="show on a terminal what the daemon does now"))
-    probe = commands.add_parser("probe", help="measure the way to a host and back")
-    sockopts = commands.add_parser("sockopts", help="list the socket options of this system")
-    for command in (run, check, explain, sockopts):
-        command.add_argument(
+    commands = top.add_subparsers(
+        dest="command", required=True, metavar="COMMAND", title="commands"
+    )
+    by_name = {
+        name: commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
+        for name, text in COMMANDS.items()
+    }
+    _add_shared(by_name)
+    _add_run(by_name["run"])
+    _add_configuration(by_name)
+    _add_status(by_name["status"])
+    by_name["metrics"].add_argument(
+        "--openmetrics", action="store_true", help="print OpenMetrics, not Prometheus' text format"
+    )
+    if first_word == "probe":
+        from netsrvd.probe.arguments import add  # noqa: PLC0415 - for this command alone
+
+        add(by_name["probe"])
+    return top
+
+
+def _add_shared(by_name: dict[str, "Parser"]) -> None:
+    """Add the options that several commands have."""
+    for name in ("run", "check", "explain", "sockopts"):
+        by_name[name].add_argument(
             *("-c", "--config"),
             type=Path,
             metavar="FILE",
             help="read FILE and conf.d/*.toml beside it (default: /etc/netsrvd/netsrvd.toml)",
         )
-    _add_run(run)
-    metrics.add_argument("--openmetrics", action="store_true", help="print them as OpenMetrics")
-    _add_control(metrics)
-    check.add_argument("--all", action="store_true", help="print defaults, too")
-    check.add_argument("--json", action="store_true", help="print JSON, faults as well")
-    explain.add_argument("--json", action="store_true", help="print JSON")
-    apply.add_argument("--dry-run", action="store_true", help="show what would change, no more")
-    apply.add_argument("--json", action="store_true", help="print JSON")
-    apply.add_argument("--rollback", action="store_true", help="go back to the last good state")
-    explain.add_argument("--udp", action="store_true", help="ask about datagrams")
-    explain.add_argument("listener", help="the name of a listener")
-    explain.add_argument("address", help="an IP address, with a port or without: 192.0.2.1:40000")
-    reload.add_argument(
+    for name in ("check", "apply", "explain", "status", "sockopts"):
+        by_name[name].add_argument(
+            "--json",
+            action="store_true",
+            help="print JSON, also if there are faults" if name == "check" else "print JSON",
+        )
+    for name in ("status", "top", "metrics"):
+        by_name[name].add_argument(
+            "--control",
+            metavar="PATH",
+            help="ask the daemon at this socket, not those that systemd runs",
+        )
+
+
+def _add_configuration(by_name: dict[str, "Parser"]) -> None:
+    """Add the arguments of the commands that are about the configuration."""
+    by_name["check"].add_argument(
+        "--all", action="store_true", help="print all settings, also those with their defaults"
+    )
+    apply, explain = by_name["apply"], by_name["explain"]
+    apply.add_argument(
+        "--dry-run", action="store_true", help="show what would change, and change nothing"
+    )
+    apply.add_argument(
+        "--rollback", action="store_true", help="restore and apply the last good configuration"
+    )
+    explain.add_argument(
+        "--udp", action="store_true", help="judge a datagram instead of a connection"
+    )
+    explain.add_argument("listener", help="name of a listener")
+    explain.add_argument("address", help="IP address, with or without a port: 192.0.2.1:40000")
+    by_name["reload"].add_argument(
         *("pid",),
         type=_pid,
         nargs="?",
         metavar="PID",
-        help="the process ID of the daemon (default: each that systemd runs)",
+        help="process ID of the daemon (default: each that systemd runs)",
     )
-    if first_word == "probe":
-        from netsrvd.probe.arguments import add  # noqa: PLC0415 - for this command alone
-
-        add(probe)
-    sockopts.add_argument("--json", action="store_true", help="print JSON")
-    sockopts.add_argument(
-        "--listener", metavar="NAME", help="show what this listener's configuration would set"
+    by_name["sockopts"].add_argument(
+        "--listener", metavar="NAME", help="show what the configuration of this listener sets"
     )
-    return top
 
 
 def _add_run(run: argparse.ArgumentParser) -> None:
     """Add the arguments of `run` alone."""
-    run.add_argument("--detach", action="store_true", help="leave the terminal; log to syslog")
     run.add_argument(
-        "--pid-file", type=Path, metavar="FILE", help="with --detach: hold FILE locked, PID inside"
+        "--detach", action="store_true", help="serve in the background, and log to syslog"
+    )
+    run.add_argument(
+        *("--pid-file",),
+        type=Path,
+        metavar="FILE",
+        help="with --detach: write the process ID into FILE and hold it locked",
     )
     run.add_argument(
         "--user", metavar="NAME", help="with --detach: become this user when the sockets are open"
     )
     run.add_argument(
-        "--inetd", action="store_true", help="serve the connection on standard input, and end"
+        "--inetd", action="store_true", help="serve the connection on standard input, and exit"
     )
-    run.add_argument("--listener", metavar="NAME", help="with --inetd: as this listener would")
+    run.add_argument(
+        "--listener", metavar="NAME", help="with --inetd: serve as this listener, not the first"
+    )
     run.add_argument(
         "--log",
         choices=("auto", "journal", "syslog", "stderr"),
@@ -282,7 +330,7 @@ def _add_run(run: argparse.ArgumentParser) -> None:
     run.add_argument(
         "--control",
         metavar="PATH",
-        help="answer `netsrvd status` at PATH, or at an abstract name: @NAME",
+        help="answer `netsrvd status` at this socket, or at an abstract name: @NAME",
     )
 
 
@@ -291,25 +339,20 @@ def _add_status(status: argparse.ArgumentParser) -> None:
     status.add_argument(
         "what", nargs="?", choices=("connections",), help="list the live connections"
     )
-    status.add_argument("--listener", metavar="NAME", help="those of this listener alone")
-    status.add_argument("--address", metavar="NETWORK", help="those of these clients alone")
-    status.add_argument("--json", action="store_true", help="print JSON")
-    _add_control(status)
+    status.add_argument(
+        "--listener", metavar="NAME", help="with connections: only those of this listener"
+    )
+    status.add_argument(
+        "--address", metavar="NETWORK", help="with connections: only those of these clients"
+    )
     for name, level in (("warn", "a warning"), ("crit", "critical")):
         status.add_argument(
             f"--{name}",
             action="append",
             default=[],
             metavar="NAME=RANGE",
-            help=f"be a monitoring plugin: {level} if this figure is out of range",
+            help=f"work as a monitoring plugin: {level} if this figure is out of range",
         )
-
-
-def _add_control(command: argparse.ArgumentParser) -> None:
-    """Add the argument of commands that ask a daemon."""
-    command.add_argument(
-        "--control", metavar="PATH", help="ask the daemon of this socket, not those of systemd"
-    )
 
 
 def _pid(text: str) -> int:
@@ -333,10 +376,11 @@ class Help(argparse.HelpFormatter):
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser whose errors end with EX_USAGE, as sysexits(3) has it."""
+    """A parser whose help names its manual page, and whose errors end with EX_USAGE."""
 
-    def __init__(self, **settings: Any) -> None:
-        super().__init__(formatter_class=Help, **settings)
+    def __init__(self, prog: str, **settings: Any) -> None:
+        page = prog.replace(" ", "-")
+        super().__init__(prog, epilog=f"See {page}(1).", formatter_class=Help, **settings)
 
     def error(self, message: str) -> NoReturn:
         """Print the usage, if it is short, and the error, and exit."""

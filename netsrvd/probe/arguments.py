@@ -18,8 +18,8 @@ DSCP_NAMES = {
 """Code points that have names (IANA, "Differentiated Services Field Codepoints")."""
 
 PROTOCOLS = {
-    Protocol.UDP: "echo by UDP (the default)",
-    Protocol.TCP: "echo by TCP; with --size 0 only connections",
+    Protocol.UDP: "echo by UDP (default)",
+    Protocol.TCP: "echo by TCP; with --size 0: connect and close",
     Protocol.STAMP: "STAMP (RFC 8762)",
     Protocol.ECHOPLUS: "UDPEchoPlus (TR-143)",
     Protocol.TIME: "the clock of a time service (RFC 868)",
@@ -38,7 +38,7 @@ def add(probe: argparse.ArgumentParser) -> None:
     _add_sockets(probe)
     _add_output(probe)
     probe.add_argument(
-        "targets", nargs="*", metavar="HOST[:PORT]", help="what to probe; [IPV6]:PORT"
+        "targets", nargs="*", metavar="HOST[:PORT]", help="hosts to probe; IPv6: [ADDRESS]:PORT"
     )
 
 
@@ -49,14 +49,14 @@ def _add_protocols(probe: argparse.ArgumentParser) -> None:
             f"--{protocol}", dest="protocol", action="store_const", const=protocol, help=text
         )
     probe.add_argument(
-        "--key-file", type=Path, metavar="FILE", help="the key of authenticated STAMP"
+        "--key-file", type=Path, metavar="FILE", help="with --stamp: the key of both sides"
     )
     probe.add_argument(
         "--ssid",
         type=whole("--ssid", 0, 65535),
         default=0,
         metavar="N",
-        help="the session identifier of STAMP",
+        help="with --stamp: the session identifier",
     )
 
 
@@ -68,38 +68,40 @@ def _add_schedule(probe: argparse.ArgumentParser) -> None:
         help="probes of each stream; 0 for no end (default: 10)",
     )
     probe.add_argument(
-        "--duration", type=seconds, metavar="TIME", help="send as long as this: 30s, 5m"
+        "--duration", type=seconds, metavar="TIME", help="send for this time: 30s, 5m"
     )
     probe.add_argument(
         *("-i", "--interval"),
         type=seconds,
         metavar="TIME",
-        help="between probes of a stream (default: 1s)",
+        help="time between two probes of a stream (default: 1s)",
     )
-    probe.add_argument("--poisson", action="store_true", help="intervals of a Poisson process")
+    probe.add_argument(
+        "--poisson", action="store_true", help="draw intervals as of a Poisson process"
+    )
     probe.add_argument(
         *("-s", "--size"),
         type=whole("--size", 0, 65507),
         metavar="BYTES",
-        help="the payload (default: 64)",
+        help="payload of a probe (default: 64)",
     )
     probe.add_argument(
         *("-W", "--timeout"),
         type=seconds,
         metavar="TIME",
-        help="after which a probe is lost (default: 1s)",
+        help="a probe is lost without an answer in this time (default: 1s)",
     )
 
 
 def _add_sockets(probe: argparse.ArgumentParser) -> None:
-    probe.add_argument("--source", default="", metavar="ADDRESS", help="the source address")
-    probe.add_argument("--interface", default="", metavar="NAME", help="the network interface")
+    probe.add_argument("--source", default="", metavar="ADDRESS", help="source address")
+    probe.add_argument("--interface", default="", metavar="NAME", help="network interface")
     probe.add_argument(
         "--source-port",
         type=whole("--source-port", 1, 65535),
         default=0,
         metavar="PORT",
-        help="the source port, or the first one",
+        help="source port, or the first of several",
     )
     probe.add_argument(
         "--sweep",
@@ -110,32 +112,38 @@ def _add_sockets(probe: argparse.ArgumentParser) -> None:
     )
     probe.add_argument("--dscp", type=dscp, metavar="DSCP", help="0 to 63, or a name such as EF")
     probe.add_argument("--ttl", type=whole("--ttl", 1, 255), metavar="N", help="TTL or hop limit")
-    probe.add_argument("--dont-fragment", action="store_true", help="let no router fragment")
+    probe.add_argument(
+        "--dont-fragment", action="store_true", help="let no host or router fragment probes"
+    )
     family = probe.add_mutually_exclusive_group()
     family.add_argument("-4", "--ipv4", action="store_true", help="IPv4 addresses only")
     family.add_argument("-6", "--ipv6", action="store_true", help="IPv6 addresses only")
     probe.add_argument("--all", action="store_true", help="probe all addresses of a name")
     probe.add_argument(
-        "--program-stamps", action="store_true", help="measure without time stamps of the kernel"
+        "--program-stamps", action="store_true", help="take times in the program, not in the kernel"
     )
 
 
 def _add_output(probe: argparse.ArgumentParser) -> None:
     group = probe.add_mutually_exclusive_group()
-    group.add_argument("-q", "--quiet", action="store_true", help="print the summary alone")
+    group.add_argument("-q", "--quiet", action="store_true", help="print only the summary")
     group.add_argument("--json", action="store_true", help="print one JSON object")
-    group.add_argument("--csv", action="store_true", help="print a line of values a probe")
+    group.add_argument("--csv", action="store_true", help="print a line of values for each probe")
     group.add_argument("--live", action="store_true", help="show a table that changes")
-    group.add_argument("--nagios", action="store_true", help="print a line as a plugin of Nagios")
+    group.add_argument(
+        "--nagios", action="store_true", help="print one line, as a monitoring plugin"
+    )
     group.add_argument(
         "--fping",
         nargs=argparse.REMAINDER,
         metavar="…",
-        help="take the other arguments, and print, as fping(8) does",
+        help="take the arguments of fping(8), and print as it does",
     )
-    probe.add_argument("--plot", type=Path, metavar="FILE", help="draw into FILE.png or FILE.svg")
-    probe.add_argument("--warn", metavar="MS,LOSS%", help="with --nagios: thresholds of WARNING")
-    probe.add_argument("--crit", metavar="MS,LOSS%", help="with --nagios: thresholds of CRITICAL")
+    probe.add_argument(
+        "--plot", type=Path, metavar="FILE", help="also draw a picture, .png or .svg"
+    )
+    probe.add_argument("--warn", metavar="MS,LOSS%", help="with --nagios: when it is a warning")
+    probe.add_argument("--crit", metavar="MS,LOSS%", help="with --nagios: when it is critical")
 
 
 def whole(option: str, least: int, most: int) -> Callable[[str], int]:

@@ -58,11 +58,11 @@ def command(tmp_path: Path) -> Command:
 
 CASES = [
     Case("--version", 0, (f"netsrvd {netsrvd.__version__}",)),
-    Case("--help", 0, ("run", "check", "explain", "reload", "sockopts")),
+    Case("--help", 0, ("run", "check", "explain", "reload", "sockopts", "See netsrvd(1).")),
     Case("run --help", 0, ("--detach", "--pid-file", "--user", "--inetd", "--listener", "--log")),
     Case("", 64, stderr=("usage: netsrvd", "COMMAND")),
     Case("walk", 64, stderr=("'walk'", "'run'", "'check'", "'explain'", "'sockopts'")),
-    Case("reload --help", 0, ("PID", "the process ID of the daemon")),
+    Case("reload --help", 0, ("PID", "process ID of the daemon")),
     Case("reload 0", 64, stderr=("usage: netsrvd reload", "expected a process ID, not '0'")),
     Case("reload netsrvd", 64, stderr=("expected a process ID, not 'netsrvd'",)),
     Case("run --fast", 64, stderr=("usage: netsrvd", "--fast")),

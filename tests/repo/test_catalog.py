@@ -9,7 +9,7 @@ from netsrvd.events import all_events
 
 ROOT = Path(__file__).parents[2]
 CATALOG = ROOT / "systemd/netsrvd.catalog"
-MANUAL = ROOT / "packaging/man/netsrvd.1"
+MANUAL = ROOT / "packaging/man/netsrvd.7"
 
 
 def test_the_catalog_is_the_one_that_the_events_make() -> None:
@@ -45,7 +45,7 @@ def test_each_event_has_an_id_of_its_own() -> None:
 
 
 def test_the_ids_in_the_manual_are_those_of_events() -> None:
-    """An administrator can copy a MESSAGE_ID from netsrvd(1)."""
+    """An administrator can copy a MESSAGE_ID from netsrvd(7)."""
     shown = set(re.findall(r"\b[0-9a-f]{32}\b", MANUAL.read_text(encoding="utf-8")))
     assert shown
     assert shown <= {event.MESSAGE_ID for event in all_events()}

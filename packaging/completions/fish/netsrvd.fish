@@ -23,9 +23,9 @@ set -g __netsrvd_valued 'netsrvd run -c' \
     'netsrvd check --config' \
     'netsrvd explain -c' \
     'netsrvd explain --config' \
+    'netsrvd status --control' \
     'netsrvd status --listener' \
     'netsrvd status --address' \
-    'netsrvd status --control' \
     'netsrvd status --warn' \
     'netsrvd status --crit' \
     'netsrvd metrics --control' \
@@ -95,21 +95,23 @@ complete -c netsrvd -f
 
 complete -c netsrvd -n '__netsrvd_at \'netsrvd\' 0' -a run -d 'serve until SIGTERM or Ctrl-C'
 complete -c netsrvd -n '__netsrvd_at \'netsrvd\' 0' -a check \
-    -d 'check the configuration and print what is in force'
+    -d 'check the configuration and print what it changes'
 complete -c netsrvd -n '__netsrvd_at \'netsrvd\' 0' -a apply \
-    -d 'have systemd listen as the configuration says'
+    -d 'put the configuration into force under systemd'
 complete -c netsrvd -n '__netsrvd_at \'netsrvd\' 0' -a explain \
-    -d 'say whether a client is let in, and why'
+    -d 'say whether a client is admitted, and why'
 complete -c netsrvd -n '__netsrvd_at \'netsrvd\' 0' -a reload \
-    -d 'have a daemon read its configuration again'
-complete -c netsrvd -n '__netsrvd_at \'netsrvd\' 0' -a status -d 'show what runs and whom it serves'
+    -d 'make a daemon read its configuration again'
+complete -c netsrvd -n '__netsrvd_at \'netsrvd\' 0' -a status \
+    -d 'show the state of each daemon, or its connections'
 complete -c netsrvd -n '__netsrvd_at \'netsrvd\' 0' -a metrics \
-    -d 'print the figures for Prometheus once'
+    -d 'print the metrics for Prometheus once'
 complete -c netsrvd -n '__netsrvd_at \'netsrvd\' 0' -a top \
-    -d 'show on a terminal what the daemon does now'
-complete -c netsrvd -n '__netsrvd_at \'netsrvd\' 0' -a probe -d 'measure the way to a host and back'
+    -d 'show the state of a daemon on a terminal, once a second'
+complete -c netsrvd -n '__netsrvd_at \'netsrvd\' 0' -a probe \
+    -d 'measure the path to a host and back'
 complete -c netsrvd -n '__netsrvd_at \'netsrvd\' 0' -a sockopts \
-    -d 'list the socket options of this system'
+    -d 'list the socket options of this system or of a listener'
 complete -c netsrvd -n '__netsrvd_at \'netsrvd\'' -s h -l help -d 'show this help message and exit'
 complete -c netsrvd -n '__netsrvd_at \'netsrvd\'' -l version \
     -d 'show program\'s version number and exit'
@@ -119,82 +121,85 @@ complete -c netsrvd -n '__netsrvd_at \'netsrvd run\'' -s h -l help \
 complete -c netsrvd -n '__netsrvd_at \'netsrvd run\'' -s c -l config -rF \
     -d 'read FILE and conf.d/*.toml beside it (default: /etc/netsrvd/netsrvd.toml)'
 complete -c netsrvd -n '__netsrvd_at \'netsrvd run\'' -l detach \
-    -d 'leave the terminal; log to syslog'
+    -d 'serve in the background, and log to syslog'
 complete -c netsrvd -n '__netsrvd_at \'netsrvd run\'' -l pid-file -rF \
-    -d 'with --detach: hold FILE locked, PID inside'
+    -d 'with --detach: write the process ID into FILE and hold it locked'
 complete -c netsrvd -n '__netsrvd_at \'netsrvd run\'' -l user -x -a '(__fish_complete_users)' \
     -d 'with --detach: become this user when the sockets are open'
 complete -c netsrvd -n '__netsrvd_at \'netsrvd run\'' -l inetd \
-    -d 'serve the connection on standard input, and end'
+    -d 'serve the connection on standard input, and exit'
 complete -c netsrvd -n '__netsrvd_at \'netsrvd run\'' -l listener -x -a '(__netsrvd_listeners)' \
-    -d 'with --inetd: as this listener would'
+    -d 'with --inetd: serve as this listener, not the first'
 complete -c netsrvd -n '__netsrvd_at \'netsrvd run\'' -l log -x -a 'auto journal syslog stderr' \
     -d 'where records go, whatever the configuration says'
 complete -c netsrvd -n '__netsrvd_at \'netsrvd run\'' -l control -rF \
-    -d 'answer `netsrvd status` at PATH, or at an abstract name: @NAME'
+    -d 'answer `netsrvd status` at this socket, or at an abstract name: @NAME'
 
 complete -c netsrvd -n '__netsrvd_at \'netsrvd check\'' -s h -l help \
     -d 'show this help message and exit'
 complete -c netsrvd -n '__netsrvd_at \'netsrvd check\'' -s c -l config -rF \
     -d 'read FILE and conf.d/*.toml beside it (default: /etc/netsrvd/netsrvd.toml)'
-complete -c netsrvd -n '__netsrvd_at \'netsrvd check\'' -l all -d 'print defaults, too'
-complete -c netsrvd -n '__netsrvd_at \'netsrvd check\'' -l json -d 'print JSON, faults as well'
+complete -c netsrvd -n '__netsrvd_at \'netsrvd check\'' -l json \
+    -d 'print JSON, also if there are faults'
+complete -c netsrvd -n '__netsrvd_at \'netsrvd check\'' -l all \
+    -d 'print all settings, also those with their defaults'
 
 complete -c netsrvd -n '__netsrvd_at \'netsrvd apply\'' -s h -l help \
     -d 'show this help message and exit'
-complete -c netsrvd -n '__netsrvd_at \'netsrvd apply\'' -l dry-run \
-    -d 'show what would change, no more'
 complete -c netsrvd -n '__netsrvd_at \'netsrvd apply\'' -l json -d 'print JSON'
+complete -c netsrvd -n '__netsrvd_at \'netsrvd apply\'' -l dry-run \
+    -d 'show what would change, and change nothing'
 complete -c netsrvd -n '__netsrvd_at \'netsrvd apply\'' -l rollback \
-    -d 'go back to the last good state'
+    -d 'restore and apply the last good configuration'
 
 complete -c netsrvd -n '__netsrvd_at \'netsrvd explain\'' -s h -l help \
     -d 'show this help message and exit'
 complete -c netsrvd -n '__netsrvd_at \'netsrvd explain\'' -s c -l config -rF \
     -d 'read FILE and conf.d/*.toml beside it (default: /etc/netsrvd/netsrvd.toml)'
 complete -c netsrvd -n '__netsrvd_at \'netsrvd explain\'' -l json -d 'print JSON'
-complete -c netsrvd -n '__netsrvd_at \'netsrvd explain\'' -l udp -d 'ask about datagrams'
+complete -c netsrvd -n '__netsrvd_at \'netsrvd explain\'' -l udp \
+    -d 'judge a datagram instead of a connection'
 complete -c netsrvd -n '__netsrvd_at \'netsrvd explain\' 0' -a '(__netsrvd_listeners)' \
-    -d 'the name of a listener'
+    -d 'name of a listener'
 
 complete -c netsrvd -n '__netsrvd_at \'netsrvd reload\'' -s h -l help \
     -d 'show this help message and exit'
 complete -c netsrvd -n '__netsrvd_at \'netsrvd reload\' 0' -a '(pgrep -x netsrvd)' \
-    -d 'the process ID of the daemon (default: each that systemd runs)'
+    -d 'process ID of the daemon (default: each that systemd runs)'
 
 complete -c netsrvd -n '__netsrvd_at \'netsrvd status\'' -s h -l help \
     -d 'show this help message and exit'
-complete -c netsrvd -n '__netsrvd_at \'netsrvd status\'' -l listener -x -a '(__netsrvd_listeners)' \
-    -d 'those of this listener alone'
-complete -c netsrvd -n '__netsrvd_at \'netsrvd status\'' -l address -x \
-    -d 'those of these clients alone'
 complete -c netsrvd -n '__netsrvd_at \'netsrvd status\'' -l json -d 'print JSON'
 complete -c netsrvd -n '__netsrvd_at \'netsrvd status\'' -l control -rF \
-    -d 'ask the daemon of this socket, not those of systemd'
+    -d 'ask the daemon at this socket, not those that systemd runs'
+complete -c netsrvd -n '__netsrvd_at \'netsrvd status\'' -l listener -x -a '(__netsrvd_listeners)' \
+    -d 'with connections: only those of this listener'
+complete -c netsrvd -n '__netsrvd_at \'netsrvd status\'' -l address -x \
+    -d 'with connections: only those of these clients'
 complete -c netsrvd -n '__netsrvd_at \'netsrvd status\'' -l warn -x \
-    -d 'be a monitoring plugin: a warning if this figure is out of range'
+    -d 'work as a monitoring plugin: a warning if this figure is out of range'
 complete -c netsrvd -n '__netsrvd_at \'netsrvd status\'' -l crit -x \
-    -d 'be a monitoring plugin: critical if this figure is out of range'
+    -d 'work as a monitoring plugin: critical if this figure is out of range'
 complete -c netsrvd -n '__netsrvd_at \'netsrvd status\' 0' -a 'connections' \
     -d 'list the live connections'
 
 complete -c netsrvd -n '__netsrvd_at \'netsrvd metrics\'' -s h -l help \
     -d 'show this help message and exit'
-complete -c netsrvd -n '__netsrvd_at \'netsrvd metrics\'' -l openmetrics \
-    -d 'print them as OpenMetrics'
 complete -c netsrvd -n '__netsrvd_at \'netsrvd metrics\'' -l control -rF \
-    -d 'ask the daemon of this socket, not those of systemd'
+    -d 'ask the daemon at this socket, not those that systemd runs'
+complete -c netsrvd -n '__netsrvd_at \'netsrvd metrics\'' -l openmetrics \
+    -d 'print OpenMetrics, not Prometheus\' text format'
 
 complete -c netsrvd -n '__netsrvd_at \'netsrvd top\'' -s h -l help \
     -d 'show this help message and exit'
 complete -c netsrvd -n '__netsrvd_at \'netsrvd top\'' -l control -rF \
-    -d 'ask the daemon of this socket, not those of systemd'
+    -d 'ask the daemon at this socket, not those that systemd runs'
 
 complete -c netsrvd -n '__netsrvd_at \'netsrvd probe\'' -s h -l help \
     -d 'show this help message and exit'
-complete -c netsrvd -n '__netsrvd_at \'netsrvd probe\'' -l udp -d 'echo by UDP (the default)'
+complete -c netsrvd -n '__netsrvd_at \'netsrvd probe\'' -l udp -d 'echo by UDP (default)'
 complete -c netsrvd -n '__netsrvd_at \'netsrvd probe\'' -l tcp \
-    -d 'echo by TCP; with --size 0 only connections'
+    -d 'echo by TCP; with --size 0: connect and close'
 complete -c netsrvd -n '__netsrvd_at \'netsrvd probe\'' -l stamp -d 'STAMP (RFC 8762)'
 complete -c netsrvd -n '__netsrvd_at \'netsrvd probe\'' -l echoplus -d 'UDPEchoPlus (TR-143)'
 complete -c netsrvd -n '__netsrvd_at \'netsrvd probe\'' -l time \
@@ -202,53 +207,55 @@ complete -c netsrvd -n '__netsrvd_at \'netsrvd probe\'' -l time \
 complete -c netsrvd -n '__netsrvd_at \'netsrvd probe\'' -l daytime \
     -d 'the clock of a daytime service (RFC 867)'
 complete -c netsrvd -n '__netsrvd_at \'netsrvd probe\'' -l key-file -rF \
-    -d 'the key of authenticated STAMP'
+    -d 'with --stamp: the key of both sides'
 complete -c netsrvd -n '__netsrvd_at \'netsrvd probe\'' -l ssid -x \
-    -d 'the session identifier of STAMP'
+    -d 'with --stamp: the session identifier'
 complete -c netsrvd -n '__netsrvd_at \'netsrvd probe\'' -s n -l count -x \
     -d 'probes of each stream; 0 for no end (default: 10)'
 complete -c netsrvd -n '__netsrvd_at \'netsrvd probe\'' -l duration -x \
-    -d 'send as long as this: 30s, 5m'
+    -d 'send for this time: 30s, 5m'
 complete -c netsrvd -n '__netsrvd_at \'netsrvd probe\'' -s i -l interval -x \
-    -d 'between probes of a stream (default: 1s)'
+    -d 'time between two probes of a stream (default: 1s)'
 complete -c netsrvd -n '__netsrvd_at \'netsrvd probe\'' -l poisson \
-    -d 'intervals of a Poisson process'
+    -d 'draw intervals as of a Poisson process'
 complete -c netsrvd -n '__netsrvd_at \'netsrvd probe\'' -s s -l size -x \
-    -d 'the payload (default: 64)'
+    -d 'payload of a probe (default: 64)'
 complete -c netsrvd -n '__netsrvd_at \'netsrvd probe\'' -s W -l timeout -x \
-    -d 'after which a probe is lost (default: 1s)'
-complete -c netsrvd -n '__netsrvd_at \'netsrvd probe\'' -l source -x -d 'the source address'
+    -d 'a probe is lost without an answer in this time (default: 1s)'
+complete -c netsrvd -n '__netsrvd_at \'netsrvd probe\'' -l source -x -d 'source address'
 complete -c netsrvd -n '__netsrvd_at \'netsrvd probe\'' -l interface -x -a '(command ls /sys/class/net)' \
-    -d 'the network interface'
+    -d 'network interface'
 complete -c netsrvd -n '__netsrvd_at \'netsrvd probe\'' -l source-port -x \
-    -d 'the source port, or the first one'
+    -d 'source port, or the first of several'
 complete -c netsrvd -n '__netsrvd_at \'netsrvd probe\'' -l sweep -x \
     -d 'probe from N source ports, to see each of several paths'
 complete -c netsrvd -n '__netsrvd_at \'netsrvd probe\'' -l dscp -x \
     -d '0 to 63, or a name such as EF'
 complete -c netsrvd -n '__netsrvd_at \'netsrvd probe\'' -l ttl -x -d 'TTL or hop limit'
-complete -c netsrvd -n '__netsrvd_at \'netsrvd probe\'' -l dont-fragment -d 'let no router fragment'
+complete -c netsrvd -n '__netsrvd_at \'netsrvd probe\'' -l dont-fragment \
+    -d 'let no host or router fragment probes'
 complete -c netsrvd -n '__netsrvd_at \'netsrvd probe\'' -s 4 -l ipv4 -d 'IPv4 addresses only'
 complete -c netsrvd -n '__netsrvd_at \'netsrvd probe\'' -s 6 -l ipv6 -d 'IPv6 addresses only'
 complete -c netsrvd -n '__netsrvd_at \'netsrvd probe\'' -l all -d 'probe all addresses of a name'
 complete -c netsrvd -n '__netsrvd_at \'netsrvd probe\'' -l program-stamps \
-    -d 'measure without time stamps of the kernel'
-complete -c netsrvd -n '__netsrvd_at \'netsrvd probe\'' -s q -l quiet -d 'print the summary alone'
+    -d 'take times in the program, not in the kernel'
+complete -c netsrvd -n '__netsrvd_at \'netsrvd probe\'' -s q -l quiet -d 'print only the summary'
 complete -c netsrvd -n '__netsrvd_at \'netsrvd probe\'' -l json -d 'print one JSON object'
-complete -c netsrvd -n '__netsrvd_at \'netsrvd probe\'' -l csv -d 'print a line of values a probe'
+complete -c netsrvd -n '__netsrvd_at \'netsrvd probe\'' -l csv \
+    -d 'print a line of values for each probe'
 complete -c netsrvd -n '__netsrvd_at \'netsrvd probe\'' -l live -d 'show a table that changes'
 complete -c netsrvd -n '__netsrvd_at \'netsrvd probe\'' -l nagios \
-    -d 'print a line as a plugin of Nagios'
+    -d 'print one line, as a monitoring plugin'
 complete -c netsrvd -n '__netsrvd_at \'netsrvd probe\'' -l fping -x \
-    -d 'take the other arguments, and print, as fping(8) does'
+    -d 'take the arguments of fping(8), and print as it does'
 complete -c netsrvd -n '__netsrvd_at \'netsrvd probe\'' -l plot -rF \
-    -d 'draw into FILE.png or FILE.svg'
+    -d 'also draw a picture, .png or .svg'
 complete -c netsrvd -n '__netsrvd_at \'netsrvd probe\'' -l warn -x \
-    -d 'with --nagios: thresholds of WARNING'
+    -d 'with --nagios: when it is a warning'
 complete -c netsrvd -n '__netsrvd_at \'netsrvd probe\'' -l crit -x \
-    -d 'with --nagios: thresholds of CRITICAL'
+    -d 'with --nagios: when it is critical'
 complete -c netsrvd -n '__netsrvd_at \'netsrvd probe\'' -a '(__fish_print_hostnames)' \
-    -d 'what to probe; [IPV6]:PORT'
+    -d 'hosts to probe; IPv6: [ADDRESS]:PORT'
 
 complete -c netsrvd -n '__netsrvd_at \'netsrvd sockopts\'' -s h -l help \
     -d 'show this help message and exit'
@@ -256,4 +263,4 @@ complete -c netsrvd -n '__netsrvd_at \'netsrvd sockopts\'' -s c -l config -rF \
     -d 'read FILE and conf.d/*.toml beside it (default: /etc/netsrvd/netsrvd.toml)'
 complete -c netsrvd -n '__netsrvd_at \'netsrvd sockopts\'' -l json -d 'print JSON'
 complete -c netsrvd -n '__netsrvd_at \'netsrvd sockopts\'' -l listener -x -a '(__netsrvd_listeners)' \
-    -d 'show what this listener\'s configuration would set'
+    -d 'show what the configuration of this listener sets'

@@ -1,0 +1,218 @@
+"""The manual pages have what the program has, and no complaint of the programs that show them."""
+
+import argparse
+import re
+import subprocess
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from netsrvd import cli, startup
+from netsrvd.config import schema
+from netsrvd.counters import CLOSED_REASONS, ENDED_REASONS, REFUSED_REASONS, UNANSWERED_REASONS
+from netsrvd.services import SERVICES
+from netsrvd.settings import DEFAULT_OPTIONS, ListenerSettings, LogSettings, Settings
+from tests.support.manuals import FOLDER, Page, pages
+
+PAGES = pages()
+BY_NAME = {str(page): page for page in PAGES}
+COMMAND, CONFIGURATION, OVERVIEW = map(
+    BY_NAME.__getitem__, ("netsrvd(1)", "netsrvd.toml(5)", "netsrvd(7)")
+)
+
+HEADINGS = ["NAME", "SYNOPSIS", "DESCRIPTION", "FILES", "EXAMPLES", "SEE ALSO"]
+HEADINGS_OF_COMMANDS = [*HEADINGS, "OPTIONS", "EXIT STATUS"]
+
+OF_OTHERS = {
+    *(("daemon", "7"), ("ip", "7"), ("ipv6", "7"), ("socket", "7"), ("tcp", "7"), ("udp", "7")),
+    *(("fortune", "6"), ("fping", "8"), ("inetd", "8"), ("journalctl", "1"), ("nc", "1")),
+    *(("ping", "8"), ("sd-daemon", "3"), ("sd_listen_fds", "3"), ("sd_notify", "3")),
+    *(("sd_watchdog_enabled", "3"), ("systemctl", "1"), ("systemd", "1"), ("systemd.exec", "5")),
+    *(("systemd.socket", "5"), ("tcpserver", "1"), ("ufw", "8"), ("varlinkctl", "1")),
+    ("xinetd", "8"),
+}
+"""Pages of other packages of Debian."""
+
+
+def parsers() -> dict[str, argparse.ArgumentParser]:
+    """Return the parser of each command by the name of its page."""
+    top = cli.parser("probe")
+    [commands] = [each.choices for each in top._actions if isinstance(each.choices, dict)]
+    return {f"netsrvd-{name}": parser for name, parser in commands.items()}
+
+
+PARSERS = parsers()
+OF_COMMANDS = {page.name: page for page in PAGES if page.section == "1" and page is not COMMAND}
+
+
+def flags(parser: argparse.ArgumentParser) -> dict[str, bool]:
+    """Return the options of a parser, and whether each takes a value."""
+    actions = parser._actions
+    return {flag: action.nargs != 0 for action in actions for flag in action.option_strings}
+
+
+def test_each_command_has_a_page() -> None:
+    """There is a page for each command, and for no other word; netsrvd(1) refers to all."""
+    assert OF_COMMANDS.keys() == PARSERS.keys()
+    assert {name for name, section in COMMAND.references() if section == "1"} == PARSERS.keys()
+
+
+@pytest.mark.parametrize("name", PARSERS)
+def test_the_list_of_options_is_that_of_the_parser(name: str) -> None:
+    """The page of a command has an entry for each option, and no other, with a value if it takes
+    one.
+    """
+    listed = {flag: each.takes_value for each in OF_COMMANDS[name].options() for flag in each.flags}
+    assert listed == flags(PARSERS[name])
+
+
+@pytest.mark.parametrize("name", PARSERS)
+def test_the_synopsis_is_that_of_the_parser(name: str) -> None:
+    """The synopsis has each option, by one of its names, and each argument, and no other."""
+    page, known = OF_COMMANDS[name], flags(PARSERS[name])
+    shown = {flag: each.takes_value for each in page.synopsis() for flag in each.flags}
+    assert shown.items() <= known.items()
+    for action in PARSERS[name]._actions:
+        if isinstance(action, argparse._HelpAction):
+            continue
+        if action.option_strings:
+            assert {*action.option_strings} & {*shown}, action.option_strings
+        else:
+            names = action.choices or [str(action.metavar or action.dest).split("[")[0]]
+            assert {*names} <= page.synopsis_words()
+
+
+def test_the_command_itself_has_its_options() -> None:
+    """netsrvd(1) has the options of the command without a subcommand, and those that several
+    subcommands share with the subcommands that have each.
+    """
+    own = flags(cli.parser())
+    shared = {each.flags[0]: each.takes_value for each in COMMAND.options()}
+    assert own.items() <= shared.items()
+    for flag in shared.keys() - own.keys():
+        having = [name for name, parser in PARSERS.items() if flag in flags(parser)]
+        assert len(having) > 1, flag
+        text = COMMAND.text.split(f"Fl {flag[1:]}", 1)[1]
+        [named, *_] = [line for line in text.splitlines() if line.startswith(".Pq Cm ")]
+        expected = {name.removeprefix("netsrvd-") for name in having}
+        if flag == "--control":
+            expected.remove("run")  # it binds the socket that the others ask at
+        assert {*re.findall(r"[a-z]+", named.removeprefix(".Pq Cm "))} == expected
+
+
+SETTINGS = {
+    "GLOBAL SETTINGS": (schema.GLOBAL_RULES, Settings()),
+    "LOG SETTINGS": (schema.LOG_RULES, LogSettings()),
+    "LISTENERS": (schema.listener_rules(startup.VALIDATORS), ListenerSettings("echo")),
+}
+"""The settings in a section of netsrvd.toml(5), and their defaults."""
+
+
+@pytest.mark.parametrize("heading", SETTINGS)
+def test_settings_and_their_defaults_are_those_of_the_schema(heading: str) -> None:
+    """netsrvd.toml(5) has an entry for each setting, and no other, with its default."""
+    rules, defaults = SETTINGS[heading]
+    shown = dict(CONFIGURATION.defaults(heading))
+    if heading == "LISTENERS":
+        assert shown.pop("enabled") == "true"
+    assert shown.keys() == {rule.key for rule in rules}
+    for rule in rules:
+        written = tomllib.loads(f"value = {shown[rule.key]}")["value"]
+        assert rule.kind.read(written) == getattr(defaults, rule.field), rule.key
+
+
+def test_options_that_are_set_by_default() -> None:
+    """netsrvd.toml(5) names each socket option that is set by default, with its value."""
+    text = CONFIGURATION.sections()["LISTENERS"].split(".Ss Socket options\n")[1]
+    shown = tomllib.loads("\n".join(re.findall(r"^\.Li (\w+ = \w+)", text, re.MULTILINE)))
+    assert shown == DEFAULT_OPTIONS
+
+
+def test_services_are_those_of_the_program() -> None:
+    """netsrvd(7) and netsrvd.toml(5) have an entry for each service, and no other."""
+    assert OVERVIEW.entries("SERVICES") == {*SERVICES}
+    described = {each for each in CONFIGURATION.entries("SERVICES") if ":" not in each}
+    assert described == {*SERVICES}
+
+
+def test_reasons_are_those_of_the_program() -> None:
+    """netsrvd(7) explains each reason of an end and of a refusal."""
+    ends = {*CLOSED_REASONS, *ENDED_REASONS, "lost"}
+    assert OVERVIEW.entries("LOG RECORDS", "Reasons of an end") == ends
+    refusals = {*REFUSED_REASONS, *UNANSWERED_REASONS}
+    assert OVERVIEW.entries("LOG RECORDS", "Reasons of a refusal") == refusals
+
+
+@pytest.mark.parametrize("page", PAGES, ids=str)
+def test_each_page_has_the_usual_sections(page: Page) -> None:
+    """A page begins as those of other programs, and ends with files, examples and references."""
+    wanted = HEADINGS_OF_COMMANDS if page.section == "1" else HEADINGS
+    assert {*wanted} - page.sections().keys() == set()
+    assert page.text.count(f"\n.Dt {page.name.upper()} {page.section}\n") == 1
+    assert page.examples() or ".Bd -literal" in page.sections()["EXAMPLES"]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=str)
+def test_references_lead_to_pages(page: Page) -> None:
+    """A reference leads to one of our pages, or to a known one of another package."""
+    ours = {(each.name, each.section) for each in PAGES}
+    assert page.references() - ours - OF_OTHERS == set()
+
+
+def test_every_page_of_others_is_referred_to() -> None:
+    """The table of foreign pages has none that is not needed."""
+    assert OF_OTHERS - {each for page in PAGES for each in page.references()} == set()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=str)
+def test_mandoc_has_no_complaint(page: Page) -> None:
+    """mandoc(1) of Debian finds no fault of style in the page. The other tests look at references,
+    as mandoc knows the pages that are installed here alone.
+    """
+    file = FOLDER / f"{page.name}.{page.section}"
+    lint = ["mandoc", "-Tlint", "-W", "style", file]
+    done = subprocess.run(lint, stdout=subprocess.PIPE, text=True, check=False)
+    complaints = [line for line in done.stdout.splitlines() if "manual not found" not in line]
+    assert complaints == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=str)
+def test_man_has_no_warning(page: Page) -> None:
+    """man(1), which uses groff, shows the page without a warning."""
+    file = FOLDER / f"{page.name}.{page.section}"
+    done = subprocess.run(
+        ["man", "--warnings", "-E", "UTF-8", "--local-file", file],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stderr == ""
+    assert len(done.stdout.splitlines()) > 20
+
+
+@pytest.fixture(scope="module")
+def share(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Put the pages where man(1) looks below a prefix."""
+    folder = tmp_path_factory.mktemp("share")
+    for page in PAGES:
+        place = folder / f"man{page.section}"
+        place.mkdir(exist_ok=True)
+        (place / f"{page.name}.{page.section}").write_text(page.text)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("asked", "shown"),
+    [
+        (["netsrvd"], "man1/netsrvd.1"),
+        (["7", "netsrvd"], "man7/netsrvd.7"),
+        (["netsrvd.toml"], "man5/netsrvd.toml.5"),
+        (["netsrvd", "run"], "man1/netsrvd-run.1"),
+    ],
+    ids=" ".join,
+)
+def test_man_shows_the_right_page(share: Path, asked: list[str], shown: str) -> None:
+    """`man netsrvd` shows the command, `man 7 netsrvd` the overview."""
+    found = subprocess.check_output(["man", "-M", share, "--where", *asked], text=True)
+    assert found.splitlines()[0] == str(share / shown)
