@@ -1,4 +1,4 @@
-"""README.md's way to install netsrvd without its package."""
+"""The way of docs/getting-started.md to install netsrvd without its package."""
 
 import os
 import re
@@ -18,9 +18,9 @@ INSTALL_SECONDS = 300
 
 
 def words() -> list[str]:
-    """Return the lines of README.md that install and run it."""
-    readme = (ROOT / "README.md").read_text()
-    [block] = re.findall(r"```\n(apt install gcc .*?)```", readme, re.DOTALL)
+    """Return the lines of docs/getting-started.md that install and run it."""
+    page = (ROOT / "docs/getting-started.md").read_text()
+    [block] = re.findall(r"```\n(apt install gcc .*?)```", page, re.DOTALL)
     apt, *lines = block.splitlines()
     assert apt.startswith("apt install ")  # tests/repo/test_installing.py compares the packages
     return lines
@@ -47,7 +47,7 @@ def source(tmp_path: Path) -> Path:
     return tmp_path / "source"
 
 
-def test_the_words_of_the_readme_install_and_run_it(source: Path, tmp_path: Path) -> None:
+def test_the_words_of_the_page_install_and_run_it(source: Path, tmp_path: Path) -> None:
     """As they are written, in a home directory with nothing in it, they end in a daemon that
     serves.
     """

@@ -58,6 +58,18 @@ def test_examples_are_valid(path: Path) -> None:
     assert files.load(path, startup.VALIDATORS).settings
 
 
+def listed_parts() -> set[str]:
+    """Return the modules and folders of netsrvd/ that docs/design.md lists, as `tcp`, `config`."""
+    [listing] = re.findall(r"(?ms)^netsrvd/$(.*?)^systemd/", (ROOT / "docs/design.md").read_text())
+    return {*re.findall(r"(\w+)(?:[.]py|/)(?=\s)", listing)}
+
+
+def test_the_listing_has_every_part() -> None:
+    """docs/design.md lists each module and folder of netsrvd/, and no other."""
+    parts = {path.stem for path in (ROOT / "netsrvd").iterdir()}
+    assert listed_parts() == {part for part in parts if part[0] not in "_."}
+
+
 def test_nothing_of_one_machine() -> None:
     """No file of the repository names a registry's host or a path of a developer's machine."""
     listing = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]

@@ -68,17 +68,18 @@ def packages(lines: list[str], verb: str) -> set[str]:
     return {word for line in found for word in line.split()}
 
 
-def readme_packages() -> set[str]:
-    """Return the packages that README.md names for `pip install`."""
-    [line] = re.findall(r"(?m)^apt install (gcc .*)$", (ROOT / "README.md").read_text())
+def named_packages() -> set[str]:
+    """Return the packages that docs/getting-started.md names for `pip install`."""
+    page = (ROOT / "docs/getting-started.md").read_text()
+    [line] = re.findall(r"(?m)^apt install (gcc .*)$", page)
     return {*line.split()}
 
 
 def test_make_run_installs_what_running_needs(calls: Path) -> None:
-    """A compiler and headers, which README.md names, and none of the tools of tests."""
+    """A compiler and headers, which the document names, and none of the tools of tests."""
     lines = run(calls, "make-venv", calls.parent / "python", calls.parent / "venv")
     assert packages(lines, "install") - {"--quiet", "--upgrade", "--editable", "."} == (
-        readme_packages() | {"pip", "setuptools", "wheel"}
+        named_packages() | {"pip", "setuptools", "wheel"}
     )
     assert not [line for line in lines if line.startswith("bin/systemctl")]
     dry = ["make", "--dry-run", "--always-make", "run"]

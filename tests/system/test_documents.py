@@ -1,4 +1,4 @@
-"""Every command of README.md, docs/operating.md and docs/scaling.md works as it is written."""
+"""Every command of the documents named below works as it is written."""
 
 import re
 import subprocess
@@ -13,7 +13,9 @@ from tests.support.documents import ROOT, Step, steps
 from tests.support.installed import PROGRAMS, SUPPORT, tidy_up
 from tests.support.machine import Machine
 
-README, OPERATING, SCALING = "README.md", "docs/operating.md", "docs/scaling.md"
+README, GETTING_STARTED = "README.md", "docs/getting-started.md"
+CONFIGURING, OPERATING, SCALING = "docs/configuring.md", "docs/operating.md", "docs/scaling.md"
+ALL = (README, GETTING_STARTED, CONFIGURING, OPERATING, SCALING)
 
 ELSEWHERE = {
     "make run": "tests/repo/test_installing.py",
@@ -150,14 +152,21 @@ def bare(machine: Machine, package: Path) -> Iterator[Machine]:
         machine.copy_in(SUPPORT / program)
 
 
-@pytest.mark.usefixtures("firewalls")
 def test_commands_of_the_readme(bare: Machine) -> None:
-    """From the installation to the purge, each in its turn."""
+    """From the installation to the probe of another host, each in its turn."""
     for step in to_do(README):
+        do(bare, step)
+    bare.run("apt-get", "purge", "--yes", "netsrvd")
+
+
+@pytest.mark.usefixtures("firewalls")
+def test_commands_of_getting_started(bare: Machine) -> None:
+    """From the installation to the purge, each in its turn."""
+    for step in to_do(GETTING_STARTED):
         do(bare, step)
 
 
-@pytest.mark.parametrize("document", [OPERATING, SCALING])
+@pytest.mark.parametrize("document", [CONFIGURING, OPERATING, SCALING])
 def test_commands_of_a_document(installed: Machine, document: str) -> None:
     """Each works on a host where netsrvd has just been installed."""
     for step in to_do(document):
@@ -183,5 +192,5 @@ def test_links_of_the_documents_lead_somewhere(installed: Machine) -> None:
 
 def test_every_exception_is_needed() -> None:
     """The tables above have no command that no document has."""
-    known = {step.command for name in (README, OPERATING, SCALING) for step in steps(name)}
+    known = {step.command for name in ALL for step in steps(name)}
     assert {*ELSEWHERE, *MENTIONED, *CONTEXTS, *LAST} - known == set()

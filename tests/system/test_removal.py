@@ -65,7 +65,7 @@ OWN = (
     "/etc/systemd/system/netsrvd.service.d/override.conf",
     "/usr/local/lib/netsrvd/own.py",
 )
-"""What README.md says of a purge: what the administrator has made stays."""
+"""What docs/getting-started.md says of a purge: what the administrator has made stays."""
 
 
 def test_a_purge_leaves_what_the_administrator_has_made(fresh: Machine) -> None:
