@@ -36,7 +36,6 @@ ELSEWHERE = {
     'echo "set server netsrvd/two state ready" | socat - /run/haproxy/admin.sock': (
         "tests/functional/test_scaling.py"
     ),
-    "netsrvd apply": "tests/system/test_apply.py",
     "netsrvd top": "tests/system/test_top.py",
     "netsrvd apply --rollback": "tests/system/test_apply.py",
 }
@@ -47,7 +46,8 @@ NOT_BY_A_TEST = ("systemctl edit",)
 
 MENTIONED = {
     *("systemctl start", "systemctl status", "systemctl reload"),
-    *("netsrvd run --detach", "apt install --reinstall", "ulimit -Hn"),
+    *("netsrvd run --detach", "apt install --reinstall", "netsrvd explain"),
+    "ulimit -Hn",
 }
 """Names of commands, without all that they need."""
 
@@ -173,6 +173,9 @@ def test_commands_of_a_document(installed: Machine, document: str) -> None:
         do(installed, step)
     installed.run("sh", "-c", "systemctl stop 'netsrvd@*.socket' 'netsrvd@*.service'")
     tidy_up(installed)
+    if written := [step.path for step in steps(document) if step.path]:
+        installed.run("rm", *written)
+        installed.run("netsrvd", "apply")
 
 
 def machine_has(machine: Machine, path: str) -> bool:
