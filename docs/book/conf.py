@@ -42,7 +42,7 @@ def link_outside(found: re.Match[str]) -> str:
     for start, place in INSTALLED.items():
         if path.startswith(start):
             return f'<a href="{place}{path.removeprefix(start)}">{text}</a>'
-    return f"{text} ({path} of the source)"
+    return f"{text} of the source" if text == path else f"{text} ({path} of the source)"
 
 
 def prepare(_app: Sphinx, name: str, source: list[str]) -> None:
