@@ -159,9 +159,10 @@ def listed() -> list[str]:
 def unknown(words: set[str]) -> set[str]:
     """Return those words that neither the dictionary nor the list of the project has.
 
-    A word of the list may begin with a capital letter.
+    A word of the list may begin with a capital letter, or have no others.
     """
-    own = {*listed(), *(word[0].upper() + word[1:] for word in listed())}
+    capitalized = {word[0].upper() + word[1:] for word in listed()}
+    own = {*listed(), *capitalized, *map(str.upper, listed())}
     command = ["hunspell", "-l", "-i", "utf-8", "-d", "en_US"]
     text = "\n".join(sorted(words - own))
     found = subprocess.run(command, input=text, capture_output=True, text=True, check=True)
@@ -171,9 +172,8 @@ def unknown(words: set[str]) -> set[str]:
 
 def test_words_are_spelled_right() -> None:
     """Each word of a document is in the dictionary or in docs/book/words.txt."""
-    for page in PAGES:
-        found = unknown(words_of(page))
-        assert not found, f"{page.name}: correct these, or add them to docs/book/words.txt"
+    found = {page.name: words for page in PAGES if (words := unknown(words_of(page)))}
+    assert not found, "correct these, or add them to docs/book/words.txt"
     assert unknown({"daemon", "datagram", "recieved"}) == {"recieved"}
 
 
@@ -190,3 +190,10 @@ def test_common_misspellings() -> None:
         [*command, *CHECKED], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert (found.stdout, found.returncode) == ("", 0)
+
+
+def test_the_page_of_settings_is_the_one_that_the_pages_make() -> None:
+    """If this fails: docs/book/make-settings >docs/settings.md."""
+    command = [sys.executable, DOCS / "book/make-settings"]
+    made = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert made.stdout == (DOCS / "settings.md").read_text()

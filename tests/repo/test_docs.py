@@ -14,6 +14,7 @@ from netsrvd.settings import DEFAULT_OPTIONS, Settings
 
 ROOT = Path(__file__).parents[2]
 SHIPPED = ROOT / "packaging/netsrvd.toml"
+BOOK_OF_SETTINGS = ROOT / "docs/settings.md"
 EXAMPLES = sorted((ROOT / "packaging/examples").glob("*.toml"))
 
 LISTENER_KEYS = {rule.key for rule in schema.listener_rules(startup.VALIDATORS)} | {"enabled"}
@@ -56,6 +57,19 @@ def test_shipped_configuration_shows_the_defaults(tmp_path: Path) -> None:
 def test_examples_are_valid(path: Path) -> None:
     """Each example of a drop-in is a configuration without faults."""
     assert files.load(path, startup.VALIDATORS).settings
+
+
+def test_the_book_has_every_setting_with_its_default() -> None:
+    """The tables of docs/configuring.md, by which docs/settings.md is made, have each setting once,
+    with the value that it has by default.
+    """
+    rows = re.findall(r"(?m)^\| `(\w+)` \| [^|]+ \| `([^`]+)` \|", BOOK_OF_SETTINGS.read_text())
+    assert sorted(key for key, _ in rows) == sorted(KEYS - {"workers"})
+    shipped = tomllib.loads(uncommented())
+    defaults = shipped | shipped["log"] | shipped["listener"]["echo"]
+    assert {key: tomllib.loads(f"x = {value}")["x"] for key, value in rows} == {
+        key: defaults[key] for key, _ in rows
+    }
 
 
 def listed_parts() -> set[str]:
