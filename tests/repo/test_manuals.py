@@ -9,10 +9,13 @@ from pathlib import Path
 import pytest
 
 from netsrvd import cli, startup
+from netsrvd.commands import explain, status, thresholds
 from netsrvd.config import schema
 from netsrvd.counters import CLOSED_REASONS, ENDED_REASONS, REFUSED_REASONS, UNANSWERED_REASONS
+from netsrvd.probe import fping, report
 from netsrvd.services import SERVICES
 from netsrvd.settings import DEFAULT_OPTIONS, ListenerSettings, LogSettings, Settings
+from tests.support.exit_statuses import reachable
 from tests.support.manuals import FOLDER, Page, pages
 
 PAGES = pages()
@@ -142,6 +145,54 @@ def test_reasons_are_those_of_the_program() -> None:
     assert OVERVIEW.entries("LOG RECORDS", "Reasons of an end") == ends
     refusals = {*REFUSED_REASONS, *UNANSWERED_REASONS}
     assert OVERVIEW.entries("LOG RECORDS", "Reasons of a refusal") == refusals
+
+
+@pytest.mark.parametrize("name", PARSERS)
+def test_help_texts_have_one_form(name: str) -> None:
+    """Each argument has a help text: a phrase that begins with a small letter, if its first word is
+    no name, and ends without a full stop.
+    """
+    for action in PARSERS[name]._actions:
+        text = action.help or ""
+        assert text, action.dest
+        first = text.split()[0]
+        assert first.islower() or not first.istitle(), text
+        assert not text.endswith("."), text
+
+
+CAUGHT = {("check", 69): "comparison.compare makes it a note"}
+"""Errors that do not end the command by whose function they are raised."""
+
+PLUGIN = {thresholds.OK, thresholds.WARNING, thresholds.CRITICAL, thresholds.UNKNOWN}
+LOWEST = {
+    "explain": {0, explain.REFUSED},
+    "status": {0, status.NOT_RUNNING, *PLUGIN},
+    "top": {0, status.NOT_RUNNING},
+    "probe": {
+        *(report.ALL_ANSWER, report.SOME_ANSWER, report.NONE_ANSWERS),
+        *(*PLUGIN, fping.BAD_ARGUMENTS, fping.SYSTEM_ERROR),
+    },
+}
+"""Statuses below those of sysexits.h, where there are others than 0."""
+
+
+@pytest.mark.parametrize("name", PARSERS)
+def test_exit_statuses_are_those_of_the_code(name: str) -> None:
+    """The page of a command has each exit status that its code can return, and no other."""
+    command = name.removeprefix("netsrvd-")
+    raised = {each for each in reachable(command) if (command, each) not in CAUGHT}
+    assert OF_COMMANDS[name].statuses() == raised | LOWEST.get(command, {0})
+
+
+def test_errors_that_are_caught_would_be_reached() -> None:
+    """The table of errors that do not end a command has none that is not needed."""
+    assert all(each in reachable(command) for command, each in CAUGHT)
+
+
+def test_the_command_itself_has_all_exit_statuses() -> None:
+    """netsrvd(1) has each exit status of a page, but for one that only fping(8) knows."""
+    every = set().union(*(page.statuses() for page in OF_COMMANDS.values()))
+    assert COMMAND.statuses() == every - {fping.SYSTEM_ERROR}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=str)
