@@ -14,10 +14,12 @@ MACHINES := $(foreach suite,$(SUITES),$(HALVES:%=$(suite)-%))
 BENCH := build/bench/venv
 FUZZ := build/fuzz/venv
 FUZZ_SECONDS ?= 60
+SOAK_SECONDS ?= 7200
+SUITE ?= trixie
 RELEASE_TOOLS := build/release-tools
 
 .PHONY: run test $(HALVES:%=test-%) $(MACHINES:%=test-%) $(TIERS)
-.PHONY: bench bench-peers bench-probe fuzz deb release docs format clean
+.PHONY: bench bench-peers bench-probe fuzz soak deb release docs format clean
 
 run: $(VENV)/runs ## serve echo on port 51423 in the foreground, until Ctrl-C
 	$(RUN)/netsrvd run
@@ -51,6 +53,12 @@ bench-peers: $(BENCH)/ready ## install what Debian and PyPI have to compare with
 
 fuzz: $(FUZZ)/ready ## let atheris look for inputs that break a promise, FUZZ_SECONDS each
 	$(FUZZ)/bin/python -m tests.fuzz.run --seconds=$(FUZZ_SECONDS)
+
+# What it saw stays in build/soak/..., from which `python -m tests.soak.report` makes the report again.
+soak: $(VENV)/ready deb ## SOAK_SECONDS of mixed load on a booted Debian, SUITE; outside of CI, wants root
+	folder=build/soak/$$(date +%Y%m%d-%H%M%S) && \
+		$(RUN)/python -m tests.soak.driver $$folder $(SOAK_SECONDS) $(SUITE) && \
+		$(RUN)/python -m tests.soak.report $$folder
 
 deb: ## build and check the package, into build/deb
 	packaging/make-deb
