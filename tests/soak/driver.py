@@ -118,6 +118,7 @@ class Run:
         """Write what the daemon's process has and uses, as the host's /proc says."""
         cpu = (self.machine.cgroup / "cpu.stat").read_text().split()
         more = {"when": when, "machine_cpu_seconds": int(cpu[1]) / 1e6}
+        more["kernel_drops"] = kernel_drops(self.machine)
         for pid in service_pids(self.machine):
             with suppress(OSError):  # it has ended meanwhile
                 self.write("samples", **process(pid), **more)
@@ -283,6 +284,21 @@ def service_pids(machine: Machine) -> list[int]:
                 if argv[-2:-1] == [b"run"]:
                     found.append(pid)
     return found
+
+
+def kernel_drops(machine: Machine) -> int:
+    """Return how many datagrams the kernel has dropped at the daemon's UDP sockets that are there.
+
+    It counts by the socket, whichever process has it, and also while none reads.
+    """
+    ports = {load.ECHO, load.STAMP, load.STRICT, *load.SERVICES.values()}
+    drops = 0
+    for name in ("udp", "udp6"):
+        for line in Path(f"/proc/{machine.pid}/net/{name}").read_text().splitlines()[1:]:
+            words = line.split()
+            if int(words[1].rpartition(":")[2], 16) in ports:
+                drops += int(words[-1])
+    return drops
 
 
 def process(pid: int) -> dict[str, Any]:

@@ -39,7 +39,7 @@ EXTRA = 51430, 51431
 CONTROL = "/run/netsrvd-control.sock"
 
 TALKERS, STREAMERS, CHARGEN_READERS, UDP_TALKERS = 40, 4, 2, 6
-TALK_SECONDS, VISITS_A_SECOND, SERVICE_SECONDS, HOSTILE_SECONDS = 2.0, 10, 0.5, 4.0
+TALK_SECONDS, VISITS_A_SECOND, SERVICE_SECONDS, HOSTILE_SECONDS = 1.0, 15, 0.3, 4.0
 SCRAPE_SECONDS, TELL_SECONDS = 15, 10
 PATIENCE_SECONDS = 60.0
 """More than any restart takes on a busy host: what takes longer is a fault."""
@@ -334,7 +334,7 @@ async def udp_talker(load: Load, number: int) -> None:
                 if came != data:
                     raise ValueError(f"sent {data[:40]!r}, got {came[:40]!r}")
                 load.counts[f"answered {ECHO}"] += 1
-                await load.pause(0.2)
+                await load.pause(0.1)
                 if load.over.is_set():
                     break
 

@@ -243,7 +243,8 @@ def client_checks(soak: Soak) -> Iterator[Check]:
     yield Check(
         "Each datagram that was sent was received or counted as dropped",
         f"{sent + probed:,} sent (probes: {probed:,}), {sums['datagrams_received']:,} received, "
-        f"{sums['datagrams_dropped']:,} dropped",
+        f"{sums['datagrams_dropped']:,} counted as dropped; the kernel says that it dropped "
+        f"{soak.samples[-1]['kernel_drops']:,}",
         sent + probed == came,
     )
     answers = "datagrams_sent", "datagrams_refused", "datagrams_unsent"
