@@ -1,4 +1,4 @@
-"""What `tcp.py`, `udp.py` and `handlers/` share: the way to the log, and refusals."""
+"""What `tcp.py`, `udp.py` and `handlers/` share: the way to the log, peers and refusals."""
 
 from typing import Protocol
 
@@ -27,5 +27,14 @@ class Report(Protocol):
         """True while new connections and peers should wait, so that no record is lost."""
 
 
+Peer = tuple[str, int]
+"""An address and a port, as `addresses.host_and_port` gives them."""
+
+Addresses = frozenset[str] | None
+"""The local addresses that a socket serves (`addresses.is_among`); None for every one."""
+
 Refusal = tuple[str, str]
 """Why a peer is refused: the reason, one word, and the rule that decided."""
+
+NOT_CONFIGURED: Refusal = "configuration", "the files do not name the address that it asked for"
+"""The refusal of what comes by a socket of systemd that the files contradict."""

@@ -140,7 +140,7 @@ def _await_ready(reader: int) -> int:
         told = pipe.read()
     if told == READY:
         return os.EX_OK
-    reason = told.decode() or "its last words are in the log"
+    reason = told.decode() or "its last records are in the log"
     raise DetachError(f"the daemon ended before it was ready: {reason}")
 
 

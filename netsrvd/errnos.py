@@ -1,6 +1,7 @@
 """What the errors of calls on sockets speak of: a mistake of ours, one peer, or the host."""
 
 import errno
+import os
 
 BUG_ERRNOS = frozenset({errno.EBADF, errno.ENOTSOCK, errno.EFAULT, errno.EINVAL})
 """Only a mistake of ours causes these, in any call on a socket. All others may pass, also those
@@ -54,3 +55,9 @@ RECEIVED_ERRNOS = frozenset(
 """What ICMP said of an earlier answer (udp(7); icmp_err_convert in the kernel), or
 what `ss -K` has set. recvmsg(2) takes it off the socket; the next call may be well.
 """
+
+
+def format_errno(error: OSError) -> str:
+    """Return the error's symbol and its meaning, such as `EMFILE: Too many open files`."""
+    number = error.errno or 0
+    return f"{errno.errorcode.get(number, number)}: {os.strerror(number)}"

@@ -2,9 +2,9 @@
 
 from collections.abc import Callable, Sequence
 
+from netsrvd.contracts import Peer
 from netsrvd.counters import Counters
 from netsrvd.linux.mmsg import Batch
-from netsrvd.log.refusals import Peer
 from netsrvd.proxy_protocol import LONG, LONGEST, HeaderError, read_datagram
 
 SENDERS_KEPT = 4096
@@ -29,39 +29,39 @@ class ProxyDatagrams:
         self._proxies.clear()
 
     def unwrap(
-        self, batch: Batch, envelopes: Sequence[bytes], is_proxy: Callable[[str], bool]
+        self, batch: Batch, headers: Sequence[bytes], is_proxy: Callable[[str], bool]
     ) -> list[bytes]:
-        """Take the headers off the datagrams of proxies; return a key for each datagram.
+        """Take the PROXY headers off the datagrams of proxies; return a key for each datagram.
 
         Equal keys mean the same client by the same way. A key begins with the message header
-        (`Batch.envelopes`); without a proxy it is only that.
+        (`Batch.headers`); without a proxy it is only that.
         """
         self.clients.clear()
         self.errors.clear()
-        keys = list(envelopes)
-        for index, envelope in enumerate(envelopes):
-            known = self._proxies.get(envelope)
+        keys = list(headers)
+        for index, header in enumerate(headers):
+            known = self._proxies.get(header)
             if known is None:
                 if len(self._proxies) >= SENDERS_KEPT:
                     self._proxies.clear()
-                known = self._proxies[envelope] = is_proxy(batch.peer(envelope)[0])
+                known = self._proxies[header] = is_proxy(batch.peer(header)[0])
             if known:
-                keys[index] += self._named(batch, index, envelope)
+                keys[index] += self._named(batch, index, header)
         return keys
 
-    def _named(self, batch: Batch, index: int, envelope: bytes) -> bytes:
-        """Take the header off one datagram; return the part of its key that names the client."""
+    def _named(self, batch: Batch, index: int, header: bytes) -> bytes:
+        """Take the PROXY header off one datagram; return what its key has of the client."""
         try:
-            header = read_datagram(bytes(batch.payload(index)[:LONGEST]))
+            found = read_datagram(bytes(batch.payload(index)[:LONGEST]))
         except HeaderError as error:
             self._counters.proxy_long += error.reason == LONG
             self._counters.proxy_wrong += error.reason != LONG
             text = str(error).encode()
-            self.errors[envelope + text] = error
+            self.errors[header + text] = error
             return text
-        batch.strip(index, header.length)
-        if header.client is None:
+        batch.trim_front(index, found.length)
+        if found.client is None:
             return b""
-        text = "{} {}".format(*header.client).encode()
-        self.clients[envelope + text] = header.client
+        text = "{} {}".format(*found.client).encode()
+        self.clients[header + text] = found.client
         return text

@@ -8,11 +8,10 @@ from itertools import islice, takewhile
 from math import inf
 
 from netsrvd.connection import AnySocket
-from netsrvd.contracts import CONGESTED_SECONDS, Refusal, Report
+from netsrvd.contracts import CONGESTED_SECONDS, Peer, Refusal, Report
 from netsrvd.counters import Counters
+from netsrvd.errnos import format_errno
 from netsrvd.event_loop import READ, EventLoop
-from netsrvd.log.refusals import Peer
-from netsrvd.log.throttle import format_errno
 from netsrvd.proxy_protocol import LATE, LONG, LONGEST, WRONG, HeaderError, read_stream
 from netsrvd.settings import ListenerSettings
 

@@ -516,20 +516,23 @@ class Server:
             for connection in listener.transferable()
         ]
 
-    def detach(self) -> list[Connection]:
-        """Return them, and serve them no more."""
-        return self._ask(
-            self._tcp,
-            lambda: [each for listener in self._of(TCPListener) for each in listener.detach()],
-            [],
-        )
+    def detach(self, found: list[Connection]) -> None:
+        """Add them to `found`, and serve them no more.
+
+        Raises TimeoutError if the loop is late: it may add them when it comes to that.
+        """
+
+        def detach() -> None:
+            for listener in self._of(TCPListener):
+                found.extend(listener.detach())
+
+        self._tcp.call_and_wait(detach)
 
     def reattach(self, connections: Iterable[Connection]) -> None:
-        """Serve connections again that `detach` returned."""
-        found = list(connections)
+        """Serve connections again that `detach` has given, also those that it gives late."""
 
         def reattach() -> None:
-            for connection in found:
+            for connection in connections:
                 assert isinstance(connection.owner, TCPListener)
                 connection.owner.reattach(connection)
 
@@ -567,7 +570,7 @@ class Server:
         """Report the failure of a thread (in that thread), and wake the main thread to end."""
         text = traceback_of(error)
         self.failures.append(f"thread {name} failed: {described(error)}\n{text}")
-        self.log_writer.put(ThreadFailed(name, described(error), text))
+        self.log_writer.handle()(ThreadFailed(name, described(error), text))
         self._wake()
 
     # --- interfaces ---------------------------------------------------------------------------
@@ -601,9 +604,9 @@ class Server:
                 opened = self._open_again(endpoint, opened)
         except (NetsrvdError, bind.FamilyMissingError, OSError) as error:
             return f"the socket cannot be bound anew: {error}"
-        listener, where = opened.listener, opened.address()
-        names = listener.name, listener.service, endpoint.protocol
-        self.report(Listening(*names, *where, opened.origin))
+        service = self._listeners[endpoint.listener, endpoint.protocol].settings.service
+        names = endpoint.listener, service, endpoint.protocol
+        self.report(Listening(*names, *opened.address(), opened.origin))
         return ""
 
     def _open_again(self, endpoint: Endpoint, opened: ListeningSocket) -> ListeningSocket:

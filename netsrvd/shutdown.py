@@ -129,7 +129,7 @@ class Shutdown:
         else:
             self._drain_untransferable(room, pending)
         began_at = monotonic()
-        detached += server.detach()
+        server.detach(detached)
         saved, left = handover.select(detached, room)
         detached[:] = saved
         if left:

@@ -1,10 +1,7 @@
 """A snapshot of all figures of a run, taken in steps so that no client waits for it.
 
-    for each in samples(take(server, "metrics")):
-        print(each.definition.metric, each.labels, each.value)
-
-`take` may be called in any thread. In an event loop, `steps` does the same with a `yield` after
-each thousand connections, so that the loop can serve clients meanwhile (`EventLoop.run_steps`).
+`steps` yields after each thousand connections, so that an event loop can serve clients meanwhile
+(`EventLoop.run_steps`); its value is the snapshot. `samples` are the numbers of a snapshot.
 """
 
 from collections.abc import Generator, Iterable, Iterator, Sequence
@@ -98,26 +95,19 @@ class Sample(NamedTuple):
     value: float
 
 
-def take(server: Served, asker: str) -> Snapshot:
-    """Return the figures now. `asker` is who looks: its last look is when loop lag begins."""
-    found = steps(server, asker)
-    while True:
-        try:
-            next(found)
-        except StopIteration as end:
-            snapshot: Snapshot = end.value
-            return snapshot
-
-
 def steps(server: Served, asker: str) -> Generator[None, None, Snapshot]:
     """Return the figures as the value of a generator, which yields between its steps.
+
+    `asker` names the caller: loop lag is the highest since its last call.
 
     Totals never fall from one snapshot to the next, if the steps run in the tcp loop: a connection
     that ends meanwhile is counted once.
     """
     sockets = server.open_sockets()
+    # Both at once: a listener that is removed meanwhile is counted in one of them.
+    present, retired = server.listeners(), server.retired
     listeners = []
-    for listener in server.listeners():
+    for listener in present:
         counters, gauges = listener.counters.copy(), Gauges()
         if isinstance(listener, TCPListener):
             connections = server.connections_of(listener)  # in the same step as the copy
@@ -142,7 +132,7 @@ def steps(server: Served, asker: str) -> Generator[None, None, Snapshot]:
     run.connections_limit = server.limit.limit
     run.log_records, run.log_records_lost = log.written, log.lost
     run.tcp_lag, run.udp_lag = (loop.lag.take(asker) for loop in server.loops)
-    return Snapshot(netsrvd.__version__, run, tuple(listeners), server.retired)
+    return Snapshot(netsrvd.__version__, run, tuple(listeners), retired)
 
 
 def samples(snapshot: Snapshot) -> Iterator[Sample]:

@@ -67,7 +67,7 @@ def read_configuration(path: Path | None) -> files.Configuration:
 
 
 class Services(NamedTuple):
-    """The service of each listener, by its name, and the list of connections for `active`."""
+    """The service of each listener, by its name, and what services may see of the server."""
 
     by_name: dict[str, Service]
     server_view: ServerView

@@ -18,7 +18,14 @@ from netsrvd.connection import (
     Connection,
     Owner,
 )
-from netsrvd.contracts import CONGESTED_SECONDS, Refusal, Report
+from netsrvd.contracts import (
+    CONGESTED_SECONDS,
+    NOT_CONFIGURED,
+    Addresses,
+    Peer,
+    Refusal,
+    Report,
+)
 from netsrvd.counters import Counters
 from netsrvd.errnos import BUG_ERRNOS, CONNECTION_ERRNOS, DESCRIPTOR_ERRNOS
 from netsrvd.event_loop import READ, WRITE, EventLoop
@@ -29,7 +36,7 @@ from netsrvd.events.connections import (
     ListenerBelowLimit,
     ListenerFull,
 )
-from netsrvd.log.refusals import NOT_CONFIGURED, Addresses, Peer, RefusalLog
+from netsrvd.log.refusals import RefusalLog
 from netsrvd.log.throttle import ErrorThrottle
 from netsrvd.proxy_pending import NOT_A_PROXY, PendingConnections
 from netsrvd.services.base import StreamFactory
@@ -127,7 +134,7 @@ Take = Callable[[Connection], None]
 """Serves a connection instead of the loop: by a Python handler (`handlers/connections.py`)."""
 
 
-class ListeningSocket:
+class TCPSocket:
     """One listening socket of a listener. Owned by the event loop."""
 
     __slots__ = ("accept", "addresses", "family", "listener", "local", "sock")
@@ -214,7 +221,7 @@ class TCPListener:
         self._policy = ConnectionPolicy(settings)
         self._refusals = RefusalLog(report, settings, "tcp")
         self._errors = ErrorThrottle(report, settings.name, AcceptFailing, AcceptRecovered)
-        self._sockets: dict[int, ListeningSocket] = {}
+        self._sockets: dict[int, TCPSocket] = {}
         self._pending: PendingConnections | None = None
         self._stored: set[int] = set()
         """Descriptors that systemd's store may still have, too."""
@@ -252,7 +259,7 @@ class TCPListener:
 
     def open(self, sock: socket.socket, addresses: Addresses = None) -> None:
         """Accept on one more listening socket, which is closed by `close` or `stop`."""
-        listening = ListeningSocket(self, sock, addresses)
+        listening = TCPSocket(self, sock, addresses)
         self._sockets[sock.fileno()] = listening
         self.loop.add(sock.fileno(), listening, READ if self._is_listening else 0)
 
@@ -410,7 +417,7 @@ class TCPListener:
 
     # --- accepting ----------------------------------------------------------------------------
 
-    def accept_waiting(self, listening: ListeningSocket, now: float) -> None:
+    def accept_waiting(self, listening: TCPSocket, now: float) -> None:
         """Accept what waits on one socket, `ACCEPTS_PER_TURN` at most."""
         accept, family = listening.accept, listening.family
         for _ in range(ACCEPTS_PER_TURN):
@@ -440,7 +447,7 @@ class TCPListener:
             if monotonic() - now > BURST_SECONDS:  # at least one is accepted in each turn
                 return
 
-    def _accept_failed(self, listening: ListeningSocket, error: OSError, now: float) -> None:
+    def _accept_failed(self, listening: TCPSocket, error: OSError, now: float) -> None:
         """Go on after an error of accept(2), unless it speaks of a mistake of ours."""
         if error.errno in BUG_ERRNOS:
             raise error
@@ -680,7 +687,7 @@ def sweep_seconds(settings: ListenerSettings) -> float:
     return max(SHORTEST_SWEEP_SECONDS, min(SWEEP_SECONDS, shortest))
 
 
-def _serves(listening: ListeningSocket, sock: AnySocket) -> bool:
+def _serves(listening: TCPSocket, sock: AnySocket) -> bool:
     """Return whether a connection came to an address that is served."""
     addresses = listening.addresses
     return bool(addresses) and is_among(host_and_port(sock.getsockname())[0], addresses or ())

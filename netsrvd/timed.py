@@ -10,6 +10,7 @@ from struct import Struct
 from time import time_ns
 from typing import Protocol
 
+from netsrvd.errnos import format_errno
 from netsrvd.flow import Flow
 from netsrvd.linux.mmsg import (
     LAYOUTS,
@@ -21,7 +22,6 @@ from netsrvd.linux.mmsg import (
     packet_info,
     parse,
 )
-from netsrvd.log.throttle import format_errno
 from netsrvd.services.base import Client
 
 CONTROL_BYTES = 256
@@ -96,7 +96,7 @@ class TimedDatagrams:
         self._arrivals: list[Arrival] = []
 
     def read(self, count: int) -> list[bytes]:
-        """Read the control messages of a batch; return what `Batch.envelopes` would without them.
+        """Read the control messages of a batch; return what `Batch.headers` would without them.
 
         Equal keys mean the same peer asking the same address through the same interface.
         """
@@ -104,10 +104,10 @@ class TimedDatagrams:
         at = LAYOUTS[self._sock.family].control_at
         self._arrivals, keys = [], []
         lengths = batch.control_lengths(count)
-        for envelope, length in zip(batch.envelopes(count), lengths, strict=True):
-            arrival = parse(envelope, at, at + length)
+        for header, length in zip(batch.headers(count), lengths, strict=True):
+            arrival = parse(header, at, at + length)
             self._arrivals.append(arrival)
-            keys.append(envelope[:at] + arrival.packet_info)
+            keys.append(header[:at] + arrival.packet_info)
         return keys
 
     def answer(

@@ -8,16 +8,23 @@ from typing import TYPE_CHECKING, Protocol, cast
 
 from netsrvd.access.datagrams import DatagramPolicy
 from netsrvd.addresses import UNKNOWN, host_and_port, is_among
-from netsrvd.contracts import CONGESTED_SECONDS, Refusal, Report
+from netsrvd.contracts import (
+    CONGESTED_SECONDS,
+    NOT_CONFIGURED,
+    Addresses,
+    Peer,
+    Refusal,
+    Report,
+)
 from netsrvd.counters import Counters
-from netsrvd.errnos import BUG_ERRNOS, RECEIVED_ERRNOS
+from netsrvd.errnos import BUG_ERRNOS, RECEIVED_ERRNOS, format_errno
 from netsrvd.event_loop import READ, EventLoop
 from netsrvd.events.flows import FlowRecordsSuppressed, ReceiveRecovered, ReceiveTrouble
 from netsrvd.flow import Flow
 from netsrvd.linux.mmsg import LAYOUTS, PAYLOAD_BYTES, Batch, has_times, packet_info
 from netsrvd.log.drops import KernelDrops
-from netsrvd.log.refusals import NOT_CONFIGURED, Addresses, Peer, RefusalLog
-from netsrvd.log.throttle import ErrorThrottle, format_errno
+from netsrvd.log.refusals import RefusalLog
+from netsrvd.log.throttle import ErrorThrottle
 from netsrvd.loop_thread import OnFailure
 from netsrvd.proxy_datagrams import ProxyDatagrams
 from netsrvd.services.base import Datagrams, Handler
@@ -60,8 +67,8 @@ class DatagramHandler(Protocol):
     def rule(self) -> str:
         """Return why one more is refused then."""
 
-    def ask(self, payload: bytes, flow: Flow, envelope: bytes, sock: socket.socket) -> None:
-        """Queue a datagram for the handler."""
+    def ask(self, payload: bytes, flow: Flow, header: bytes, sock: socket.socket) -> None:
+        """Queue a datagram for the handler, with its message header (`Batch.headers`)."""
 
     def report_stuck(self, now: float) -> None:
         """Report datagrams that a handler has worked on for long."""
@@ -374,7 +381,8 @@ class UDPSocket:
         """The local addresses that are served; None for every one."""
         self.local = host_and_port(sock.getsockname())
         self.flows: dict[bytes, Flow] = {}
-        """By their message headers, behind a proxy by the keys of `ProxyDatagrams.unwrap`."""
+        """By their keys: each is a message header (`Batch.headers`), which the name of the client
+        follows behind a proxy (`ProxyDatagrams.unwrap`)."""
         self.batch = listener.batch(sock.family)
         self.timed: TimedDatagrams | None = None
         """What reads and answers datagrams whose service asks when they came."""
@@ -420,8 +428,8 @@ class UDPSocket:
     def _echo_one(self, now: float) -> bool:
         """Echo the only datagram of a batch; return False if that takes more than a copy."""
         batch, counters = self.batch, self._listener.counters
-        envelope, length, is_truncated = batch.first()
-        flow = self.flows.get(envelope)
+        key, length, is_truncated = batch.first()
+        flow = self.flows.get(key)
         if flow is None or is_truncated or flow.needs_source or flow.source.limited:
             return False
         if not batch.send_first(self.descriptor):
@@ -439,15 +447,15 @@ class UDPSocket:
         """Answer a batch. An error of sending is counted in its flow."""
         batch, listener, known = self.batch, self._listener, self.flows
         timed = self.timed
-        envelopes: Sequence[bytes] = batch.envelopes(count) if timed is None else timed.read(count)
+        keys: Sequence[bytes] = batch.headers(count) if timed is None else timed.read(count)
         if listener.settings.proxies:
-            envelopes = self._forwarded.unwrap(batch, envelopes, listener.policy.is_proxy)
+            keys = self._forwarded.unwrap(batch, keys, listener.policy.is_proxy)
         lengths = batch.lengths(count)
         batch.reply_as_received(count)
         flows: list[Flow | None] = []
         unanswered = []
-        for index, envelope in enumerate(envelopes):
-            flow = known.get(envelope) or self._new_flow(envelope, now)
+        for index, key in enumerate(keys):
+            flow = known.get(key) or self._new_flow(key, now)
             flows.append(flow)
             if flow is None:
                 unanswered.append(index)
@@ -461,14 +469,14 @@ class UDPSocket:
                 self._refuse(flow, (excess, listener.policy.rule(excess)), now)
                 unanswered.append(index)
             elif flow.needs_source:
-                self._set_reply_source(index, envelope, flow)
+                self._set_reply_source(index, key, flow)
         received_bytes = sum(lengths)
         unanswered = self._with_truncated(flows, unanswered)
         if timed is not None:
             self._answer_timed(timed, flows, unanswered, now)
             flows, lengths, unanswered = [], [], []
         elif listener.handler is not None:
-            unanswered = self._dispatch(listener.handler, flows, envelopes, unanswered, now)
+            unanswered = self._dispatch(listener.handler, flows, keys, unanswered, now)
         elif not listener.service.is_echo:
             unanswered = self._run_service(flows, lengths, unanswered)
         self._answer(flows, lengths, unanswered)
@@ -484,24 +492,24 @@ class UDPSocket:
         policy = listener.policy
         self._refused.clear()
         self._forwarded.forget()
-        for envelope, flow in list(self.flows.items()):
+        for key, flow in list(self.flows.items()):
             flow.settings = listener.settings
-            _, asked, local = self._read(envelope)
+            _, asked, local = self._read(key)
             by_no_proxy = flow.proxy and not policy.is_proxy(flow.proxy[0])
             if (
                 by_no_proxy
                 or not self._serves(asked)
                 or policy.refusal(flow.peer, asked, local, flow.proxy)
             ):
-                self.end(envelope, "reload")
+                self.end(key, "reload")
             else:  # its source may have gained or lost its limits
                 source = policy.acquire(flow.peer[0])
                 policy.release(flow.source.name)
                 flow.source = source
 
-    def end(self, envelope: bytes, reason: str) -> None:
+    def end(self, key: bytes, reason: str) -> None:
         """Sum up a flow and forget it."""
-        flow, listener = self.flows.pop(envelope), self._listener
+        flow, listener = self.flows.pop(key), self._listener
         listener.policy.release(flow.source.name)
         listener.counters.flows_ended[reason] += 1
         if flow.has_end_record:
@@ -509,15 +517,15 @@ class UDPSocket:
 
     def end_all(self, reason: str) -> None:
         """Sum up all flows."""
-        for envelope in list(self.flows):
-            self.end(envelope, reason)
+        for key in list(self.flows):
+            self.end(key, reason)
 
     def sweep(self, now: float) -> None:
         """End the flows that have been silent for long enough."""
         limit = self._listener.settings.flow_seconds
         silent = [key for key, flow in self.flows.items() if now - flow.active_at >= limit]
-        for envelope in silent:
-            self.end(envelope, "silent")
+        for key in silent:
+            self.end(key, "silent")
 
     @property
     def is_dropping(self) -> bool:
@@ -528,23 +536,23 @@ class UDPSocket:
         """Count what the kernel has dropped since the last look."""
         self._listener.counters.datagrams_dropped += self._drops.look(now)
 
-    def _new_flow(self, envelope: bytes, now: float) -> Flow | None:
+    def _new_flow(self, key: bytes, now: float) -> Flow | None:
         """Begin the flow of a new peer; None for one that is refused, which is reported."""
-        refused = self._refused.get(envelope)
+        refused = self._refused.get(key)
         if refused is None:
-            peer, asked, local = self._read(envelope)
+            peer, asked, local = self._read(key)
             proxy: Peer | None = None
-            if client := self._forwarded.clients.get(envelope):
+            if client := self._forwarded.clients.get(key):
                 peer, proxy = client, peer
-            refusal = self._refusal(envelope, peer, asked, local, proxy)
+            refusal = self._refusal(key, peer, asked, local, proxy)
             where = asked, self.local[1]
             if not refusal:
                 flow = self._begin(peer, proxy, where, now, unknown=local == UNKNOWN)
-                self.flows[envelope] = flow
+                self.flows[key] = flow
                 return flow
             if len(self._refused) >= REFUSED_PEERS_KEPT:
                 self._refused.clear()
-            refused = self._refused[envelope] = refusal, peer, where, proxy
+            refused = self._refused[key] = refusal, peer, where, proxy
         refusal, peer, where, proxy = refused
         listener = self._listener
         listener.counters.datagrams_refused[refusal[0]] += 1
@@ -553,11 +561,11 @@ class UDPSocket:
         return None
 
     def _refusal(
-        self, envelope: bytes, peer: Peer, asked: str, local: str, proxy: Peer | None
+        self, key: bytes, peer: Peer, asked: str, local: str, proxy: Peer | None
     ) -> Refusal | None:
         if not self._serves(asked):
             return NOT_CONFIGURED
-        if error := self._forwarded.errors.get(envelope):
+        if error := self._forwarded.errors.get(key):
             return error.reason, str(error)
         return self._listener.policy.refusal(peer, asked, local, proxy)
 
@@ -580,10 +588,10 @@ class UDPSocket:
         listener.plan_sweep()
         return flow
 
-    def _read(self, envelope: bytes) -> tuple[tuple[str, int], str, str]:
+    def _read(self, key: bytes) -> tuple[tuple[str, int], str, str]:
         """Return the peer, the destination address, and the local address that received it."""
         batch = self.batch
-        return batch.peer(envelope), batch.asked(envelope), batch.local(envelope)
+        return batch.peer(key), batch.asked(key), batch.local(key)
 
     def _refuse(self, flow: Flow, refusal: Refusal, now: float) -> None:
         """Count a datagram that exceeds a limit."""
@@ -600,16 +608,16 @@ class UDPSocket:
 
     # --- answers ------------------------------------------------------------------------------
 
-    def _set_reply_source(self, index: int, envelope: bytes, flow: Flow) -> None:
+    def _set_reply_source(self, index: int, key: bytes, flow: Flow) -> None:
         """Set the source of an answer that the routing table or the kernel would not choose."""
-        source = packet_info(self.batch.arrival(envelope), pinned=flow.is_link_local)
+        source = packet_info(self.batch.arrival(key), pinned=flow.is_link_local)
         self.batch.set_control(index, source.packed())
 
     def _dispatch(
         self,
         handler: DatagramHandler,
         flows: list[Flow | None],
-        envelopes: Sequence[bytes],
+        keys: Sequence[bytes],
         unanswered: list[int],
         now: float,
     ) -> list[int]:
@@ -621,7 +629,7 @@ class UDPSocket:
             if handler.is_full:
                 self._refuse(flow, ("busy", handler.rule), now)
             else:
-                handler.ask(bytes(self.batch.payload(index)), flow, envelopes[index], self.sock)
+                handler.ask(bytes(self.batch.payload(index)), flow, keys[index], self.sock)
         return list(range(len(flows)))
 
     def _run_service(

@@ -11,8 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from netsrvd.commands import systemctl
-from netsrvd.errors import ControlError, UsageError
+from netsrvd.errors import ControlError, SystemdError, UsageError
+from netsrvd.systemd import systemctl
 from netsrvd.systemd.unit_files import is_control
 
 UNITS = ("netsrvd.service", "netsrvd@*.service")
@@ -73,9 +73,9 @@ def find(path: str | None) -> list[Found]:
     if path:
         return [Found(path, path, is_running=True)]
     try:
-        units = systemctl.show(UNITS, PROPERTIES)
-    except OSError as error:
-        if os.geteuid() and systemctl.BOOTED.is_dir():
+        units = systemctl.texts(UNITS, PROPERTIES)
+    except SystemdError as error:
+        if os.geteuid() and systemctl.is_running():
             return _found_by_cgroups()
         raise UsageError(f"name the socket of the daemon with --control: {error}") from error
     found = [_found(unit) for unit in units if unit.get("LoadState") == "loaded"]
@@ -93,7 +93,7 @@ def _found(unit: dict[str, str]) -> Found:
     name, state = unit["Id"], unit.get("ActiveState", "")
     triggers = unit.get("TriggeredBy", "").split()
     names = [each for each in triggers if each.endswith(".socket") and not is_control(each)]
-    sockets: list[dict[str, str]] = systemctl.show(names, SOCKET_PROPERTIES) if names else []
+    sockets: list[dict[str, str]] = systemctl.texts(names, SOCKET_PROPERTIES) if names else []
     instance = name.removeprefix("netsrvd").removesuffix(".service")
     return Found(
         name,

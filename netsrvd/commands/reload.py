@@ -8,7 +8,7 @@ import sys
 
 from netsrvd import reload_socket
 from netsrvd.config.files import DEFAULT_FILE
-from netsrvd.errors import ConfigError, NetsrvdError, ReloadError, UsageError
+from netsrvd.errors import ConfigError, NetsrvdError, ReloadError, SystemdError, UsageError
 from netsrvd.escapes import escaped
 from netsrvd.log.stderr import is_journal
 
@@ -45,11 +45,11 @@ def _running() -> list[tuple[str, int]]:
 
     Raises UsageError where there is no systemd, and ReloadError where it runs none.
     """
-    from netsrvd.commands import systemctl  # noqa: PLC0415 - a unit's ExecReload= names the PID
+    from netsrvd.systemd import systemctl  # noqa: PLC0415 - a unit's ExecReload= names the PID
 
     try:
-        units = systemctl.show(UNITS, ["Id", "MainPID"])
-    except OSError as error:
+        units = systemctl.texts(UNITS, ["Id", "MainPID"])
+    except SystemdError as error:
         raise UsageError(f"name the process ID of the daemon: {error}") from error
     running = [(unit["Id"], int(unit.get("MainPID", "0"))) for unit in units if unit.get("Id")]
     found = sorted((unit, pid) for unit, pid in running if pid)

@@ -17,11 +17,11 @@ from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from netsrvd.commands import systemctl
 from netsrvd.config.files import DEFAULT_FILE, DROP_INS, Configuration
-from netsrvd.errors import Fault
+from netsrvd.errors import Fault, SystemdError
 from netsrvd.escapes import escaped
 from netsrvd.services.qotd import quote_files
+from netsrvd.systemd import systemctl
 
 UNIT = "netsrvd.service"
 _CREDENTIAL = re.compile(
@@ -73,8 +73,8 @@ def judge(config: Path | None, configuration: Configuration) -> tuple[list[Fault
     if config is not None and Path(os.path.realpath(config)) != DEFAULT_FILE:
         return [], [], False
     try:
-        [unit] = systemctl.show([UNIT], PROPERTIES)
-    except OSError as error:
+        [unit] = systemctl.texts([UNIT], PROPERTIES)
+    except SystemdError as error:
         return [], [f"not tried as {UNIT} would read it: {escaped(str(error))}"], False
     if unit.get("LoadState") != "loaded":
         return [], [f"not tried as {UNIT} would read it: there is no such unit"], False

@@ -8,9 +8,8 @@ from time import monotonic
 from typing import ClassVar
 
 from netsrvd.connection import RECEIVE_BYTES, RETRY_SECONDS, Connection
-from netsrvd.errnos import RESET_ERRNOS
+from netsrvd.errnos import RESET_ERRNOS, format_errno
 from netsrvd.handlers.pool import Task
-from netsrvd.log.throttle import format_errno
 from netsrvd.services.base import Handler
 from netsrvd.tracebacks import described
 

@@ -6,12 +6,12 @@ from time import monotonic
 
 from netsrvd.connection import Connection, Owner
 from netsrvd.contracts import Report
+from netsrvd.errnos import format_errno
 from netsrvd.event_loop import EventLoop
 from netsrvd.events import INFO
 from netsrvd.events.handlers import HandlersBusy, HandlersFree, HandlerStuck
 from netsrvd.handlers.connection import HandlerTask
 from netsrvd.handlers.pool import Task, ThreadPool
-from netsrvd.log.throttle import format_errno
 from netsrvd.loop_thread import OnFailure
 from netsrvd.services.base import Handler
 from netsrvd.settings import ListenerSettings
@@ -148,7 +148,8 @@ class HandlerConnections:
                 names = of_listener.settings.name, of_listener.service_name
                 self._report(HandlersFree(*names, now - of_listener.busy_since))
                 of_listener.busy_since = 0.0
-        sweeps = [sweep_seconds(task.connection.owner.settings) for task in self._live.values()]
+        owners = {task.connection.owner for task in self._live.values()}
+        sweeps = [sweep_seconds(owner.settings) for owner in owners]
         if any(of_listener.busy_since for of_listener in self._pools.values()):
             sweeps.append(SWEEP_SECONDS)
         self._sweep_at = now + min(sweeps, default=inf)

@@ -8,12 +8,12 @@ from typing import ClassVar
 
 from netsrvd.contracts import Report
 from netsrvd.counters import Counters
+from netsrvd.errnos import format_errno
 from netsrvd.events.handlers import HandlerStuck
 from netsrvd.flow import Flow
 from netsrvd.handlers.connection import describable
 from netsrvd.handlers.pool import Task, ThreadPool
 from netsrvd.linux import reply
-from netsrvd.log.throttle import format_errno
 from netsrvd.services.base import Handler
 from netsrvd.tracebacks import described
 
@@ -45,14 +45,12 @@ class Datagram:
 class PendingDatagram:
     """A datagram that a handler answers, with what is needed to send the answer."""
 
-    __slots__ = ("begun_at", "datagram", "envelope", "flow", "is_reported", "sock")
+    __slots__ = ("begun_at", "datagram", "flow", "header", "is_reported", "sock")
 
-    def __init__(
-        self, datagram: Datagram, flow: Flow, envelope: bytes, sock: socket.socket
-    ) -> None:
+    def __init__(self, datagram: Datagram, flow: Flow, header: bytes, sock: socket.socket) -> None:
         self.datagram = datagram
         self.flow = flow
-        self.envelope = envelope
+        self.header = header
         self.sock = sock
         self.begun_at = inf
         self.is_reported = False
@@ -108,10 +106,10 @@ class DatagramHandler:
             f"{len(self.pool.waiting)} wait"
         )
 
-    def ask(self, payload: bytes, flow: Flow, envelope: bytes, sock: socket.socket) -> None:
+    def ask(self, payload: bytes, flow: Flow, header: bytes, sock: socket.socket) -> None:
         """Queue a datagram for the handler. `sock` received it, and may be closed meanwhile."""
         datagram = Datagram(payload, flow.peer, flow.local, flow.settings.name)
-        pending = PendingDatagram(datagram, flow, envelope, sock)
+        pending = PendingDatagram(datagram, flow, header, sock)
         flow.unanswered += 1
         self._open.add(pending)
         handler = self.handler
@@ -150,7 +148,7 @@ class DatagramHandler:
         longest = max(len(pending.datagram.payload), flow.settings.reply_floor_bytes)
         answer = found[:longest]
         try:
-            reply.send(pending.sock, pending.envelope, answer, pinned=flow.is_link_local)
+            reply.send(pending.sock, pending.header, answer, pinned=flow.is_link_local)
         except OSError as error:  # also EBADF: the socket was closed by a reload
             self._unsent(flow, format_errno(error))
             return

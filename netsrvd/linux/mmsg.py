@@ -29,9 +29,6 @@ PAYLOAD_BYTES = 65_536
 # <netinet/in.h>, <linux/in.h>, <linux/in6.h>: names that Python 3.11 does not have.
 IP_PKTINFO = 8
 
-NAME_BYTES = 32
-"""Room for a struct sockaddr_in (16 bytes) or sockaddr_in6 (28)."""
-
 
 class Iovec(ctypes.Structure):
     """struct iovec { void *iov_base; size_t iov_len; };"""
@@ -80,7 +77,7 @@ class Layout(NamedTuple):
 
     @property
     def control_at(self) -> int:
-        """Return where the control messages begin in an envelope: behind the name, aligned."""
+        """Return where the control messages begin in a message header: behind the name, aligned."""
         return (self.name_length + 7) & ~7
 
 
@@ -264,12 +261,15 @@ def has_times(sock: socket.socket) -> bool:
 class Batch:
     """Up to `BATCH` datagrams that came together, and the way to send them back.
 
+    A message header, here, is the name of the peer (`msg_name`) and the control messages
+    (`msg_control`) of a datagram, as bytes.
+
     Owned by the udp event loop. The methods that take `index` mean the datagrams of the last
     `receive`, which overwrites them all.
     """
 
     __slots__ = (
-        *("_buffers", "_control_at", "_control_bytes", "_cuts", "_envelopes", "_few", "_flags"),
+        *("_buffers", "_control_at", "_control_bytes", "_cuts", "_headers", "_few", "_flags"),
         *("_interfaces", "_layout", "_no_interfaces", "_payloads", "_receive_at", "_received"),
         *("_rows", "_send_at", "_send_lengths", "_stride", "payload_bytes"),
     )
@@ -284,37 +284,37 @@ class Batch:
         control_bytes = control_bytes or layout.control_length
         stride = name_space + control_bytes
         iovecs = (Iovec * BATCH)(), (Iovec * BATCH)()
-        headers = (Mmsghdr * BATCH)(), (Mmsghdr * BATCH)()
-        envelopes = (ctypes.c_char * (BATCH * stride))()
+        messages = (Mmsghdr * BATCH)(), (Mmsghdr * BATCH)()
+        headers = (ctypes.c_char * (BATCH * stride))()
         payloads = untouched_memory(BATCH * payload_bytes)
         payloads_at = ctypes.addressof(ctypes.c_char.from_buffer(payloads))
-        for header_row, iovec_row in zip(headers, iovecs, strict=True):
+        for message_row, iovec_row in zip(messages, iovecs, strict=True):
             for index in range(BATCH):
                 iovec_row[index].base = payloads_at + index * payload_bytes
                 iovec_row[index].length = payload_bytes
-                envelope = ctypes.addressof(envelopes) + index * stride
-                header = header_row[index].header
-                header.name, header.name_length = envelope, layout.name_length
-                header.iov = ctypes.addressof(iovec_row) + index * ctypes.sizeof(Iovec)
-                header.iov_count = 1
-                header.control = envelope + name_space
-                header.control_length = control_bytes
+                at = ctypes.addressof(headers) + index * stride
+                message = message_row[index].header
+                message.name, message.name_length = at, layout.name_length
+                message.iov = ctypes.addressof(iovec_row) + index * ctypes.sizeof(Iovec)
+                message.iov_count = 1
+                message.control = at + name_space
+                message.control_length = control_bytes
         self.payload_bytes = payload_bytes
         self._few = True
         """Whether the last call received few datagrams."""
         self._layout = layout
-        self._buffers = (iovecs, headers)
-        self._envelopes = envelopes
+        self._buffers = (iovecs, messages)
+        self._headers = headers
         self._payloads = memoryview(payloads)
         self._stride = stride
         self._cuts = [struct.Struct(f"{stride}s" * count) for count in range(BATCH + 1)]
-        self._receive_at = ctypes.c_void_p(ctypes.addressof(headers[0]))
-        self._send_at = [ctypes.c_void_p(ctypes.addressof(each)) for each in headers[1]]
-        self._received = _column(headers[0], Mmsghdr.length.offset)
-        self._flags = _column(headers[0], Msghdr.flags.offset)
+        self._receive_at = ctypes.c_void_p(ctypes.addressof(messages[0]))
+        self._send_at = [ctypes.c_void_p(ctypes.addressof(each)) for each in messages[1]]
+        self._received = _column(messages[0], Mmsghdr.length.offset)
+        self._flags = _column(messages[0], Msghdr.flags.offset)
         low_half = ctypes.sizeof(ctypes.c_size_t) - 4 if sys.byteorder == "big" else 0
         self._send_lengths = _column(iovecs[1], Iovec.length.offset + low_half)
-        self._rows = memoryview(envelopes).cast("B")
+        self._rows = memoryview(headers).cast("B")
         rows = self._rows.cast("B", (BATCH, stride))
         self._interfaces = _column(rows, name_space + layout.interface_at)
         self._no_interfaces = _column((ctypes.c_uint32 * BATCH)(), 0)
@@ -337,14 +337,14 @@ class Batch:
         raise OSError(number, os.strerror(number))
 
     def first(self) -> tuple[bytes, int, bool]:
-        """Return the envelope and length of the only datagram, and whether it was truncated."""
-        (envelope,) = self._cuts[1].unpack_from(self._envelopes)
-        return envelope, self._received[1][0], bool(self._flags[1][0] & socket.MSG_TRUNC)
+        """Return the header and the length of the only datagram, and whether it was truncated."""
+        (header,) = self._cuts[1].unpack_from(self._headers)
+        return header, self._received[1][0], bool(self._flags[1][0] & socket.MSG_TRUNC)
 
     def send_first(self, descriptor: int) -> bool:
         """Send the only datagram back, from the address it was sent to.
 
-        Return False, with its envelope as it was, if the kernel does not take it.
+        Return False, with its header as it was, if the kernel does not take it.
         """
         interfaces = self._interfaces[1]
         interface, interfaces[0] = interfaces[0], 0
@@ -354,12 +354,12 @@ class Batch:
         interfaces[0] = interface
         return False
 
-    def envelopes(self, count: int) -> tuple[bytes, ...]:
-        """Return, for each datagram, the bytes of its peer's name and of its local address.
+    def headers(self, count: int) -> tuple[bytes, ...]:
+        """Return the message header of each datagram.
 
-        Equal bytes mean the same peer asking the same address through the same interface.
+        Equal ones mean the same peer asking the same address through the same interface.
         """
-        return self._cuts[count].unpack_from(self._envelopes)
+        return self._cuts[count].unpack_from(self._headers)
 
     def lengths(self, count: int) -> list[int]:
         """Return the length of each datagram's payload as far as it fitted."""
@@ -377,32 +377,32 @@ class Batch:
         start = index * self.payload_bytes
         return self._payloads[start : start + self._received[BATCH][index]]
 
-    def strip(self, index: int, count: int) -> None:
+    def trim_front(self, index: int, count: int) -> None:
         """Take the first `count` bytes off one datagram, before anything else is done with it."""
         rest, start = self.payload(index)[count:], index * self.payload_bytes
         self._payloads[start : start + len(rest)] = rest
         self._received[BATCH][index] = len(rest)
 
-    def peer(self, envelope: bytes) -> tuple[str, int]:
-        """Return the address and port that stand in an envelope's name."""
-        host = socket.inet_ntop(self._layout.family, envelope[self._layout.host])
-        scope = int.from_bytes(envelope[self._layout.scope], sys.byteorder)
-        return host_and_port((host, int.from_bytes(envelope[2:4], "big"), 0, scope))
+    def peer(self, header: bytes) -> tuple[str, int]:
+        """Return the address and port in the name of a message header."""
+        host = socket.inet_ntop(self._layout.family, header[self._layout.host])
+        scope = int.from_bytes(header[self._layout.scope], sys.byteorder)
+        return host_and_port((host, int.from_bytes(header[2:4], "big"), 0, scope))
 
-    def arrival(self, envelope: bytes) -> Arrival:
-        """Return what the control messages in an envelope say."""
-        return parse(envelope, self._control_at)
+    def arrival(self, header: bytes) -> Arrival:
+        """Return what the control messages in a message header say."""
+        return parse(header, self._control_at)
 
-    def asked(self, envelope: bytes) -> str:
+    def asked(self, header: bytes) -> str:
         """Return the address that the datagram was sent to."""
-        return self._shown(self.arrival(envelope).asked)
+        return self._shown(self.arrival(header).asked)
 
-    def local(self, envelope: bytes) -> str:
+    def local(self, header: bytes) -> str:
         """Return this host's own address that it came in on, "0.0.0.0" where the kernel kept none.
 
         IPv4 keeps it only if packet information was on when the datagram arrived.
         """
-        return self._shown(self.arrival(envelope).local)
+        return self._shown(self.arrival(header).local)
 
     def _shown(self, packed: bytes) -> str:
         if len(packed) == IPV6_BYTES:

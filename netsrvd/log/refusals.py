@@ -4,6 +4,7 @@ from collections.abc import Callable
 from math import inf
 
 from netsrvd.addresses import proxy_fields, source
+from netsrvd.contracts import Peer
 from netsrvd.events import Event
 from netsrvd.events.refusals import Refused, RefusedAgain
 from netsrvd.settings import ListenerSettings
@@ -13,14 +14,6 @@ REFUSED_SOURCES_KEPT = 1000
 those beyond this one have records together, so that they cannot flood the log."""
 
 OTHER_SOURCES = "others"
-
-Peer = tuple[str, int]
-
-NOT_CONFIGURED = "configuration", "the files do not name the address that it asked for"
-"""The refusal of what comes by a socket of systemd that the files contradict."""
-
-Addresses = frozenset[str] | None
-"""The local addresses that a socket serves (`addresses.is_among`); None for every one."""
 
 
 class RefusedSource:

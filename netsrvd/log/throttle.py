@@ -1,10 +1,9 @@
 """Errors that repeat: reported once when they begin and once when they end."""
 
-import errno
-import os
 from collections.abc import Callable
 from math import inf
 
+from netsrvd.errnos import format_errno
 from netsrvd.events import Event
 
 QUIET_SECONDS = 1.0
@@ -13,15 +12,8 @@ QUIET_SECONDS = 1.0
 PAUSE_SECONDS = 0.1
 """How long to leave a socket alone after an error that may pass."""
 
-
 LASTING_SECONDS = 1.0
 """Errors that have lasted for this time are not expected to pass."""
-
-
-def format_errno(error: OSError) -> str:
-    """Return the error's symbol and its meaning, such as `EMFILE: Too many open files`."""
-    number = error.errno or 0
-    return f"{errno.errorcode.get(number, number)}: {os.strerror(number)}"
 
 
 class ErrorThrottle:

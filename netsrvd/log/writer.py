@@ -122,7 +122,7 @@ class LogWriter:
     @property
     def lost(self) -> int:
         """How many records were lost since the start, a moment ago."""
-        return sum(port.lost for port in self._handles) + self._unwritten
+        return sum([handle.lost for handle in self._handles]) + self._unwritten
 
     @property
     def congested(self) -> bool:
@@ -130,10 +130,10 @@ class LogWriter:
         return self.waits and len(self._queue) >= self._limit
 
     def handle(self) -> LogHandle:
-        """Return a way to the log for one more thread. Called by the main thread only."""
-        port = LogHandle(self)
-        self._handles.append(port)
-        return port
+        """Return a way to the log for one more thread (any thread)."""
+        handle = LogHandle(self)
+        self._handles.append(handle)
+        return handle
 
     def put(self, event: Event) -> bool:
         """Queue an event (any thread); False if it is lost because the queue is full."""

@@ -45,7 +45,7 @@ def reader() -> Callable[[object], str]:
     return read
 
 
-def prepare(name: str, settings: ServiceSettings, connections: ServerView) -> Service:
+def prepare(name: str, settings: ServiceSettings, server: ServerView) -> Service:
     """Return a service for a listener; the files that it needs are read now.
 
     Raises OSError or ValueError where these cannot be used.
@@ -55,5 +55,5 @@ def prepare(name: str, settings: ServiceSettings, connections: ServerView) -> Se
 
         return handler.prepare(name)
     module = import_module(f"{__name__}.{name}")
-    service: Service = module.prepare(settings, connections)
+    service: Service = module.prepare(settings, server)
     return service

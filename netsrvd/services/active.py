@@ -15,18 +15,18 @@ this time get the same list."""
 class ActiveUsers:
     """The latest list. Any thread may call `make_text`; the list is replaced as a whole."""
 
-    __slots__ = ("_connections", "_last", "_listeners")
+    __slots__ = ("_last", "_listeners", "_server")
 
-    def __init__(self, listeners: tuple[str, ...], connections: base.ServerView) -> None:
+    def __init__(self, listeners: tuple[str, ...], server: base.ServerView) -> None:
         self._listeners = frozenset(listeners)
-        self._connections = connections
+        self._server = server
         self._last = float("-inf"), b""
 
     def make_text(self, _client: base.Client, at: float) -> bytes:
         """Return the list: a line for each connection, and what the limit left out as a number."""
         made_at, text = self._last
         if not 0 <= at - made_at < FRESH_SECONDS:
-            live = self._connections.live()
+            live = self._server.live()
             text = self._list(live)
             if live:  # or at a start, when the connections are not yet known
                 self._last = at, text
@@ -56,10 +56,10 @@ class Datagrams(base.Answers):
         return text[: text.rfind(b"\n", 0, room) + 1]
 
 
-def prepare(settings: base.ServiceSettings, connections: base.ServerView) -> base.Service:
+def prepare(settings: base.ServiceSettings, server: base.ServerView) -> base.Service:
     """Return the service; raises ValueError without `active_listeners`."""
     if not settings.active_listeners:
         raise ValueError("active_listeners must name the listeners whose connections it may tell")
-    roll = ActiveUsers(settings.active_listeners, connections)
-    stream = base.send_once(roll.make_text, 0).stream
-    return base.Service(stream, Datagrams(roll.make_text, settings.reply_floor_bytes))
+    users = ActiveUsers(settings.active_listeners, server)
+    stream = base.send_once(users.make_text, 0).stream
+    return base.Service(stream, Datagrams(users.make_text, settings.reply_floor_bytes))

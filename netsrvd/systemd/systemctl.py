@@ -10,6 +10,9 @@ from netsrvd.errors import SystemdError
 RUNNING = Path("/run/systemd/system")
 """Exists where systemd is PID 1 (sd_booted(3))."""
 
+SHOW_SECONDS = 10.0
+"""How long an unprivileged look may take."""
+
 Properties = dict[str, list[str]]
 """The values of each property; those of Listen= are several."""
 
@@ -28,6 +31,23 @@ def show(units: Sequence[str], properties: Sequence[str]) -> list[Properties]:
         return []
     text = command("show", "--timestamp=unix", f"--property={','.join(properties)}", "--", *units)
     return [properties_of(block) for block in text.strip("\n").split("\n\n")]
+
+
+def texts(units: Sequence[str], properties: Sequence[str]) -> list[dict[str, str]]:
+    """Return the properties of each unit as systemd writes them for people, in no sure order.
+
+    A pattern stands for the units that are loaded. Raises SystemdError where systemd does not run
+    this host, or does not answer within `SHOW_SECONDS`.
+    """
+    if not is_running():
+        raise SystemdError("systemd does not manage this host")
+    text = _run(
+        *("systemctl", "show", f"--property={','.join(properties)}", "--", *units),
+        seconds=SHOW_SECONDS,
+        errors="surrogateescape",  # of paths
+    )
+    blocks = [block.splitlines() for block in text.strip().split("\n\n")]
+    return [dict(line.partition("=")[::2] for line in lines) for lines in blocks]
 
 
 def properties_of(text: str) -> Properties:
@@ -51,7 +71,7 @@ def command(*argv: str) -> str:
 
 
 def reasons(unit: str, since: float, lines: int = 3) -> list[str]:
-    """Return why a unit failed: the last words of a service, what systemd says of a socket.
+    """Return why a unit failed: the last records of a service, what systemd says of a socket.
 
     `since` is a time in seconds of the epoch.
     """
@@ -68,7 +88,7 @@ def reasons(unit: str, since: float, lines: int = 3) -> list[str]:
     return text.splitlines()
 
 
-def _run(*argv: str) -> str:
+def _run(*argv: str, seconds: float | None = None, errors: str = "replace") -> str:
     environment = os.environ | {"LC_ALL": "C.UTF-8", "SYSTEMD_COLORS": "0", "SYSTEMD_PAGER": ""}
     try:
         done = subprocess.run(  # noqa: S603 - a list, without a shell
@@ -77,12 +97,16 @@ def _run(*argv: str) -> str:
             capture_output=True,
             check=False,
             encoding="utf-8",
-            errors="replace",
+            errors=errors,
             env=environment,
+            timeout=seconds,
         )
     except OSError as error:
         raise SystemdError(f"{argv[0]} cannot be run: {error.strerror}") from error
+    except subprocess.TimeoutExpired as error:
+        raise SystemdError(f"{argv[0]} has not answered for {seconds:g} s") from error
     if done.returncode:
         said = (done.stderr or done.stdout).strip()
-        raise SystemdError(f"{' '.join(argv)} failed ({done.returncode}): {said}")
+        words = " ".join(each for each in argv if not each.startswith("-"))
+        raise SystemdError(f"{words} failed ({done.returncode}): {said}")
     return done.stdout

@@ -122,12 +122,6 @@ def drop_in(service: str, units: Sequence[str]) -> str:
     return DROP_IN.format(head=HEAD, service=service, sockets=sockets)
 
 
-def template_text(listener: ListenerSettings) -> str:
-    """Return the unit of a listener without a head, as the package ships that of `echo`."""
-    [unit] = unit_files(listener, listener.endpoints())
-    return unit.text.removeprefix(HEAD)
-
-
 def _unit_file(
     listener: ListenerSettings,
     device: str,

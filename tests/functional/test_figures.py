@@ -33,9 +33,16 @@ def made(event, record=writer.record):
     tell("RECORD", [type(event).__name__, dict(found.fields)])
     return found
 writer.record = made
+def figures_of(server):
+    steps = snapshot.steps(server, "test")
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return end.value
 def summary(self, *figures, make=Shutdown._summary):
     taken = [[each.definition.name, each.labels, each.value]
-        for each in snapshot.samples(snapshot.take(self._server, "test"))]
+        for each in snapshot.samples(figures_of(self._server))]
     tell("SAMPLES", taken)
     return make(self, *figures)
 Shutdown._summary = summary

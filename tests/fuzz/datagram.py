@@ -16,15 +16,15 @@ BATCHES = [(layout, Batch(layout, payload_bytes=1)) for layout in LAYOUTS.values
 
 
 def check(data: bytes) -> None:
-    """Read the input as the envelope of an IPv4 and of an IPv6 datagram."""
+    """Read the input as the message header of an IPv4 and of an IPv6 datagram."""
     for layout, batch in BATCHES:
         space = (layout.name_length + 7 & ~7) + layout.control_length
-        envelope = data[:space].ljust(space, b"\0")
-        host, port = batch.peer(envelope)
-        asked, local = batch.asked(envelope), batch.local(envelope)
+        header = data[:space].ljust(space, b"\0")
+        host, port = batch.peer(header)
+        asked, local = batch.asked(header), batch.local(header)
         assert 0 <= port < 2**16
         _answer_from(parse(data, end=min(len(data), layout.control_length)))
-        _answer_from(batch.arrival(envelope))
+        _answer_from(batch.arrival(header))
         assert shown(host, port).isprintable()
         refusal = POLICY.refusal((host, port), asked, local)
         if refusal is None:

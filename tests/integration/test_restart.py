@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from netsrvd import handover
+from netsrvd.connection import Connection
 from netsrvd.events.connections import Accepted, Closed
 from netsrvd.events.refusals import Refused
 from netsrvd.handover import Restored
@@ -90,7 +91,9 @@ class Daemon:
         ending = self.life.server
         pending: Pending = []
         ending.stop_listening(0.0, pending)
-        saved, left = handover.select(ending.detach(), most)
+        detached: list[Connection] = []
+        ending.detach(detached)
+        saved, left = handover.select(detached, most)
         ending.reattach(left)
         handover.save(saved, pending, self.store)
         return self.life.end()
@@ -378,7 +381,8 @@ def test_a_handover_that_fails_is_none(daemon: Daemon) -> None:
         assert echoed(sock)
         ending = daemon.life.server
         ending.stop_listening(0.0)
-        detached = ending.detach()
+        detached: list[Connection] = []
+        ending.detach(detached)
         daemon.store.fails = {"barrier": TimeoutError("no answer")}
         with pytest.raises(TimeoutError):
             handover.save(detached, [], daemon.store)
@@ -438,7 +442,8 @@ def test_a_connection_that_is_served_again_is_watched_once(daemon: Daemon) -> No
     with connect(daemon.address()) as sock, ExitStack() as stack:
         assert echoed(sock)
         ending = daemon.life.server
-        detached = ending.detach()
+        detached: list[Connection] = []
+        ending.detach(detached)
         for each in detached:
             stack.callback(os.close, os.dup(each.descriptor))
         ending.reattach(detached)

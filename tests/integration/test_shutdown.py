@@ -3,12 +3,14 @@
 import errno
 import signal
 import socket
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
-from netsrvd import handover, shutdown
+from netsrvd import event_loop, handover, shutdown
+from netsrvd.connection import Connection
 from netsrvd.counters import ByReason, Counters, definitions
 from netsrvd.events.handover import HandedOver
 from netsrvd.events.lifecycle import NotHandedOver, Stopped, Stopping
@@ -17,7 +19,7 @@ from netsrvd.server import Server
 from netsrvd.shutdown import OF_HANDLERS, UNTRANSFERABLE, Shutdown
 from tests.support.fake_notifier import FakeNotifier
 from tests.support.listening import failure
-from tests.support.patience import eventually
+from tests.support.patience import SECONDS, eventually
 from tests.support.peers import connect, echoed
 from tests.support.proxied import v1
 from tests.support.server import Reported, RunningServer, on_loopback
@@ -391,6 +393,34 @@ def test_what_came_while_a_handover_failed_is_answered(
     assert stage.restart(2.0).drained == 1
     reason = stage.reported.only(NotHandedOver).reason
     assert reason.startswith("that fails: ZeroDivisionError('a bug') at ")
+
+
+def test_what_a_late_loop_gives_is_served_again(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If it comes too late for the handover, its connections are drained, and none is lost."""
+    monkeypatch.setattr(event_loop, "CALL_SECONDS", 0.1)
+    stage.serve()
+    stage.notifier.store_room = 10
+    client, server, is_late = stage.client(), stage.running.server, threading.Event()
+    detach = server.detach
+
+    def detach_late(found: list[Connection]) -> None:
+        server.loops[0].call_soon_threadsafe(is_late.wait, SECONDS)
+        detach(found)
+
+    monkeypatch.setattr(server, "detach", detach_late)
+
+    def look() -> None:
+        is_late.set()
+        assert echoed(client)
+        client.close()
+        stage.left(0)
+
+    stage.meanwhile = look
+    stopped = stage.restart(2.0)
+    assert (stopped.drained, stopped.handed_over, stopped.cut) == (1, 0, 0)
+    assert "TimeoutError" in stage.reported.only(NotHandedOver).reason
 
 
 def test_a_restart_without_connections_tells_of_no_handover(stage: Stage) -> None:

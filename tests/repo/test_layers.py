@@ -94,7 +94,7 @@ USERS = {
     "daemon": {"detach"},
     "systemd": {"sockets.activation"},
     "resource": {"sockets.descriptors"},
-    "subprocess": {"commands.systemctl", "systemd.firewall", "systemd.systemctl"},
+    "subprocess": {"systemd.firewall", "systemd.systemctl"},
     "logging": set(),
     "socketserver": set(),
     "asyncio": set(),

@@ -9,10 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from netsrvd.contracts import Refusal
+from netsrvd.contracts import Peer, Refusal
 from netsrvd.counters import Counters
 from netsrvd.event_loop import READ, EventLoop
-from netsrvd.log.refusals import Peer
 from netsrvd.proxy_pending import PROBE_SECONDS, TIMEOUTS_PER_TURN, PendingConnections
 from netsrvd.settings import ListenerSettings
 from tests.support.proxied import CLIENT, LOCAL, v1

@@ -44,6 +44,11 @@ def value_of(steps: Generator[None, None, snapshot.Snapshot]) -> snapshot.Snapsh
             return end.value
 
 
+def taken(server: Any) -> snapshot.Snapshot:
+    """Return the figures now."""
+    return value_of(snapshot.steps(server, "status"))
+
+
 def server(*listeners: Any) -> Any:
     """Return what a snapshot reads of a server."""
     lag = SimpleNamespace(lag=SimpleNamespace(take=lambda asker: {"status": 0.25}[asker]))
@@ -62,7 +67,7 @@ def server(*listeners: Any) -> Any:
 def test_the_bytes_of_live_connections_are_counted() -> None:
     """They are added to those of connections that have ended, and the listener's stay."""
     listener = FakeTCP([(1, 2), (3, 4)])
-    [found] = snapshot.take(server(listener), "status").listeners
+    [found] = taken(server(listener)).listeners
     assert (found.counters.bytes_received, found.counters.bytes_sent) == (104, 206)
     assert (found.gauges.connections, found.gauges.connections_pending) == (2, 3)
     assert listener.counters.bytes_received == 100
@@ -78,8 +83,19 @@ def test_a_connection_that_ends_meanwhile_is_counted_once() -> None:
         listener.counters.bytes_received += each.bytes_received
     listener.connections_of = []
     before = value_of(steps).listeners[0].counters.bytes_received
-    after = snapshot.take(server(listener), "status").listeners[0].counters.bytes_received
+    after = taken(server(listener)).listeners[0].counters.bytes_received
     assert (before, after) == (100 + 1000 + 2 * 1500, 100 + 2 * 2500)
+
+
+def test_a_listener_that_is_removed_meanwhile_is_counted_once() -> None:
+    """A reload between two steps moves its counts to those of the listeners that are gone."""
+    found = server(FakeTCP([(1, 1)] * 2500))
+    steps = snapshot.steps(found, "status")
+    next(steps)
+    found.retired = Counters(accepted=50, bytes_received=2600)
+    found.listeners = list
+    assert value_of(steps).totals().bytes_received == 2600
+    assert taken(found).totals().bytes_received == 2600
 
 
 def test_no_step_looks_at_more_than_a_thousand_connections() -> None:
@@ -90,13 +106,13 @@ def test_no_step_looks_at_more_than_a_thousand_connections() -> None:
 
 def test_totals_have_what_removed_listeners_counted() -> None:
     """The sums are those of the run."""
-    totals = snapshot.take(server(FakeTCP([]), FakeUDP()), "status").totals()
+    totals = taken(server(FakeTCP([]), FakeUDP())).totals()
     assert (totals.accepted, totals.datagrams_received) == (50, 7)
 
 
 def test_samples_have_the_labels_of_their_figure() -> None:
     """A listener has figures of its protocol alone; a count by reason is one sample a reason."""
-    found = list(snapshot.samples(snapshot.take(server(FakeTCP([]), FakeUDP()), "status")))
+    found = list(snapshot.samples(taken(server(FakeTCP([]), FakeUDP()))))
     by_name: dict[str, list[Any]] = {}
     for each in found:
         by_name.setdefault(each.definition.name, []).append((each.labels, each.value))

@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 from netsrvd import reload_socket
-from netsrvd.commands import reload, systemctl
-from netsrvd.errors import ConfigError, NetsrvdError, ReloadError, UsageError
+from netsrvd.commands import reload
+from netsrvd.errors import ConfigError, NetsrvdError, ReloadError, SystemdError, UsageError
 from netsrvd.reload_socket import LONGEST_ANSWER, MOST_WAITING, ReloadSocket, answer, path
+from netsrvd.systemd import systemctl
 
 ME = os.getpid()
 
@@ -204,7 +205,7 @@ def test_all_who_ask_at_once_are_answered(scene: Scene) -> None:
 def units(monkeypatch: pytest.MonkeyPatch, **pids: int) -> None:
     """Have systemd run these units with these PIDs."""
     shown = [{"Id": f"netsrvd{name}.service", "MainPID": str(pid)} for name, pid in pids.items()]
-    monkeypatch.setattr(systemctl, "show", lambda *_: shown)
+    monkeypatch.setattr(systemctl, "texts", lambda *_: shown)
 
 
 def test_without_a_pid_systemd_is_asked(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -241,8 +242,8 @@ def test_where_nothing_runs_that_is_said(monkeypatch: pytest.MonkeyPatch) -> Non
         reload.run(argparse.Namespace(pid=None))
 
     def fail(*_: object) -> None:
-        raise OSError("systemd does not manage this host")
+        raise SystemdError("systemd does not manage this host")
 
-    monkeypatch.setattr(systemctl, "show", fail)
+    monkeypatch.setattr(systemctl, "texts", fail)
     with pytest.raises(UsageError, match=r"^name the process ID of the daemon: systemd does not"):
         reload.run(argparse.Namespace(pid=None))

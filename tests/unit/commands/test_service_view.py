@@ -1,15 +1,15 @@
-"""netsrvd.commands.service_view and netsrvd.commands.systemctl"""
+"""netsrvd.commands.service_view"""
 
 import os
-import subprocess
 from pathlib import Path
 
 import pytest
 
-from netsrvd.commands import service_view, systemctl
+from netsrvd.commands import service_view
 from netsrvd.commands.service_view import DYNAMIC_UID, Identity, View, complaint_of
 from netsrvd.config import files
 from netsrvd.startup import VALIDATORS
+from netsrvd.systemd import systemctl
 
 SHIPPED = {
     "LoadState": "loaded",
@@ -28,7 +28,7 @@ SHIPPED = {
 }
 """The properties of the unit as it is shipped."""
 
-REAL_SHOW = systemctl.show
+REAL_TEXTS = systemctl.texts
 
 STRANGER = Identity(DYNAMIC_UID, DYNAMIC_UID)
 
@@ -153,7 +153,7 @@ def loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     main = tmp_path / "netsrvd.toml"
     for module in (files, service_view):
         monkeypatch.setattr(module, "DEFAULT_FILE", main)
-    monkeypatch.setattr(systemctl, "show", lambda *_: [SHIPPED])
+    monkeypatch.setattr(systemctl, "texts", lambda *_: [SHIPPED])
     return main
 
 
@@ -200,7 +200,7 @@ def test_a_credential_must_be_passed(
     drop_in = loaded.parent / "a.conf"
     drop_in.write_text(f"[Service]\n{line}\n")
     unit = SHIPPED | {"FragmentPath": "/nowhere", "DropInPaths": f"/nowhere/b.conf {drop_in}"}
-    monkeypatch.setattr(systemctl, "show", lambda *_: [unit])
+    monkeypatch.setattr(systemctl, "texts", lambda *_: [unit])
     loaded.write_text(STAMP.format(key="credential:lab"))
     faults, _, _ = service_view.judge(None, files.load(None, VALIDATORS))
     found = [fault.text for fault in faults if "LoadCredential=lab:PATH" in fault.text]
@@ -229,7 +229,7 @@ def test_what_was_not_looked_at_is_said(
     loaded: Path, monkeypatch: pytest.MonkeyPatch, unit: dict[str, str], note: str
 ) -> None:
     """Without the unit, or where it cannot be told, nothing is promised."""
-    monkeypatch.setattr(systemctl, "show", lambda *_: [unit])
+    monkeypatch.setattr(systemctl, "texts", lambda *_: [unit])
     found = service_view.judge(None, files.load(None, VALIDATORS))
     assert found == ([], [f"not tried as netsrvd.service would read it: {note}"], False)
 
@@ -238,8 +238,8 @@ def test_without_systemd_that_is_said(
     loaded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The reason is that of systemctl."""
-    monkeypatch.setattr(systemctl, "show", REAL_SHOW)
-    monkeypatch.setattr(systemctl, "BOOTED", tmp_path / "nowhere")
+    monkeypatch.setattr(systemctl, "texts", REAL_TEXTS)
+    monkeypatch.setattr(systemctl, "RUNNING", tmp_path / "nowhere")
     [note] = service_view.judge(None, files.load(None, VALIDATORS))[1]
     assert note.endswith("would read it: systemd does not manage this host")
 
@@ -253,49 +253,10 @@ def test_another_file_is_not_for_the_service(loaded: Path) -> None:
     assert service_view.judge(loaded, files.load(loaded, VALIDATORS))[2]
 
 
-def test_the_properties_of_units(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One dictionary a unit; a value may have the sign itself."""
-
-    def run(argv: list[str], **_: object) -> subprocess.CompletedProcess[str]:
-        assert argv[-2:] == ["a.service", "b@*.service"]
-        return subprocess.CompletedProcess(argv, 0, "Id=a\nX=1=2\n\nId=b\nX=\n", "")
-
-    monkeypatch.setattr(systemctl, "BOOTED", tmp_path)
-    monkeypatch.setattr(subprocess, "run", run)
-    found = systemctl.show(["a.service", "b@*.service"], ["Id", "X"])
-    assert found == [{"Id": "a", "X": "1=2"}, {"Id": "b", "X": ""}]
-
-
-@pytest.mark.parametrize("stderr", ["no way\n", ""])
-def test_a_systemctl_that_fails_is_a_reason(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stderr: str
-) -> None:
-    """What it said, in one line."""
-    done = subprocess.CompletedProcess([], 1, "", stderr)
-    monkeypatch.setattr(systemctl, "BOOTED", tmp_path)
-    monkeypatch.setattr(subprocess, "run", lambda *_, **__: done)
-    with pytest.raises(OSError, match=stderr.strip() or "systemctl: failed"):
-        systemctl.show(["a.service"], ["Id"])
-
-
-def test_a_systemctl_that_hangs_is_a_reason(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It is not waited for without end."""
-
-    def run(argv: list[str], timeout: float, **_: object) -> None:
-        raise subprocess.TimeoutExpired(argv, timeout)
-
-    monkeypatch.setattr(systemctl, "BOOTED", tmp_path)
-    monkeypatch.setattr(subprocess, "run", run)
-    with pytest.raises(OSError, match="has not answered for 10 s"):
-        systemctl.show(["a.service"], ["Id"])
-
-
 def test_a_quote_in_a_path_is_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its properties cannot be taken apart: that is a note, not a traceback."""
     unit = SHIPPED | {"BindReadOnlyPaths": "/srv/o'clock:/etc/netsrvd:rbind"}
-    monkeypatch.setattr(systemctl, "show", lambda *_: [unit])
+    monkeypatch.setattr(systemctl, "texts", lambda *_: [unit])
     faults, [note], looked = service_view.judge(None, files.load(None, VALIDATORS))
     assert (faults, looked) == ([], False)
     assert "has a quote" in note

@@ -30,26 +30,26 @@ def batch() -> Batch:
     return Batch(IPV4, PAYLOAD_BYTES)
 
 
-def envelope(layout: Layout, peer: bytes, control: bytes) -> bytes:
+def header(layout: Layout, peer: bytes, control: bytes) -> bytes:
     """Return what the kernel would leave in the name and control buffers of a datagram."""
     space = (layout.name_length + 7) & ~7
     return peer.ljust(space, b"\0") + control.ljust(layout.control_length, b"\0")
 
 
 def ipv4(host: str, port: int, interface: int, local: str, asked: str) -> bytes:
-    """Return the envelope of an IPv4 datagram, built from the C declarations."""
+    """Return the message header of an IPv4 datagram, built from the C declarations."""
     name = struct.pack("=H", socket.AF_INET) + struct.pack(">H", port) + socket.inet_aton(host)
     info = struct.pack("=i", interface) + socket.inet_aton(local) + socket.inet_aton(asked)
-    return envelope(IPV4, name, struct.pack("=Qii", 28, socket.IPPROTO_IP, 8) + info)
+    return header(IPV4, name, struct.pack("=Qii", 28, socket.IPPROTO_IP, 8) + info)
 
 
 def ipv6(host: str, port: int, scope: int, asked: str, interface: int) -> bytes:
-    """Return the envelope of an IPv6 datagram, built from the C declarations."""
+    """Return the message header of an IPv6 datagram, built from the C declarations."""
     packed = [socket.inet_pton(socket.AF_INET6, each) for each in (host, asked)]
     name = struct.pack("=H", socket.AF_INET6) + struct.pack(">HI", port, 0) + packed[0]
     info = packed[1] + struct.pack("=I", interface)
     control = struct.pack("=Qii", 36, socket.IPPROTO_IPV6, 50) + info
-    return envelope(IPV6, name + struct.pack("=I", scope), control)
+    return header(IPV6, name + struct.pack("=I", scope), control)
 
 
 @pytest.mark.parametrize(
@@ -80,7 +80,7 @@ def test_control_messages_have_the_room_that_they_need(layout: Layout) -> None:
     assert len(mmsg.packet_info(arrival, pinned=False).packed()) == layout.control_length
 
 
-def test_an_ipv4_envelope_is_read() -> None:
+def test_an_ipv4_header_is_read() -> None:
     """Peer, the address that was asked, the address it came in on: each from its place."""
     batch = Batch(IPV4, PAYLOAD_BYTES)
     made = ipv4("192.0.2.1", 7007, 3, "192.0.2.9", "192.0.2.255")
@@ -96,7 +96,7 @@ def test_an_ipv4_envelope_is_read() -> None:
         ("fe80::1", 1, "fe80::9", f"fe80::1%{socket.if_indextoname(1)}", "fe80::9"),
     ],
 )
-def test_an_ipv6_envelope_is_read(host: str, scope: int, asked: str, peer: str, shown: str) -> None:
+def test_an_ipv6_header_is_read(host: str, scope: int, asked: str, peer: str, shown: str) -> None:
     """Mapped addresses are IPv4, link-local ones are told their interface."""
     batch = Batch(IPV6, PAYLOAD_BYTES)
     made = ipv6(host, 7007, scope, asked, 5)
@@ -113,7 +113,7 @@ def test_a_batch_is_received(pair: Pair, batch: Batch) -> None:
     assert batch.lengths(4) == [3, 0, 5, PAYLOAD_BYTES]
     assert [bytes(batch.payload(index)) for index in range(4)] == texts
     assert batch.truncated(4) == []
-    assert len({*batch.envelopes(4)}) == 1
+    assert len({*batch.headers(4)}) == 1
 
 
 def test_no_more_than_a_batch_comes_at_once(pair: Pair, batch: Batch) -> None:
@@ -170,19 +170,17 @@ def loopback() -> Iterator[Pair]:
         yield one, two
 
 
-def test_a_single_datagram_has_the_same_envelope_as_one_of_many(
-    loopback: Pair, batch: Batch
-) -> None:
+def test_a_single_datagram_has_the_same_header_as_one_of_many(loopback: Pair, batch: Batch) -> None:
     """By either way it is the same flow: nothing is changed before the answer is made."""
     one, two = loopback
     for _ in range(2):
         one.sendto(b"hello", two.getsockname())
     assert batch.receive(two.fileno()) == 2
-    [envelope] = {*batch.envelopes(2)}
+    [header] = {*batch.headers(2)}
     one.sendto(b"again!", two.getsockname())
     assert batch.receive(two.fileno()) == 1
-    assert batch.first() == (envelope, 6, False)
-    assert batch.envelopes(1) == (envelope,)
+    assert batch.first() == (header, 6, False)
+    assert batch.headers(1) == (header,)
     assert batch.send_first(two.fileno())
     assert one.recv(100) == b"again!"
 
@@ -192,9 +190,9 @@ def test_a_single_datagram_that_cannot_be_sent_is_as_it_was(loopback: Pair, batc
     one, two = loopback
     one.sendto(b"hello", two.getsockname())
     assert batch.receive(two.fileno()) == 1
-    envelope, _, _ = batch.first()
+    header, _, _ = batch.first()
     assert not batch.send_first(-1)
-    assert batch.envelopes(1) == (envelope,)
+    assert batch.headers(1) == (header,)
 
 
 def test_a_single_datagram_that_does_not_fit_is_told(loopback: Pair, batch: Batch) -> None:
@@ -249,7 +247,7 @@ def test_the_beginning_of_a_datagram_can_be_taken_off(pair: Pair, batch: Batch, 
     for text in (b"before", whole, b"after"):
         pair[0].send(text)
     batch.receive(pair[1].fileno())
-    batch.strip(1, count)
+    batch.trim_front(1, count)
     assert batch.lengths(3) == [6, 300 - count, 5]
     assert bytes(batch.payload(1)) == whole[count:]
     batch.reply_as_received(3)
@@ -275,7 +273,7 @@ def test_an_answer_can_be_sent_from_where_it_was_asked(batch: Batch) -> None:
     made = ipv4("192.0.2.1", 7, 3, "0.0.0.0", "192.0.2.9")
     assert batch.local(made) == "0.0.0.0"
     batch.set_control(2, mmsg.packet_info(batch.arrival(made), pinned=False).packed())
-    found = batch.envelopes(4)
+    found = batch.headers(4)
     assert [batch.local(each) for each in found] == ["0.0.0.0", "0.0.0.0", "192.0.2.9", "0.0.0.0"]
 
 
@@ -362,8 +360,8 @@ def test_control_messages_beyond_the_packet_information_are_received_and_sent(
         one.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, ttl)
         one.sendto(b"hello", two.getsockname())
         assert batch.receive(two.fileno()) == 1
-        [length], [envelope] = batch.control_lengths(1), batch.envelopes(1)
-        arrival = mmsg.parse(envelope, IPV4.control_at, IPV4.control_at + length)
+        [length], [header] = batch.control_lengths(1), batch.headers(1)
+        arrival = mmsg.parse(header, IPV4.control_at, IPV4.control_at + length)
         assert (text(arrival.asked), arrival.ttl, arrival.tos) == ("127.0.0.1", ttl, 0)
         batch.reply_as_received(1)
         ours = mmsg.Message(socket.IPPROTO_IP, socket.IP_TTL, struct.pack("=i", 200))

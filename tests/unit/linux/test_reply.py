@@ -25,7 +25,7 @@ class Sock:
 
 
 def ipv4(local: bytes) -> bytes:
-    """Return an envelope as the kernel fills it: a struct sockaddr_in, a cmsghdr, an in_pktinfo."""
+    """Return a message header of the kernel: a struct sockaddr_in, a cmsghdr, an in_pktinfo."""
     name = struct.pack("=H", socket.AF_INET) + struct.pack("!H", 40_000) + PEER4 + bytes(8)
     return (
         name + struct.pack("=Qii", 28, socket.IPPROTO_IP, 8) + INTERFACE + local + ASKED4 + bytes(4)
@@ -33,20 +33,20 @@ def ipv4(local: bytes) -> bytes:
 
 
 def ipv6() -> bytes:
-    """Return an envelope: a struct sockaddr_in6, a cmsghdr, an in6_pktinfo."""
+    """Return a message header: a struct sockaddr_in6, a cmsghdr, an in6_pktinfo."""
     port = struct.pack("!H", 40_000)
     name = struct.pack("=H", socket.AF_INET6) + port + bytes(4) + PEER6 + INTERFACE + bytes(4)
     return name + struct.pack("=Qii", 36, socket.IPPROTO_IPV6, 50) + LOCAL6 + INTERFACE + bytes(4)
 
 
 @pytest.mark.parametrize("pinned", [False, True])
-@pytest.mark.parametrize(("envelope", "source"), [(ipv4(LOCAL4), LOCAL4), (ipv4(bytes(4)), ASKED4)])
-def test_an_ipv4_answer(envelope: bytes, source: bytes, pinned: bool) -> None:  # noqa: FBT001
+@pytest.mark.parametrize(("header", "source"), [(ipv4(LOCAL4), LOCAL4), (ipv4(bytes(4)), ASKED4)])
+def test_an_ipv4_answer(header: bytes, source: bytes, pinned: bool) -> None:  # noqa: FBT001
     """It leaves from the address that received, or that was asked where the kernel kept only that;
     by the interface where it came in only if it is pinned.
     """
     sock: Any = Sock(socket.AF_INET)
-    reply.send(sock, envelope, b"x", pinned=pinned)
+    reply.send(sock, header, b"x", pinned=pinned)
     [payload], [(level, option, data)], flags, address = sock.sent
     assert (payload, flags, address) == (b"x", socket.MSG_DONTWAIT, ("192.0.2.1", 40_000))
     assert (level, option) == (socket.IPPROTO_IP, 8)
