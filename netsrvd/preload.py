@@ -18,7 +18,7 @@ MODULES = (
     "netsrvd.handover",
     "netsrvd.linux.memfd",
     "netsrvd.sockets.kept",
-    # rates for those who look at the daemon
+    # rates that status and the page show
     "netsrvd.samples",
     # a look at other programs with the same port
     "netsrvd.systemd.port_owners",

@@ -291,7 +291,7 @@ class Server:
         for event in restored.notes:
             self.report(event)
         self._start_loops({"tcp"})
-        # However long it takes: systemd, who waits for READY=1, has a limit of its own.
+        # However long it takes: systemd, which waits for READY=1, has a limit of its own.
         self._tcp.call_and_wait(self._restore, restored, seconds=inf)
 
     def _restore(self, restored: "Restored") -> None:

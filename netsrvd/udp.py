@@ -19,7 +19,7 @@ from netsrvd.contracts import (
 from netsrvd.counters import Counters
 from netsrvd.errnos import BUG_ERRNOS, RECEIVED_ERRNOS, format_errno
 from netsrvd.event_loop import READ, EventLoop
-from netsrvd.events.flows import FlowRecordsSuppressed, ReceiveRecovered, ReceiveTrouble
+from netsrvd.events.flows import FlowRecordsSuppressed, ReceiveFailing, ReceiveRecovered
 from netsrvd.flow import Flow
 from netsrvd.linux.mmsg import LAYOUTS, PAYLOAD_BYTES, Batch, has_times, packet_info
 from netsrvd.log.drops import KernelDrops
@@ -137,7 +137,7 @@ class UDPListener:
         self._batches = batches
         self._on_failure = on_failure
         self._payload_bytes = payload_bytes
-        self._errors = ErrorThrottle(report, settings.name, ReceiveTrouble, ReceiveRecovered)
+        self._errors = ErrorThrottle(report, settings.name, ReceiveFailing, ReceiveRecovered)
         self._sockets: dict[int, UDPSocket] = {}
         self._is_listening, self._is_paused = True, False
         self._sweep_at = inf

@@ -123,7 +123,7 @@ class DropsEnded(Event):
         )
 
 
-class ReceiveTrouble(Event):
+class ReceiveFailing(Event):
     """The kernel reports an error instead of a datagram. The daemon goes on receiving."""
 
     __slots__ = ()

@@ -14,8 +14,8 @@ from netsrvd.events.flows import (
     DropsEnded,
     FlowBegan,
     FlowEnded,
+    ReceiveFailing,
     ReceiveRecovered,
-    ReceiveTrouble,
 )
 from netsrvd.events.refusals import Refused, RefusedAgain
 from netsrvd.linux import mmsg
@@ -301,7 +301,7 @@ def test_an_error_of_receiving_is_told_and_survived(
     udp = serving.udp()
     with asked(udp, b"hello") as peer:
         assert peer.recv(10) == b"hello"
-    began, *_ = serving.told(ReceiveTrouble)
+    began, *_ = serving.told(ReceiveFailing)
     eventually(lambda: sum(over.errors for over in serving.so_far(ReceiveRecovered)) == 3)
     pause = "trying again every 10 ms" if number in PASSING else "going on"
     assert began.text().endswith(f": {began.error}; {pause}")
@@ -316,7 +316,7 @@ def test_nothing_to_receive_is_no_error(
     plant(monkeypatch, "_recvmmsg", [number] * 3)
     with asked(serving.udp(), b"hello") as peer:
         assert peer.recv(10) == b"hello"
-    assert not serving.so_far(ReceiveTrouble)
+    assert not serving.so_far(ReceiveFailing)
 
 
 def test_a_socket_that_is_no_good_ends_the_thread(

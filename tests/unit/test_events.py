@@ -10,7 +10,7 @@ import pytest
 import netsrvd.events
 from netsrvd.events import LEVELS, MODULES, Event, all_events, one_line
 from netsrvd.events.connections import AcceptFailing, Closed
-from netsrvd.events.flows import FlowEnded, ReceiveTrouble
+from netsrvd.events.flows import FlowEnded, ReceiveFailing
 from netsrvd.events.lifecycle import Reloaded, ReloadFailed, Stopping
 from netsrvd.events.log import LogFallback
 from tests.support.samples import hostile, sample
@@ -81,8 +81,8 @@ def test_it_is_frozen(kind: type[Event]) -> None:
         (Stopping("SIGTERM", 2, 0.5), "draining 2 connections for up to 0.5 s"),
         (sample(AcceptFailing, pause_ms=0), "text; going on"),
         (sample(AcceptFailing, pause_ms=100), "text; trying again every 100 ms"),
-        (sample(ReceiveTrouble, pause_ms=0), "text; going on"),
-        (sample(ReceiveTrouble, pause_ms=100), "text; trying again every 100 ms"),
+        (sample(ReceiveFailing, pause_ms=0), "text; going on"),
+        (sample(ReceiveFailing, pause_ms=100), "text; trying again every 100 ms"),
     ],
 )
 def test_texts_with_two_forms(event: Event, part: str) -> None:
