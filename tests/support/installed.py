@@ -4,6 +4,7 @@ import textwrap
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from time import monotonic
 
 from tests.support.machine import Machine
 from tests.support.patience import eventually
@@ -50,6 +51,12 @@ def main_pid(machine: Machine, unit: str = SERVICE, other_than: str = "0") -> st
         return pid if pid not in {"0", other_than} and is_active(machine, unit) else ""
 
     return eventually(look, f"{unit} runs anew")
+
+
+def wait_preloaded(machine: Machine) -> None:
+    """Wait until the daemon has imported, a second after its start, what an upgrade replaces."""
+    since = 1e-6 * int(shown(machine, "ExecMainStartTimestampMonotonic"))
+    eventually(lambda: monotonic() > since + 3.0, "all modules are imported")
 
 
 def configure(machine: Machine, text: str) -> None:

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from statistics import median
-from time import monotonic
 
 import pytest
 
@@ -32,6 +31,7 @@ from tests.support.installed import (
     run_records,
     shown,
     talk,
+    wait_preloaded,
 )
 from tests.support.loads import Load, go_on
 from tests.support.machine import Machine, MachineError
@@ -350,8 +350,7 @@ def test_an_upgrade_in_which_modules_moved_goes_unnoticed(
     """
     quiet.run("systemctl", "start", SERVICE)
     pid = main_pid(quiet)
-    since = 1e-6 * int(shown(quiet, "ExecMainStartTimestampMonotonic"))
-    eventually(lambda: monotonic() > since + 3.0, "all modules are imported")
+    wait_preloaded(quiet)
     before = len(told(quiet, ConnectionsRestored))
     with Load(quiet, "tcp", TALKERS) as talkers:
         go_on([talkers], 0.2)
