@@ -19,7 +19,7 @@ SUITE ?= trixie
 RELEASE_TOOLS := build/release-tools
 
 .PHONY: run test $(HALVES:%=test-%) $(MACHINES:%=test-%) $(TIERS)
-.PHONY: bench bench-peers bench-probe fuzz soak deb release docs format clean
+.PHONY: bench bench-peers bench-probe fuzz soak deb release docs terminal format clean
 
 run: $(VENV)/runs ## serve echo on port 51423 in the foreground, until Ctrl-C
 	$(RUN)/netsrvd run
@@ -70,6 +70,10 @@ docs: ## draw docs/pictures/*.svg from their sources, make HTML of docs/ in buil
 	packaging/make-pictures
 	packaging/need python3-myst-parser python3-sphinx
 	packaging/make-docs build/docs
+
+terminal: $(VENV)/ready deb ## take docs/pictures/terminal.svg anew, of the package on Debian 12
+	$(PYTEST) tests/system/test_two_machines.py -k 'bookworm and picture_shows'
+	cp build/pictures/terminal.svg docs/pictures/terminal.svg
 
 format: $(VENV)/ready ## lay out the code and fix what can be fixed mechanically
 	$(RUN)/ruff format netsrvd tests

@@ -37,6 +37,10 @@ class Screen:
         argv = [*self._tmux, *command]
         return subprocess.run(argv, check=True, stdout=subprocess.PIPE, text=True).stdout
 
+    def coloured_lines(self) -> list[str]:
+        """Return the lines on the screen with the escape sequences of their colours."""
+        return self.do("capture-pane", "-p", "-e").split("\n")[:-1]
+
     def lines(self) -> list[str]:
         """Return the lines on the screen, without blanks at their ends."""
         return [line.rstrip() for line in self.do("capture-pane", "-p").split("\n")[:-1]]

@@ -84,25 +84,30 @@ class Network:
 
 @contextmanager
 def network() -> Iterator[Network]:
-    """Make the namespaces, with addresses of both families and without offloads, which are not for
-    a cable: whole segments and sums that are still to be computed.
-    """
+    """Make the namespaces and join them."""
     with namespace() as prober, namespace() as middle, namespace() as responder:
-        link(prober, "p0", middle, "m0")
-        link(middle, "m1", responder, "r0")
-        for space, name in ((prober, "p0"), (responder, "r0")):
-            _switch_off(space, name)
-        prober.ip(f"address add {NEAR}/16 dev p0", f"address add {NEAR6}/64 dev p0 nodad")
-        responder.ip(
-            *(f"address add {each}/16 dev r0" for each in FAR_MANY),
-            f"address add {FAR6}/64 dev r0 nodad",
-        )
-        near, far = _address_of(prober, "p0"), _address_of(responder, "r0")
-        prober.ip(
-            *(f"neighbour add {each} lladdr {far} dev p0" for each in (*FAR_MANY, FAR6)),
-        )
-        responder.ip(*(f"neighbour add {each} lladdr {near} dev r0" for each in (NEAR, NEAR6)))
-        yield Network(prober, middle, responder)
+        yield joined(prober, middle, responder)
+
+
+def joined(prober: Namespace, middle: Namespace, responder: Namespace) -> Network:
+    """Join namespaces by cable 0, with addresses of both families and without offloads, which are
+    not for a cable: whole segments and sums that are still to be computed.
+    """
+    link(prober, "p0", middle, "m0")
+    link(middle, "m1", responder, "r0")
+    for space, name in ((prober, "p0"), (responder, "r0")):
+        _switch_off(space, name)
+    prober.ip(f"address add {NEAR}/16 dev p0", f"address add {NEAR6}/64 dev p0 nodad")
+    responder.ip(
+        *(f"address add {each}/16 dev r0" for each in FAR_MANY),
+        f"address add {FAR6}/64 dev r0 nodad",
+    )
+    near, far = _address_of(prober, "p0"), _address_of(responder, "r0")
+    prober.ip(
+        *(f"neighbour add {each} lladdr {far} dev p0" for each in (*FAR_MANY, FAR6)),
+    )
+    responder.ip(*(f"neighbour add {each} lladdr {near} dev r0" for each in (NEAR, NEAR6)))
+    return Network(prober, middle, responder)
 
 
 @contextmanager
