@@ -46,7 +46,7 @@ NOT_BY_A_TEST = ("systemctl edit",)
 
 MENTIONED = {
     *("systemctl start", "systemctl status", "systemctl reload"),
-    *("netsrvd run --detach", "apt install --reinstall", "netsrvd explain"),
+    *("netsrvd run --detach", "apt install --reinstall", "netsrvd explain", "netsrvd probe"),
     "ulimit -Hn",
 }
 """Names of commands, without all that they need."""
