@@ -7,6 +7,7 @@ import os
 import signal
 import stat
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from errno import EPIPE
 from pathlib import Path
@@ -52,8 +53,10 @@ def main(argv: list[str] | None = None) -> int:
     The statuses are those of sysexits.h; an error is one line or more on standard error.
     """
     _open_standard_streams()
-    before: TextIO = sys.stdout
-    sys.stdout = Output(before)
+    before, errors = sys.stdout, sys.stderr
+    sys.stdout = Output(before, _raise)
+    if isinstance(errors, io.TextIOWrapper):  # not `StderrToLog`, whose writing never fails
+        sys.stderr = Output(errors, lambda _: _give_up(errors))
     try:
         status, command = _run(argv)
     except (ImportError, SyntaxError) as error:
@@ -74,7 +77,7 @@ def main(argv: list[str] | None = None) -> int:
         _complain(str(short))
         return short.exit_status
     finally:
-        sys.stdout = before
+        sys.stdout, sys.stderr = before, errors
     if command != "run":
         _end_in_spite_of_threads(status)
     elif (handler := sys.modules.get(HANDLERS)) and handler.imported:
@@ -106,12 +109,9 @@ def _run(argv: list[str] | None) -> tuple[int, str]:
 
 
 def _complain(text: str) -> None:
-    """Print a text of one line or more on standard error, if that can be written to."""
-    try:
-        for line in filter(None, text.split("\n")):
-            print(f"netsrvd: {escaped(line)}", file=sys.stderr)
-    except OSError:
-        _give_up(sys.stderr)
+    """Print a text of one line or more on standard error."""
+    for line in filter(None, text.split("\n")):
+        print(f"netsrvd: {escaped(line)}", file=sys.stderr)
 
 
 def _give_up(stream: TextIO) -> None:
@@ -129,25 +129,37 @@ class OutputError(NetsrvdError):
         self.errno = error.errno
 
 
-class Output(io.TextIOBase):
-    """Standard output, whose errors of writing are OutputError and so none of something else."""
+def _raise(error: OSError) -> NoReturn:
+    raise OutputError(error) from error
 
-    def __init__(self, stream: TextIO) -> None:
+
+class Output(io.TextIOBase):
+    """Standard output or standard error, whose errors of writing are told from all others."""
+
+    def __init__(self, stream: TextIO, on_error: Callable[[OSError], None]) -> None:
+        """Write to a stream; `on_error` is given what fails, and may raise another error."""
         self._stream = stream
+        self._on_error = on_error
 
     def write(self, text: str) -> int:
-        """Write a text. Raises OutputError."""
+        """Write a text."""
         try:
             return self._stream.write(text)
         except OSError as error:
-            raise OutputError(error) from error
+            self._on_error(error)
+            return len(text)
 
     def flush(self) -> None:
-        """Write what has been kept back. Raises OutputError."""
+        """Write what has been kept back."""
         try:
             self._stream.flush()
         except OSError as error:
-            raise OutputError(error) from error
+            self._on_error(error)
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override] # it is never set
+        """The encoding of its bytes."""
+        return self._stream.encoding
 
     def fileno(self) -> int:
         """Return the descriptor."""

@@ -19,6 +19,9 @@ from netsrvd.udp import UDPListener
 CONNECTIONS_PER_STEP = 1000
 """Connections whose bytes are added in one step, which takes 0.1 ms."""
 
+CONNECTIONS_PER_LISTENER = 100
+"""A listener takes as long as this many connections."""
+
 
 class Served(Protocol):
     """What is read of the server."""
@@ -103,10 +106,13 @@ def steps(server: Served, asker: str) -> Generator[None, None, Snapshot]:
     Totals never fall from one snapshot to the next, if the steps run in the tcp loop: a connection
     that ends meanwhile is counted once.
     """
-    sockets = server.open_sockets()
+    sockets: dict[tuple[str, str], list[ListeningSocket]] = {}
+    for one in server.open_sockets():
+        sockets.setdefault((one.listener.name, one.protocol), []).append(one)
     # Both at once: a listener that is removed meanwhile is counted in one of them.
     present, retired = server.listeners(), server.retired
     listeners = []
+    done = 0
     for listener in present:
         counters, gauges = listener.counters.copy(), Gauges()
         if isinstance(listener, TCPListener):
@@ -118,16 +124,22 @@ def steps(server: Served, asker: str) -> Generator[None, None, Snapshot]:
                 some = connections[start : start + CONNECTIONS_PER_STEP]
                 counters.bytes_received += sum([each.bytes_received for each in some])
                 counters.bytes_sent += sum([each.bytes_sent for each in some])
-                yield
+                done += len(some)
+                if done >= CONNECTIONS_PER_STEP:
+                    done = 0
+                    yield
         else:
             gauges.flows_live = listener.flows
         settings = listener.settings
         protocol = "tcp" if isinstance(listener, TCPListener) else "udp"
-        addresses = tuple(_addresses(sockets, settings.name, protocol))
+        addresses = tuple(_addresses(sockets.get((settings.name, protocol), ())))
         listeners.append(
             ListenerFigures(settings.name, settings.service, protocol, addresses, counters, gauges)
         )
-        yield
+        done += CONNECTIONS_PER_LISTENER
+        if done >= CONNECTIONS_PER_STEP:
+            done = 0
+            yield
     run, log = RunFigures(**vars(server.figures)), server.log_writer
     run.connections_limit = server.limit.limit
     run.log_records, run.log_records_lost = log.written, log.lost
@@ -158,13 +170,10 @@ def _values(definition: Definition, owner: object, labels: dict[str, str]) -> It
         yield Sample(definition, labels, value)
 
 
-def _addresses(
-    sockets: Iterable[ListeningSocket], listener: str, protocol: str
-) -> Iterator[Address]:
+def _addresses(sockets: Iterable[ListeningSocket]) -> Iterator[Address]:
     for one in sockets:
-        if (one.listener.name, one.protocol) == (listener, protocol):
-            try:
-                host, port = one.address()
-            except OSError:  # a reload has closed it meanwhile
-                continue
-            yield Address(host, port, one.origin, one.problem)
+        try:
+            host, port = one.address()
+        except OSError:  # a reload has closed it meanwhile
+            continue
+        yield Address(host, port, one.origin, one.problem)

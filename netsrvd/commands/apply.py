@@ -40,12 +40,16 @@ class Work(NamedTuple):
 
     configuration: Configuration
     main: Path
+    files: saved.Files
+    """The contents of its files, from before they were read."""
     host: Host
     plan: Plan
     settings: tuple[Row, ...]
     """What differs from what was put into force by the last call."""
     actions: Mapping[str, str]
     """What each service needs."""
+    obstacles: tuple[str, ...]
+    """For each of them nothing is changed."""
     warnings: tuple[str, ...]
     firewall: tuple[str, ...]
 
@@ -89,7 +93,7 @@ def _alone(arguments: argparse.Namespace) -> Iterator[None]:
 def _apply(arguments: argparse.Namespace, host: Host) -> int:
     work = _work(host)
     if not arguments.json:
-        for line in _lines(work):
+        for line in _lines(work, dry_run=arguments.dry_run):
             print(line)
         sys.stdout.flush()
     if not arguments.dry_run:
@@ -116,11 +120,15 @@ def _roll_back(arguments: argparse.Namespace) -> int:
     host = look(now.units)
     if arguments.dry_run:
         configuration = startup.read_configuration(now.folder / now.main)
-        work = _compared(configuration, main, host)
+        work = _compared(configuration, main, saved.files(main), host)
         if arguments.json:
             print(json.dumps(_as_json(work, applied=False), indent=2))
         else:
-            print(*_lines(work), f"back to {now.time}; nothing was changed (--dry-run)", sep="\n")
+            print(
+                *_lines(work, dry_run=True),
+                f"back to {now.time}; nothing was changed (--dry-run)",
+                sep="\n",
+            )
         return os.EX_OK
     saved.put_back(now, main)
     try:
@@ -137,18 +145,20 @@ def _roll_back(arguments: argparse.Namespace) -> int:
 
 
 def _work(host: Host) -> Work:
+    main = host.config or DEFAULT_FILE
+    files = saved.files(main)
     report = check.judge(host.config)
     if report.configuration is None or report.faults:
         raise ConfigError(report.faults)
-    return _compared(report.configuration, host.config or DEFAULT_FILE, host)
+    return _compared(report.configuration, main, files, host)
 
 
-def _compared(configuration: Configuration, main: Path, host: Host) -> Work:
+def _compared(configuration: Configuration, main: Path, files: saved.Files, host: Host) -> Work:
     planned = plan(configuration.settings, configuration.named, host)
     known = saved.read()
     old = _read_saved(known)
     rows = tuple(_differences(old, configuration)) if old else ()
-    is_same = known is not None and saved.files(known.folder / known.main) == saved.files(main)
+    is_same = known is not None and saved.files(known.folder / known.main) == files
     stamps = known.stamps if known and is_same else {}
     restart = _needs_restart(old, configuration)
     actions = {
@@ -162,10 +172,12 @@ def _compared(configuration: Configuration, main: Path, host: Host) -> Work:
     return Work(
         configuration,
         main,
+        files,
         host,
         planned,
         rows,
         actions,
+        comparison.obstacles(configuration.settings, host, planned),
         tuple(comparison.warnings(host, planned)),
         tuple(firewall.hints(_ports(configuration))),
     )
@@ -216,7 +228,7 @@ def _ports(configuration: Configuration) -> set[tuple[str, int]]:
     }
 
 
-def _lines(work: Work) -> Iterator[str]:
+def _lines(work: Work, *, dry_run: bool) -> Iterator[str]:
     for change in work.plan.changes:
         yield change.text
     for key, old, new in work.settings:
@@ -226,7 +238,8 @@ def _lines(work: Work) -> Iterator[str]:
             yield f"{service}: is restarted; live connections go on"
         elif action == RELOAD:
             yield f"{service}: reads the configuration again"
-    yield from (f"warning: {line}" for line in work.warnings)
+    obstacles = work.obstacles if dry_run else ()  # otherwise they are an error
+    yield from (f"warning: {line}" for line in (*obstacles, *work.warnings))
     yield from work.firewall
 
 
@@ -244,13 +257,14 @@ def _as_json(work: Work, *, applied: bool) -> dict[str, Any]:
             {"listener": name, "unit": unit, "addresses": addresses}
             for name, unit, addresses in work.plan.serving
         ],
-        "warnings": list(work.warnings),
+        "warnings": [*work.obstacles, *work.warnings],
         "firewall": list(work.firewall),
     }
 
 
 def _do(work: Work) -> None:
-    comparison.raise_if_not_possible(work.configuration.settings, work.host, work.plan)
+    if work.obstacles:
+        raise SystemdError("\n".join((*work.obstacles, "nothing was changed")))
     if work.plan.needs_units:
         Execution(work.plan, work.host).run()
     for service, action in work.actions.items():
@@ -268,6 +282,8 @@ def _do(work: Work) -> None:
 
 
 def _keep(work: Work) -> None:
+    if saved.files(work.main) != work.files:
+        raise SystemdError("the files were changed meanwhile; run `netsrvd apply` again")
     stamps = {each.service: each.stamp for each in look().targets}
     moment = time.strftime("%Y-%m-%dT%H:%M:%S%z")
     facts = saved.Saved(Path(), work.main.name, work.plan.kept, stamps, moment)

@@ -6,7 +6,7 @@ systemd is asked first: a connection to the socket of a daemon that does not run
 import json
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -36,6 +36,11 @@ PATIENCE_SECONDS = 10.0
 """How long a daemon may take for a part of its answer."""
 
 RECEIVE_BYTES = 65_536
+LONGEST_ANSWER = 64 << 20
+"""Bytes of one reply. The figures of 10,000 listeners take 7 MB."""
+
+OF_STATUS = ("version", "pid", "seconds", "run", "connections", "flows", "totals", "listeners")
+"""What the answer to Status has in all versions."""
 
 Reply = dict[str, Any]
 
@@ -135,9 +140,8 @@ def _text(file: Path) -> str:
 class CallError(ControlError):
     """A daemon has answered with an error."""
 
-    def __init__(self, daemon: str, name: str, parameters: Reply) -> None:
+    def __init__(self, daemon: str, name: str, details: Iterable[str]) -> None:
         self.name = name
-        details = (str(value) for value in parameters.values())
         super().__init__(": ".join((daemon, *details, TEXTS.get(name, name))))
         if name in WRONG_ARGUMENTS:
             self.exit_status = os.EX_USAGE
@@ -169,6 +173,13 @@ class Conversation:
         self._send(method, parameters, more=False)
         return self._receive()["parameters"]  # type: ignore[no-any-return]
 
+    def status(self) -> Reply:
+        """Return the figures. Raises ControlError, also for a socket that is not of netsrvd."""
+        report = self.call("Status")
+        if not all(name in report for name in OF_STATUS):
+            raise self._foreign()
+        return report
+
     def replies(self, method: str, **parameters: object) -> Iterator[Reply]:
         """Yield the replies to a call that has several. Raises ControlError."""
         self._send(method, parameters, more=True)
@@ -197,12 +208,21 @@ class Conversation:
             if not data:
                 raise ControlError(f"{self._daemon}: it has ended the connection; see its log")
             self._rest += data
-        message: Reply = json.loads(self._rest[:end])
+            if len(self._rest) > LONGEST_ANSWER:
+                raise self._foreign()
+        try:
+            message = json.loads(self._rest[:end])
+            parameters = message.get("parameters") or {}
+            details = [str(value) for value in parameters.values()]
+        except (ValueError, RecursionError, AttributeError):
+            raise self._foreign() from None
         del self._rest[: end + 1]
         if "error" in message:
-            raise CallError(self._daemon, message["error"], message.get("parameters") or {})
-        message.setdefault("parameters", {})
-        return message
+            raise CallError(self._daemon, str(message["error"]), details)
+        return {**message, "parameters": parameters}
+
+    def _foreign(self) -> ControlError:
+        return ControlError(f"{self._daemon}: what answers there is not this version of netsrvd")
 
     def _failed(self, error: OSError) -> ControlError:
         reason = "no answer came in time" if isinstance(error, TimeoutError) else error.strerror
@@ -231,7 +251,7 @@ def _unreachable(found: Found, error: OSError) -> ControlError:
     if found.state:
         remedy = f"it runs without a control socket; `systemctl restart {found.name}` brings it up"
         return ControlError(f"{found.name}: {remedy} ({found.path}: {error.strerror})")
-    return NotRunningError(f"{found.path}: no daemon answers: {error.strerror}")
+    return NotRunningError(f"{found.path}: no daemon answers: {error.strerror or error}")
 
 
 class NotRunningError(ControlError):

@@ -35,7 +35,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _families(found: Found) -> list[Family]:
     with asking(found) as daemon:
-        status = daemon.call("Status")
+        status = daemon.status()
     unit = found.name if "@" in found.name and found.name.endswith(".service") else ""
     return list(of(snapshot(status), unit))
 

@@ -13,6 +13,7 @@ from time import time
 from typing import NamedTuple
 
 from netsrvd.errors import DependencyError, HostError, NetsrvdError, UsageError, failing_import
+from netsrvd.escapes import escaped
 from netsrvd.probe import echo, echoplus, fping, nagios, report, stamp, stamps
 from netsrvd.probe.clocks import Clock, daytime_seconds, time_seconds
 from netsrvd.probe.csv_form import CSV
@@ -73,11 +74,11 @@ def run(arguments: argparse.Namespace) -> int:
         return plan.status(_measure(plan)) if plan.targets else fping.NO_ADDRESS
     except NetsrvdError as error:
         if arguments.fping is not None:
-            print(f"{fping.NAME}: {error}", file=sys.stderr)
+            print(f"{fping.NAME}: {escaped(str(error))}", file=sys.stderr)
             return fping.status_of(error)
         if not arguments.nagios:
             raise
-        print(f"PROBE UNKNOWN - {error}")
+        print(f"PROBE UNKNOWN - {nagios.text_of(error)}")
         return nagios.UNKNOWN
 
 
@@ -232,7 +233,7 @@ def _targets(
         except HostError as error:
             if arguments.fping is None:
                 raise
-            print(error, file=sys.stderr)  # and go on with the others, as fping does
+            print(escaped(str(error)), file=sys.stderr)  # and go on with the others, as fping does
     targets = [*dict.fromkeys(found)]
     for target in targets:
         if target.lacks_interface and not settings.interface:

@@ -93,7 +93,7 @@ def _asked(found: Found) -> Reply | None:
         return None
     try:
         with asking(found) as daemon:
-            report = daemon.call("Status")
+            report = daemon.status()
             report["sources"] = daemon.call("TopSources", count=WIDEST_SOURCES)["sources"]
             report["refused_sources"] = daemon.call("RefusedSources", count=WIDEST_SOURCES)[
                 "sources"

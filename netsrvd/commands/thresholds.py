@@ -99,7 +99,7 @@ def _judge(
     if not found.is_running:
         return CRITICAL, f"{found.name} does not run: {found.state}", ""
     with asking(found) as daemon:
-        values = figures(daemon.call("Status"))
+        values = figures(daemon.status())
     status, alerts = OK, []
     for name, value in values.items():
         for level, ranges in ((CRITICAL, crit), (WARNING, warn)):

@@ -115,7 +115,7 @@ class Watch:
             daemon = self._daemon or self._connect()
             if daemon is None:
                 return
-            report = daemon.call("Status")
+            report = daemon.status()
             self.history.add(report)
             self.report = report
             self.list(view, rows)

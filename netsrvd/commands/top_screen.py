@@ -63,8 +63,7 @@ class Screen:
         size = ("COLUMNS", "LINES")
         environment = {name: value for name, value in os.environ.items() if name not in size}
         self._console = Console(file=sys.stdout, highlight=False, _environ=environment)
-        encoding = (getattr(sys.__stdout__, "encoding", None) or "").lower()
-        self._blocks = BLOCKS if encoding.startswith("utf") else ASCII
+        self._blocks = BLOCKS if (sys.stdout.encoding or "").lower().startswith("utf") else ASCII
         self._live: Live | None = None
 
     @property

@@ -57,12 +57,12 @@ class Sources:
 
     def line(self, path: KeyPath) -> int:
         """Return the line of a key in the file that it is from, 0 where that is not known."""
-        from netsrvd.config.key_lines import key_lines  # noqa: PLC0415 - a start without faults needs none
-
         file = self.origins.get(path)
         if file is None:
             return 0
         if file not in self._lines:
+            from netsrvd.config.key_lines import key_lines  # noqa: PLC0415 - for faults and `check`
+
             self._lines[file] = key_lines(self.texts.get(file, ""))
         return self._lines[file].get(path, 0)
 
@@ -110,17 +110,20 @@ class Configuration(NamedTuple):
     path: Path | None = None
     """The file that was asked for; None for the default one."""
 
-    def rows(self, words: Validators) -> list[Row]:
-        """Return all keys of the effective configuration."""
+    def rows(self, words: Validators, only: Collection[KeyPath] | None = None) -> list[Row]:
+        """Return all keys of the effective configuration, or just those at these paths."""
+        chosen = self.settings.listeners
+        if only is not None:
+            named = {path[1] for path in only if path[0] == "listener"}
+            chosen = tuple(each for each in chosen if each.name in named)
         listeners = tuple(
-            by_default(each.name, each.service)._replace(service=DEFAULT_SERVICE)
-            for each in self.settings.listeners
+            by_default(each.name, each.service)._replace(service=DEFAULT_SERVICE) for each in chosen
         )
         default = dict(effective(Settings(listeners=listeners), words))
         rows = []
-        for path, value in effective(self.settings, words):
+        for path, value in effective(self.settings._replace(listeners=chosen), words):
             file, line = self.sources.origins.get(path), self.sources.line(path)
-            if path in UNUSED and file is None:
+            if (path in UNUSED and file is None) or (only is not None and path not in only):
                 continue
             same = path[-1] != "enabled" and path in default and default[path] == value
             rows.append(Row(path, value, file, line, same))
@@ -138,8 +141,7 @@ class Configuration(NamedTuple):
                 "file": escaped(str(row.file)) if row.file else None,
                 "line": row.line or None,
             }
-            for row in self.rows(words)
-            if only is None or row.path in only
+            for row in self.rows(words, only)
         ]
 
     @property
@@ -164,8 +166,8 @@ class Configuration(NamedTuple):
         """
         rows = [
             (f"{dotted(row.path)} = {written(row.value)}", row.origin)
-            for row in self.rows(words)
-            if (only is None or row.path in only) and not (without_defaults and row.is_default)
+            for row in self.rows(words, only)
+            if not (without_defaults and row.is_default)
         ]
         width = min(WIDEST, max((len(text) for text, _ in rows), default=0))
         return [f"{text:{width}}  # {origin}" for text, origin in rows]

@@ -311,9 +311,10 @@ def effective(settings: Settings, words: Validators) -> list[tuple[tuple[str, ..
     rows: list[tuple[tuple[str, ...], Any]]
     rows = [((rule.key,), _shown(settings, rule)) for rule in GLOBAL_RULES]
     rows += [(("log", rule.key), _shown(settings.log, rule)) for rule in LOG_RULES]
+    rules = listener_rules(words)
     for listener in settings.listeners:
         path = ("listener", listener.name)
-        rows += [((*path, rule.key), _shown(listener, rule)) for rule in listener_rules(words)]
+        rows += [((*path, rule.key), _shown(listener, rule)) for rule in rules]
         rows += [((*path, "options", name), value) for name, value in listener.options.items()]
     names = {listener.name for listener in settings.listeners}
     there_by_default = {listener.name for listener in Settings().listeners}

@@ -68,7 +68,7 @@ def bind(path: str) -> socket.socket:
         sock.listen()
     except (OSError, ValueError) as error:
         sock.close()
-        reason = error.strerror if isinstance(error, OSError) else error
+        reason = getattr(error, "strerror", None) or error
         raise SocketError(f"control socket {path}: {reason}; choose another --control") from error
     return sock
 

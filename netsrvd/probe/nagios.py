@@ -7,7 +7,8 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from netsrvd.errors import UsageError
+from netsrvd.errors import NetsrvdError, UsageError
+from netsrvd.escapes import escaped
 from netsrvd.probe.report import Figures, Report, TargetReport
 from netsrvd.probe.text import MILLISECOND_NS
 from netsrvd.probe.trips import Stream, Trip
@@ -96,6 +97,11 @@ class Nagios:
 
     def _both(self) -> tuple[Thresholds | None, Thresholds | None]:
         return self._warning, self._critical
+
+
+def text_of(error: NetsrvdError) -> str:
+    """Return an error as one line; what stands behind a | would be taken for performance data."""
+    return escaped(str(error)).replace("|", "!")
 
 
 def _limit(value: float | None) -> str:

@@ -61,7 +61,7 @@ def compare(configuration: Configuration) -> Comparison:
     return Comparison(
         planned.serving,
         tuple(change.text for change in planned.changes),
-        tuple(warnings(host, planned)),
+        (*obstacles(configuration.settings, host, planned), *warnings(host, planned)),
     )
 
 
@@ -86,8 +86,11 @@ def warnings(host: Host, planned: Plan) -> Iterator[str]:
         )
 
 
-def raise_if_not_possible(settings: Settings, host: Host, planned: Plan) -> None:
-    """Raise SystemdError for what would fail on the way: before anything is changed."""
+def obstacles(settings: Settings, host: Host, planned: Plan) -> tuple[str, ...]:
+    """Return why `netsrvd apply` refuses to change anything, a line each; nothing if it does not.
+
+    Ports in use by other programs are found by root alone.
+    """
     problems = list(_interfaces(settings, host))
     if any(change.action in ("new", "changed", "started") for change in planned.changes):
         problems += [
@@ -95,8 +98,7 @@ def raise_if_not_possible(settings: Settings, host: Host, planned: Plan) -> None
             "the listener another port or host"
             for facts, one in _foreign(planned.sockets, host)
         ]
-    if problems:
-        raise SystemdError("\n".join([*dict.fromkeys(problems), "nothing was changed"]))
+    return tuple(dict.fromkeys(problems))
 
 
 def _interfaces(settings: Settings, host: Host) -> Iterator[str]:

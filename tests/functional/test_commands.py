@@ -221,3 +221,29 @@ def test_a_low_port_needs_a_privilege(command: Command) -> None:
     assert done.returncode == 77, done
     [line] = done.stderr.splitlines()
     assert "port 7 needs a privilege: `netsrvd apply` has systemd bind it; or set a port" in line
+
+
+@pytest.mark.parametrize(
+    ("argv", "status"),
+    [
+        ("walk", 64),
+        ("check -c /none", 78),
+        ("status --control /none", 3),
+        ("status connections --control /none", 3),
+        ("probe --fping -C 1 -q name.invalid", 2),
+        ("probe --fping -C 1 -q -t 10 127.0.0.1:9", 1),
+    ],
+)
+def test_errors_that_cannot_be_told_change_no_status(argv: str, status: int) -> None:
+    """With standard error on a full disk, a command ends as it would otherwise."""
+    with Path("/dev/full").open("w") as full:
+        ended = subprocess.run(
+            [COMMAND, *argv.split()],
+            env=ENVIRONMENT,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=full,
+            timeout=PATIENCE,
+            check=False,
+        )
+    assert ended.returncode == status

@@ -749,6 +749,14 @@ def test_what_cannot_be_probed(arguments: str, status: int, text: str) -> None:
     assert text in line
 
 
+def test_an_error_is_one_line_of_a_plugin() -> None:
+    """Nagios takes a second line, and what stands behind a |, for something else."""
+    ended = probe("--nagios", "one\ntwo|three")
+    assert ended.returncode == 3
+    [line] = ended.stdout.splitlines()
+    assert line.startswith("PROBE UNKNOWN - one\\ntwo!three: ")
+
+
 def test_nothing_but_the_prober_is_imported(start: Start) -> None:
     """Neither rich nor matplotlib nor the daemon's loops are needed for lines."""
     run = start()

@@ -4,8 +4,11 @@ import json
 import os
 import pty
 import re
+import socket
 import subprocess
-from contextlib import ExitStack
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -187,3 +190,58 @@ def test_without_systemd_a_socket_is_to_be_named() -> None:
     )
     assert done.returncode == os.EX_USAGE
     assert "--control" in done.stderr
+
+
+@contextmanager
+def foreign(path: str, answer: bytes) -> Iterator[None]:
+    """Listen at a path, and answer each call so until the caller has closed."""
+
+    def serve() -> None:
+        while True:
+            try:
+                sock, _ = listening.accept()
+            except OSError:
+                return
+            with sock, suppress(OSError):
+                while sock.recv(4096):
+                    sock.sendall(answer)
+
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(path)
+        listening.listen()
+        thread = threading.Thread(target=serve)
+        thread.start()
+        try:
+            yield
+        finally:
+            listening.shutdown(socket.SHUT_RDWR)
+            thread.join()
+
+
+FOREIGN = {
+    "no JSON": b"HTTP/1.1 400 Bad Request\r\n\0",
+    "no text": b"\xff\xfe\0",
+    "no object": b"[1]\0",
+    "no parameters": b'{"parameters": [1]}\0',
+    "deep": b"[" * 100_000 + b"\0",
+    "nothing in it": b"{}\0",
+    "endless": b"x" * (65 << 20),
+}
+
+
+@pytest.mark.parametrize("answer", FOREIGN.values(), ids=FOREIGN)
+def test_another_program_is_told_from_a_daemon(path: str, answer: bytes) -> None:
+    """`--control` may name a socket of something else: one line says so, whatever that answers."""
+    said = f"{path}: what answers there is not this version of netsrvd"
+    with foreign(path, answer):
+        asked = status(path)
+        watched = status(path, "--warn", "lag=1")
+    assert (asked.returncode, asked.stdout, asked.stderr) == (69, "", f"netsrvd: {said}\n")
+    assert (watched.returncode, watched.stdout) == (3, f"NETSRVD UNKNOWN - {said}\n")
+
+
+def test_a_path_that_is_too_long() -> None:
+    """The reason is told, although the system has no number for it."""
+    said = status("/" + "a" * 200)
+    assert "no daemon answers: AF_UNIX path too long" in said.stderr
+    assert said.returncode == 3

@@ -256,8 +256,11 @@ def test_a_port_in_use_is_found_before_anything_is_changed(host: Machine) -> Non
     with Live(host) as live, bound(host, "TCP", 51500):
         pid = main_pid(host)
         configure(host, "[listener.echo]\nport = 51500\n")
+        in_use = "listener echo: tcp [::]:51500 is in use by python3 ("
+        assert f"# warning: {in_use}" in host.run("netsrvd", "check").stdout
+        assert f"\nwarning: {in_use}" in apply(host, "--dry-run")
         said = refused(host)
-        assert "listener echo: tcp [::]:51500 is in use by python3 (" in said
+        assert in_use in said
         assert "nothing was changed" in said
         assert shown(host, "MainPID") == pid
         assert live.says("still") == "still\n"

@@ -35,7 +35,8 @@ def test_what_is_in_force_is_not_undone_as_it_cannot_be_kept(
     host = Host((Target("netsrvd.service"),), {})
     made = Plan((), (), {}, (), "", has_new_drop_in=False, serving=(), kept=(), sockets=())
     configuration = files.load(None, VALIDATORS)
-    work = apply.Work(configuration, tmp_path / "netsrvd.toml", host, made, (), {}, (), ())
+    main = tmp_path / "netsrvd.toml"
+    work = apply.Work(configuration, main, {str(main): b""}, host, made, (), {}, (), (), ())
     calls: list[str] = []
 
     def full(*_: object) -> None:
@@ -43,7 +44,6 @@ def test_what_is_in_force_is_not_undone_as_it_cannot_be_kept(
 
     monkeypatch.setattr(apply, "look", lambda *_: host)
     monkeypatch.setattr(apply, "_work", lambda _: work)
-    monkeypatch.setattr(apply.comparison, "raise_if_not_possible", lambda *_: None)
     monkeypatch.setattr(saved, "read", lambda *_: kept)
     monkeypatch.setattr(saved, "files", lambda path: {str(path): b""})
     monkeypatch.setattr(saved, "put_back", lambda *_: calls.append("put back"))
@@ -52,6 +52,23 @@ def test_what_is_in_force_is_not_undone_as_it_cannot_be_kept(
     with pytest.raises(SystemdError, match=r"in force, but not kept .*: .*No space left"):
         apply._roll_back(argparse.Namespace(dry_run=False, json=False))
     assert calls == ["put back"]
+
+
+def test_files_that_change_meanwhile_are_not_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They were neither checked nor put into force: the next call must not find them in force."""
+    main = tmp_path / "netsrvd.toml"
+    main.write_text("idle_exit = 7")
+    host = Host((Target("netsrvd.service", is_running=True),), {}, config=main)
+    monkeypatch.setattr(apply.comparison, "obstacles", lambda *_: ())
+    monkeypatch.setattr(apply.firewall, "hints", lambda _: [])
+    monkeypatch.setattr(apply, "look", lambda *_: host)
+    monkeypatch.setattr(saved, "STATE", tmp_path / "state")
+    monkeypatch.setattr(apply.Execution, "run", lambda _: main.write_text("idle_exit = 8"))
+    with pytest.raises(SystemdError, match="changed meanwhile; run `netsrvd apply` again"):
+        apply._apply(argparse.Namespace(dry_run=False, json=False), host)
+    assert saved.read() is None
 
 
 @pytest.mark.parametrize(

@@ -45,8 +45,7 @@ def daemons(monkeypatch: pytest.MonkeyPatch) -> list[Found]:
     @contextmanager
     def asking(found: Found) -> Iterator[Any]:
         class Daemon:
-            def call(self, method: str) -> dict[str, Any]:
-                assert method == "Status"
+            def status(self) -> dict[str, Any]:
                 return status(int(found.path.rpartition("/")[2]))
 
         yield Daemon()
