@@ -30,6 +30,9 @@ USUAL_SOURCES = 20
 ITEMS_PER_STEP = 500
 """Connections, flows or sources that are looked at in one step, in less than 0.2 ms."""
 
+ITEMS_PER_LISTENER = 20
+"""To look at a listener without any takes as long as this many items."""
+
 REPLIES_PER_STEP = 20
 """Connections or flows that are written in one step, in 0.3 ms."""
 
@@ -191,11 +194,16 @@ class Methods:
     def _refused_sources(self, count: object = USUAL_SOURCES) -> Answer:
         most = _checked_count(count)
         found: list[tuple[int, str, str, str, str]] = []
+        done = 0
         for listener in self._server.listeners():
             protocol = "tcp" if isinstance(listener, TCPListener) else "udp"
+            before = len(found)
             for source, reason, times in listener.refused_sources():
                 found.append((times, source, listener.settings.name, protocol, reason))
-            yield None
+            done += len(found) - before + ITEMS_PER_LISTENER
+            if done >= ITEMS_PER_STEP:
+                done = 0
+                yield None
         widest = yield from _highest(found, most, lambda each: each)
         names = ("times", "source", "listener", "protocol", "reason")
         yield {"sources": [dict(zip(names, each, strict=True)) for each in widest]}
