@@ -82,7 +82,7 @@ class ConnectionLimit:
         return self.used >= self.limit
 
     def block(self, listener: "TCPListener") -> None:
-        """Call `look_again` of a listener when there is room."""
+        """Call `look_again` of a listener once, when a connection is released and there is room."""
         if listener not in self._blocked:
             self._blocked.append(listener)
 
@@ -587,6 +587,8 @@ class TCPListener:
         if self._held <= most * 9 // 10 and total.used <= total.limit * 9 // 10:
             seconds, self._full_since = now - self._full_since, 0.0
             self.report(ListenerBelowLimit(self.settings.name, self._held, seconds))
+        else:  # connections of other listeners may end first
+            total.block(self)
 
     def _release(self) -> None:
         self._held -= 1
