@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import netsrvd
 from netsrvd.config import changes
 from netsrvd.config.files import DEFAULT_FILE, Configuration
+from netsrvd.control.listening import Control, bind_private
 from netsrvd.errors import (
     ConfigError,
     NetsrvdError,
@@ -35,13 +36,12 @@ from netsrvd.events.lifecycle import (
 )
 from netsrvd.events.sockets import NotInForce
 from netsrvd.linux import mounts
-from netsrvd.reload_socket import SYSTEM, Outside, ReloadSocket, answer, identity, told_outside
+from netsrvd.linux.mounts import SYSTEM, Outside, identity
 from netsrvd.run_state import RunNotes
 from netsrvd.server import Server
 from netsrvd.shutdown import STOP_SIGNALS, Shutdown
 from netsrvd.sockets import descriptors
 from netsrvd.sockets.activation import shares_ports
-from netsrvd.sockets.bind import Socket
 from netsrvd.startup import (
     Services,
     Sockets,
@@ -92,14 +92,6 @@ FAILURE, IDLE = "failure", "idle"
 
 RESTART_SECONDS = 30.0
 """A stop within this time of SIGUSR1 is the first half of a restart."""
-
-
-class Control(NamedTuple):
-    """The control socket."""
-
-    sock: Socket
-    path: str = ""
-    """Where the daemon has bound it; empty for one that systemd passed."""
 
 
 class Start(NamedTuple):
@@ -153,7 +145,6 @@ class Daemon:
             wake_main,
         )
         self._notifier = Notifier()
-        self._reload_socket = ReloadSocket()
         self._mounts = mounts.roots()
 
     def run(self) -> int:
@@ -179,8 +170,8 @@ class Daemon:
         server.figures.start_time = time() - (monotonic() - self._start.began_at)
         server.began_at = self._start.began_at
         self._note_reload()
-        if self._start.control:
-            server.serve_control(*self._start.control)
+        for control in filter(None, (self._start.control, bind_private())):
+            server.serve_control(control)
         report(Starting(netsrvd.__version__, sys.version.split()[0], os.getpid()))
         for note in self._start.notes:
             report(note)
@@ -222,7 +213,7 @@ class Daemon:
                 return FAILURE
             if received in STOP_SIGNALS:
                 return signal.Signals(received).name
-            if received == RELOAD:
+            if received == RELOAD or self._server.reload_requests.are_waiting:
                 self._reload()
             elif received == RESTART:
                 self._restart_until = monotonic() + RESTART_SECONDS
@@ -295,12 +286,12 @@ class Daemon:
 
     def _reload(self) -> None:
         """Read the configuration again and put it into force, all or nothing."""
-        callers = self._reload_socket.waiting()
+        requests = self._server.reload_requests.take()
         self._notifier.reloading()
         try:
-            for outside in filter(None, map(told_outside, callers)):
-                self._check_directory(outside)
-                follow_zone(outside.zone)
+            for request in requests:
+                self._check_directory(request.outside)
+                follow_zone(request.outside.zone)
             self._check_mounts(self._directory)
             configuration = read_configuration(self._start.configuration.path)
             self._check_mounts(*(each.quotes for each in configuration.settings.listeners))
@@ -313,14 +304,17 @@ class Daemon:
             self._server.notes = RunNotes(notes.configuration, reason, notes.problems)
             self._fault = f"Reload failed, the old configuration is in force: {reason}; "
             self._notifier.ready(self._status())
-            answer(callers, reason)
+            for request in requests:
+                request.answer(reason, ())
             return
         self._fault = ""
         self._note_reload()
         if self._is_whole:
             self._preload()  # what a service may need that this reload has added
         self._notifier.ready(self._status())
-        answer(callers, "", [problem.text() for problem in self._problems])
+        warnings = [problem.text() for problem in self._problems]
+        for request in requests:
+            request.answer("", warnings)
 
     def _note_reload(self) -> None:
         """Note that a configuration has been put into force."""
@@ -386,7 +380,7 @@ class Daemon:
     def _end(self, reason: str) -> int:
         """Stop in order; return the exit status."""
         server = self._server
-        self._reload_socket.close()
+        server.reload_requests.end()
         shutdown = Shutdown(server, self._notifier, wait_signal, reason)
         shutdown.run(
             0.0 if reason == FAILURE else self._settings.drain_seconds,

@@ -57,12 +57,6 @@ class ConfigError(NetsrvdError):
         super().__init__("\n".join(self.problems))
 
 
-class ReloadError(NetsrvdError):
-    """A daemon did not say how its reload went: the operator must look at its log."""
-
-    exit_status = os.EX_UNAVAILABLE
-
-
 class ControlError(NetsrvdError):
     """A daemon did not answer on its control socket: the operator must look at the daemon."""
 

@@ -20,6 +20,9 @@ MODULES = (
     "netsrvd.sockets.kept",
     # rates that status and the page show
     "netsrvd.samples",
+    # a reload that a caller of the control socket asks for
+    "netsrvd.control.callers",
+    "netsrvd.control.calls",
     # a look at other programs with the same port
     "netsrvd.systemd.port_owners",
     # clients that do not read

@@ -84,7 +84,6 @@ class PendingConnections:
         settings: ListenerSettings,
         counters: Counters,
         report: Report,
-        *,
         admit: Admit,
         reject: Reject,
     ) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 from netsrvd.access.datagrams import DatagramPolicy
 from netsrvd.config import changes
 from netsrvd.connection import AnySocket, Connection, connection_ids
+from netsrvd.control.listening import Control, ControlSocket
 from netsrvd.counters import Counters, RunFigures
 from netsrvd.errors import NetsrvdError
 from netsrvd.event_loop import EventLoop
@@ -17,7 +18,7 @@ from netsrvd.events import LEVELS
 from netsrvd.events.lifecycle import ThreadFailed
 from netsrvd.events.sockets import InterfaceLost, Listening, ListeningEnded
 from netsrvd.loop_thread import LoopThread
-from netsrvd.run_state import RunNotes
+from netsrvd.run_state import ReloadRequests, RunNotes
 from netsrvd.services import MONITORING, prepare
 from netsrvd.services.base import Client, Service, Stream, StreamFactory
 from netsrvd.settings import TIMED_SERVICES, Endpoint, ListenerSettings, Settings
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from netsrvd.control.callers import Callers
-    from netsrvd.control.listening import ControlSocket
+    from netsrvd.control.methods import Methods
     from netsrvd.handlers.connections import HandlerConnections
     from netsrvd.handover import Restored
     from netsrvd.samples import Samples
@@ -106,7 +107,8 @@ class Server:
         self.samples: Samples | None = None
         """None until the first sample."""
         self.began_at = monotonic()
-        self._control: ControlSocket | None = None
+        self.reload_requests = ReloadRequests(wake)
+        self._controls: list[ControlSocket] = []
         self._control_loop = self._tcp
         self._sockets: Sockets = {}
         self._deaf: dict[int, str] = {}
@@ -247,24 +249,28 @@ class Server:
         self.log_writer.thread.start()
         self._start_loops({protocol for _, protocol in self._listeners})
 
-    def serve_control(self, sock: bind.Socket, path: str) -> None:
-        """Answer callers on a control socket, bound at `path` or passed by systemd.
+    def serve_control(self, control: Control) -> None:
+        """Answer callers on a control socket. It is called before `start`.
 
-        It is called before `start`. The tcp loop serves it, or that of UDP if only UDP is served.
+        The tcp loop serves it, or that of UDP if only UDP is served.
         """
-        from netsrvd.control.listening import ControlSocket  # noqa: PLC0415 - not all have one
+
+        def methods() -> "Methods":
+            from netsrvd.control.methods import Methods  # noqa: PLC0415 - at the first look
+
+            return Methods(self)
 
         def callers(listening: bind.Socket, loop: EventLoop) -> "Callers":
-            from netsrvd.control.callers import Callers  # noqa: PLC0415 - at the first look
-            from netsrvd.control.methods import Methods  # noqa: PLC0415 - so here
+            from netsrvd.control.callers import Callers  # noqa: PLC0415 - not before the start
+            from netsrvd.control.calls import Calls  # noqa: PLC0415 - so here
 
-            methods = Methods(self, is_passed=not path)
-            return Callers(listening, loop, methods, self.log_writer.handle())
+            calls = Calls(loop, self.reload_requests, methods, is_passed=control.is_passed)
+            return Callers(listening, loop, calls, self.log_writer.handle())
 
         protocols = {protocol for _, protocol in self._listeners}
         self._control_loop = self._udp if protocols == {"udp"} else self._tcp
-        self._control = ControlSocket(sock, callers, path=path)
-        self._control.open(self._control_loop)
+        self._controls.append(ControlSocket(control, callers))
+        self._controls[-1].open(self._control_loop)
 
     def sample(self, now: float) -> None:
         """Keep the sums of now, unless the last ones are young, so that growth can be shown."""
@@ -297,8 +303,7 @@ class Server:
     def _restore(self, restored: "Restored") -> None:
         for sock, state in restored.connections:
             listener = self._tcp_listener(state.listener, state.service_name)
-            make_service = self._factory(listener.settings, state.service_name)
-            listener.restore(state.connection(listener, sock), make_service)
+            listener.restore(sock, state, self._factory(listener.settings, state.service_name))
         for name, pending in restored.pending:
             found = self._listeners.get((name, "tcp"))
             if isinstance(found, TCPListener):
@@ -554,8 +559,8 @@ class Server:
             while self._handlers.live and monotonic() < until:
                 sleep(LOOK_SECONDS)
             self._ask(self._tcp, self._handlers.shutdown, None)
-        if self._control:
-            self._ask(self._control_loop, self._control.close, None)
+        while self._controls:
+            self._ask(self._control_loop, self._controls.pop().close, None)
         for loop in (self._tcp, self._udp):
             loop.stop()
             loop.join(JOIN_SECONDS)

@@ -3,14 +3,16 @@
 systemd is asked first: a connection to the socket of a daemon that does not run would start it.
 """
 
+import errno
 import json
 import os
 import socket
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from netsrvd.control.listening import PRIVATE_NAME, credentials
 from netsrvd.errors import ControlError, SystemdError, UsageError
 from netsrvd.systemd import systemctl
 from netsrvd.systemd.unit_files import is_control
@@ -137,11 +139,51 @@ def _text(file: Path) -> str:
         return ""
 
 
+def private_path(pid: int) -> str:
+    """Return the path of the private control socket of the daemon with this process ID.
+
+    Raises UsageError if there is no such process, it is no daemon, or the kernel does not let the
+    caller look at its descriptors (PTRACE_MODE_READ in ptrace(2)), and ControlError if it is one of
+    an older version.
+    """
+    folder = Path(f"/proc/{pid}/fd")
+    names: dict[str, str] = {}
+    try:
+        for link in folder.iterdir():
+            with suppress(FileNotFoundError):  # closed meanwhile
+                names[link.readlink().name] = str(link)
+    except FileNotFoundError as error:
+        raise UsageError(f"there is no process {pid}") from error
+    except PermissionError as error:
+        raise UsageError(_DENIED[os.geteuid() == 0].format(pid)) from error
+    if found := names.get(f"{PRIVATE_NAME} (deleted)"):
+        return found
+    if f"{OLD_NAME} (deleted)" in names:
+        raise ControlError(
+            f"process {pid} is a netsrvd of an older version, which cannot be asked: restart it; "
+            f"`kill -HUP {pid}` reloads without an answer"
+        )
+    raise UsageError(f"process {pid} is no netsrvd that answers: it has no socket for that")
+
+
+OLD_NAME = "netsrvd-reload"
+"""The name of the socket at which versions before 1.0.0 were asked for a reload."""
+
+_DENIED = {
+    False: "process {0} is another user's; ask as root",
+    True: "process {0} is another user's, and root lacks CAP_SYS_PTRACE; `kill -HUP {0}` reloads "
+    "without an answer",
+}
+"""Why a daemon cannot be reached, by whether the caller is root."""
+
+
 class CallError(ControlError):
     """A daemon has answered with an error."""
 
-    def __init__(self, daemon: str, name: str, details: Iterable[str]) -> None:
+    def __init__(self, daemon: str, name: str, parameters: Reply) -> None:
         self.name = name
+        self.parameters = parameters
+        details = (str(value) for value in parameters.values())
         super().__init__(": ".join((daemon, *details, TEXTS.get(name, name))))
         if name in WRONG_ARGUMENTS:
             self.exit_status = os.EX_USAGE
@@ -149,10 +191,12 @@ class CallError(ControlError):
 
 UPGRADED = "io.netsrvd.Upgraded"
 
+DENIED = "only root and its own user may ask it"
+
 TEXTS = {
     UPGRADED: "an upgrade has replaced its code, so that it cannot answer: restart it",
     "io.netsrvd.NoSuchListener": "there is no such listener; `netsrvd status` shows them",
-    "org.varlink.service.PermissionDenied": "only root and its own user may ask it",
+    "org.varlink.service.PermissionDenied": DENIED,
     "org.varlink.service.InvalidParameter": "it takes an IP address or a network",
 }
 
@@ -167,6 +211,11 @@ class Conversation:
         self._sock = sock
         self._daemon = daemon
         self._rest = bytearray()
+
+    @property
+    def pid(self) -> int:
+        """The process that listens."""
+        return credentials(self._sock)[0]
 
     def call(self, method: str, **parameters: object) -> Reply:
         """Return the answer to a call. Raises ControlError."""
@@ -212,13 +261,12 @@ class Conversation:
                 raise self._foreign()
         try:
             message = json.loads(self._rest[:end])
-            parameters = message.get("parameters") or {}
-            details = [str(value) for value in parameters.values()]
-        except (ValueError, RecursionError, AttributeError):
+            parameters = {**(message.get("parameters") or {})}
+        except (ValueError, RecursionError, AttributeError, TypeError):
             raise self._foreign() from None
         del self._rest[: end + 1]
         if "error" in message:
-            raise CallError(self._daemon, str(message["error"]), details)
+            raise CallError(self._daemon, str(message["error"]), parameters)
         return {**message, "parameters": parameters}
 
     def _foreign(self) -> ControlError:
@@ -230,10 +278,12 @@ class Conversation:
 
 
 @contextmanager
-def asking(found: Found) -> Iterator[Conversation]:
-    """Connect to the control socket of a daemon. Raises ControlError with the remedy."""
+def asking(found: Found, seconds: float = PATIENCE_SECONDS) -> Iterator[Conversation]:
+    """Connect to the control socket of a daemon, which may take some seconds for each part of an
+    answer. Raises ControlError with the remedy.
+    """
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
-        sock.settimeout(PATIENCE_SECONDS)
+        sock.settimeout(seconds)
         try:
             sock.connect("\0" + found.path[1:] if found.path.startswith("@") else found.path)
         except OSError as error:
@@ -243,11 +293,12 @@ def asking(found: Found) -> Iterator[Conversation]:
 
 def _unreachable(found: Found, error: OSError) -> ControlError:
     if isinstance(error, PermissionError):
-        refused = ControlError(
-            f"{found.path}: root and the group adm may ask; `adduser USER adm` adds a user"
-        )
+        who = "root and the group adm may ask; `adduser USER adm` adds a user"
+        refused = ControlError(f"{found.path}: {who if found.state else DENIED}")
         refused.exit_status = os.EX_NOPERM
         return refused
+    if error.errno == errno.EAGAIN:
+        return ControlError(f"{found.name}: too many wait for its answers; see its log")
     if found.state:
         remedy = f"it runs without a control socket; `systemctl restart {found.name}` brings it up"
         return ControlError(f"{found.name}: {remedy} ({found.path}: {error.strerror})")

@@ -2,20 +2,20 @@
 
 import argparse
 import os
-import signal
-import socket
 import sys
 
-from netsrvd import reload_socket
+from netsrvd.commands import daemons
+from netsrvd.commands.daemons import CallError, Found, Reply, asking
 from netsrvd.config.files import DEFAULT_FILE
-from netsrvd.errors import ConfigError, NetsrvdError, ReloadError, SystemdError, UsageError
+from netsrvd.errors import ConfigError, ControlError, NetsrvdError, SystemdError, UsageError
 from netsrvd.escapes import escaped
+from netsrvd.linux.mounts import look_outside
 from netsrvd.log.stderr import is_journal
-
-UNITS = ("netsrvd.service", "netsrvd@*.service")
-"""What `reload` without a PID is for: instances share the configuration, so all of them."""
+from netsrvd.systemd import systemctl
 
 PATIENCE_SECONDS = 60.0
+
+NOT_RELOADED = "io.netsrvd.NotReloaded"
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -43,18 +43,16 @@ def run(arguments: argparse.Namespace) -> int:
 def _running() -> list[tuple[str, int]]:
     """Return each unit of netsrvd that runs with the PID of its daemon.
 
-    Raises UsageError where there is no systemd, and ReloadError where it runs none.
+    Raises UsageError where there is no systemd, and ControlError where it runs none.
     """
-    from netsrvd.systemd import systemctl  # noqa: PLC0415 - a unit's ExecReload= names the PID
-
     try:
-        units = systemctl.texts(UNITS, ["Id", "MainPID"])
+        units = systemctl.texts(daemons.UNITS, ["Id", "MainPID"])
     except SystemdError as error:
         raise UsageError(f"name the process ID of the daemon: {error}") from error
     running = [(unit["Id"], int(unit.get("MainPID", "0"))) for unit in units if unit.get("Id")]
     found = sorted((unit, pid) for unit, pid in running if pid)
     if not found:
-        raise ReloadError(
+        raise ControlError(
             "systemd runs neither netsrvd.service nor an instance: a start reads the "
             "configuration; for another daemon, name its process ID"
         )
@@ -62,66 +60,32 @@ def _running() -> list[tuple[str, int]]:
 
 
 def _reload(pid: int) -> None:
-    """Have one daemon reload. Raises ConfigError, ReloadError and UsageError."""
-    try:
-        process = os.pidfd_open(pid)  # from here on the signal reaches this process or none
-    except OSError as error:
-        raise UsageError(f"there is no process {pid}: {error.strerror}") from error
-    try:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as sock:
-            sock.settimeout(PATIENCE_SECONDS)
-            _connect(sock, pid)
-            answer = _ask(sock, pid, process, reload_socket.look_outside(str(DEFAULT_FILE.parent)))
-    finally:
-        os.close(process)
-    if not answer:
-        raise ReloadError("the daemon ended without an answer; see its log")
-    lines = [escaped(each) for each in answer.strip().splitlines()]
-    problems = [line for line in lines if not line.startswith(reload_socket.WARNING)]
-    if is_journal(2):  # as ExecReload= of a unit: the daemon has just written the same there
-        lines = []
-    if problems:
-        raise ConfigError([line for line in problems if line in lines])
-    for line in lines:
-        print(f"netsrvd: {line}", file=sys.stderr)
+    """Have one daemon reload. Raises ConfigError, ControlError and UsageError.
 
-
-def _connect(sock: socket.socket, pid: int) -> None:
-    """Connect to the daemon itself: SIGHUP would end a process of another kind."""
-    try:
-        sock.connect(reload_socket.path(pid))
-        answering, _ = reload_socket.credentials(sock)
-    except BlockingIOError as error:
-        raise ReloadError(f"too many wait; `kill -HUP {pid}` reloads without an answer") from error
-    except PermissionError as error:
-        raise UsageError(_DENIED[os.geteuid() == 0].format(pid)) from error
-    except OSError as error:
-        raise UsageError(f"process {pid} is no netsrvd that answers: {error.strerror}") from error
-    if answering != pid:
-        raise UsageError(f"process {answering} answers for {pid}, which gets no signal")
-
-
-def _ask(sock: socket.socket, pid: int, process: int, seen: reload_socket.Outside) -> str:
-    """Send the daemon what is `seen` here, then SIGHUP, and return its answer.
-
-    `process` is a pidfd. An empty answer means that the daemon ended before it answered.
+    With standard error in the journal, as in ExecReload= of a unit, no line of the daemon's is
+    shown: it has just written the same there.
     """
+    is_shown = not is_journal(2)
     try:
-        sock.send(seen.message())
-        signal.pidfd_send_signal(process, signal.SIGHUP)
-    except PermissionError as error:
-        raise UsageError(_DENIED[False].format(pid)) from error
-    except (ProcessLookupError, ConnectionError) as error:
-        raise ReloadError("the daemon has just ended; see its log") from error
-    try:
-        return sock.recv(reload_socket.LONGEST_ANSWER + 1).decode(errors="replace")
-    except OSError as error:
-        raise ReloadError(f"the daemon has not answered: {error}; see its log") from error
+        warnings = _lines(_asked(pid).get("warnings"))
+    except CallError as error:
+        if error.name != NOT_RELOADED:
+            raise
+        reasons = _lines(error.parameters.get("reasons"))
+        raise ConfigError(reasons if is_shown else ()) from error
+    for warning in warnings if is_shown else ():
+        print(f"netsrvd: warning: {warning}", file=sys.stderr)
 
 
-_DENIED = {
-    False: "process {0} is another user's; ask as root",
-    True: "process {0} is another user's, and root lacks CAP_SYS_PTRACE; `kill -HUP {0}` reloads "
-    "without an answer",
-}
-"""Why the daemon cannot be reached, by whether the caller is root."""
+def _lines(answer: object) -> list[str]:
+    """Return lines of an answer, which may be another program's, to be shown on a terminal."""
+    return [escaped(str(each)) for each in answer] if isinstance(answer, list) else []
+
+
+def _asked(pid: int) -> Reply:
+    """Return the answer of one daemon. Raises ControlError and UsageError."""
+    found = Found(f"process {pid}", daemons.private_path(pid), is_running=True)
+    with asking(found, PATIENCE_SECONDS) as daemon:
+        if daemon.pid != pid:  # a child may have its descriptors
+            raise UsageError(f"process {daemon.pid} answers for {pid}; name that one")
+        return daemon.call("Reload", **look_outside(str(DEFAULT_FILE.parent))._asdict())

@@ -7,7 +7,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from netsrvd import detach, startup
-from netsrvd.daemon import Control, Daemon, Start
+from netsrvd.control.listening import Control, bind
+from netsrvd.daemon import Daemon, Start
 from netsrvd.errors import NetsrvdError, UsageError, shortage
 from netsrvd.services.base import ServerView
 from netsrvd.sockets import activation
@@ -76,13 +77,11 @@ def _control(
     Raises ActivationError or SocketError, with what systemd passed closed.
     """
     if sock := activation.take_control(passed):
-        return Control(sock)
+        return Control(sock, is_passed=True)
     if not arguments.control:
         return None
-    from netsrvd.control import listening  # noqa: PLC0415 - few daemons bind one
-
     try:
-        return Control(listening.bind(arguments.control), arguments.control)
+        return bind(arguments.control)
     except NetsrvdError:
         activation.drain_and_close(passed)
         raise

@@ -9,14 +9,16 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from math import inf
-from typing import Any, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 from netsrvd.contracts import Report
-from netsrvd.control.listening import LONGEST_CALL
+from netsrvd.control.listening import credentials
 from netsrvd.event_loop import READ, WRITE, EventLoop
 from netsrvd.events.lifecycle import ControlFailed
-from netsrvd.reload_socket import credentials
 from netsrvd.tracebacks import described, traceback_of
+
+LONGEST_CALL = 65_536
+"""Bytes of a call, with its final NUL."""
 
 MOST_CALLERS = 8
 """Callers at a time. One more ends the connection of the one that has been silent longest."""
@@ -35,14 +37,20 @@ SWEEP_SECONDS = 5.0
 PAUSE_SECONDS = 0.001
 """How long to wait after a step: a look takes a quarter of the loop's time at most."""
 
-FAILED = "io.netsrvd.Failed"
+SERVICE, INTERFACE = "org.varlink.service", "io.netsrvd"
+"""The interfaces: that of every service of Varlink, and ours."""
+
+FAILED = f"{INTERFACE}.Failed"
 """The error of a call in which our own code raised an exception."""
 
 Reply = dict[str, Any]
 
-Answer = Iterator[Reply | list[Reply] | None]
-"""Yields the parameters of a reply or of some, and None after a step of work without a reply. The
-last reply of several is known by the end of the answer."""
+WAIT: Final = "wait"
+
+Answer = Iterator[Reply | list[Reply] | Literal["wait"] | None]
+"""Yields the parameters of a reply or of some, None after a step of work without a reply, and WAIT
+if the next step is not to be done before `Caller.go_on`. The last reply of several is known by the
+end of the answer."""
 
 Methods = Callable[[str, dict[str, Any], "Caller"], Answer]
 """Answers a call of a method; raises CallError, also later."""
@@ -86,12 +94,17 @@ class CallError(Exception):
         self.message = {"error": name, "parameters": parameters}
 
 
+def invalid(parameter: str) -> CallError:
+    """Return the error for a parameter that is unknown or has a wrong value."""
+    return CallError(f"{SERVICE}.InvalidParameter", parameter=parameter)
+
+
 class Caller:
     """One connection. Owned by the event loop; `Callers` runs the steps of its answer."""
 
     __slots__ = (
-        *("_callers", "_more", "_oneway", "_pending", "active_at", "answer", "inbox", "outbox"),
-        *("sock", "uid", "_watched"),
+        *("_callers", "_more", "_oneway", "_pending", "active_at", "answer", "inbox"),
+        *("_watched", "is_waiting", "outbox", "sock", "uid"),
     )
 
     def __init__(self, callers: "Callers", sock: socket.socket, uid: int, now: float) -> None:
@@ -102,6 +115,8 @@ class Caller:
         self.inbox = bytearray()
         self.outbox = memoryview(b"")
         self.answer: Answer | None = None
+        self.is_waiting = False
+        """Whether the next step waits for `go_on`."""
         self._pending: Reply | None = None
         """A reply that waits until it is known whether it is the last one."""
         self._more = self._oneway = False
@@ -117,6 +132,10 @@ class Caller:
     def is_busy(self) -> bool:
         """Whether a call has come whose answer has not been sent in full."""
         return self.answer is not None or bool(self.outbox) or b"\0" in self.inbox
+
+    def go_on(self) -> None:
+        """Do the next step of an answer that has yielded WAIT."""
+        self._callers.go_on(self)
 
     def on_ready(self, events: int, now: float) -> None:
         """Send what is left, or receive a call."""
@@ -177,8 +196,10 @@ class Caller:
             self._callers.report(ControlFailed(described(error), traceback_of(error)))
             self._end({"error": FAILED, "parameters": {"reason": described(error)}})
             return True
-        self._keep_last(reply)
-        return True
+        self.is_waiting = reply == WAIT
+        if reply != WAIT:
+            self._keep_last(reply)
+        return not self.is_waiting
 
     def _keep_last(self, found: Reply | list[Reply] | None) -> None:
         """Send the replies before the last one, which may be the last of all."""
@@ -323,7 +344,7 @@ class Callers:
     def _sweep(self, now: float) -> None:
         for caller in list(self._callers.values()):
             limit = STUCK_SECONDS if caller.outbox else IDLE_SECONDS
-            if now - caller.active_at >= limit:
+            if now - caller.active_at >= limit and not caller.is_waiting:
                 self.close(caller)
         self._listen_again()
         self._sweep_at = now + SWEEP_SECONDS if self._callers else inf

@@ -31,7 +31,7 @@ error ExpectedMore ()
 """The interface that each service has."""
 
 HEAD = """\
-# A running netsrvd: figures, connections, flows and sources. Its methods only read.
+# A running netsrvd: figures, connections, flows and sources. All methods but Reload only read.
 interface io.netsrvd
 
 """
@@ -156,8 +156,23 @@ method TopSources(count: ?int) -> (sources: []Source)
 # The sources that are being refused, the most often refused ones first, count of them at most.
 method RefusedSources(count: ?int) -> (sources: []RefusedSource)
 
+# Read the configuration again and put it into force, all or nothing: for root, and for the daemon's
+# own user on a socket that systemd has not passed. The answer comes when that is done, with
+# warnings for what passed sockets do not put into force. The parameters say what the caller sees of
+# the host, as the daemon may have a root directory of its own: device and inode of /usr ("1 2"),
+# directory of the configuration, its device and inode, absolute path of the file of the time zone.
+method Reload(
+  system: ?string,
+  directory: ?string,
+  configuration: ?string,
+  zone: ?string
+) -> (warnings: []string)
+
 # There is no listener of this name.
 error NoSuchListener (listener: string)
+
+# The reload has failed, for these reasons: the old configuration is in force.
+error NotReloaded (reasons: []string)
 
 # An upgrade has replaced the code that would answer. The daemon serves on; restart it.
 error Upgraded ()

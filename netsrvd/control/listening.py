@@ -1,33 +1,29 @@
-"""The listening control socket. What answers is imported when the first caller connects."""
+"""The listening control sockets. What answers is imported when the first caller connects."""
 
 import os
 import socket
 import stat
+import struct
 from collections.abc import Callable
 from contextlib import suppress
 from math import inf
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from netsrvd.errors import SocketError
 from netsrvd.event_loop import READ, EventLoop
-from netsrvd.upgrade import is_replaced
-
-UPGRADED = b'{"error":"io.netsrvd.Upgraded","parameters":{}}\0'
-"""The answer when the code that would answer has been replaced since the start."""
-
-FAILED = b'{"error":"io.netsrvd.Failed","parameters":{"reason":"its code cannot be imported"}}\0'
-"""The answer when it cannot be imported for another reason, such as a lack of descriptors."""
-
-CALLERS_REFUSED = 4
-"""Callers that wait for that answer at a time; one more ends the wait of the first."""
 
 PAUSE_SECONDS = 0.5
 """How long to leave callers waiting while there is no descriptor for one."""
 
-LONGEST_CALL = 65_536
-"""Bytes of a call, with its final NUL."""
+PRIVATE_NAME = "netsrvd-control"
+"""The last part of the path to which a private socket is bound for a moment."""
 
+DIRECTORIES = ("/tmp", "/var/tmp", "/dev/shm", "/run")  # noqa: S108 - of mode 0700 is what is made there
+"""Where a directory for a private socket is made, in the first one that can be written to."""
+
+UCRED = struct.Struct("3i")
+"""struct ucred { pid_t pid; uid_t uid; gid_t gid; }."""
 
 if TYPE_CHECKING:
 
@@ -48,7 +44,27 @@ Import = Callable[[socket.socket, EventLoop], "Answering"]
 """Imports and makes what answers; it may raise any exception."""
 
 
-def bind(path: str) -> socket.socket:
+class Control(NamedTuple):
+    """A listening control socket."""
+
+    sock: socket.socket
+    is_passed: bool = False
+    """Whether systemd has passed it. The mode of its file says then who may look; otherwise only
+    root and the daemon's own user are answered."""
+    path: str = ""
+    """Where the daemon has bound it and a file or an abstract name is; empty if there is none."""
+    inode: int = -1
+    """The O_PATH descriptor of a private one; -1 for others."""
+
+
+def credentials(sock: socket.socket) -> tuple[int, int]:
+    """Return the process and user ID of the other end (SO_PEERCRED in unix(7))."""
+    raw = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, UCRED.size)
+    pid, user, _ = UCRED.unpack(raw)
+    return pid, user
+
+
+def bind(path: str) -> Control:
     """Return a listening socket at a path, or at an abstract name that begins with `@`.
 
     The file has the mode 0600. A socket that is left there and that no process listens on is
@@ -70,7 +86,7 @@ def bind(path: str) -> socket.socket:
         sock.close()
         reason = getattr(error, "strerror", None) or error
         raise SocketError(f"control socket {path}: {reason}; choose another --control") from error
-    return sock
+    return Control(sock, path=path)
 
 
 def _remove_stale(path: str) -> None:
@@ -85,20 +101,53 @@ def _remove_stale(path: str) -> None:
                 Path(path).unlink()
 
 
+def bind_private() -> Control | None:
+    """Return a listening socket for root and this user alone, found by the process ID of the
+    daemon; None if no directory can be written to.
+
+    It has no name that another user could take, and no path by which one could fill its queue: it
+    is bound in a directory of mode 0700 and unlinked at once. An O_PATH descriptor of its inode
+    stays open, and /proc/PID/fd/N leads to it. The kernel lets only root and this user follow that
+    link; the mount, network and PID namespaces of the two processes do not matter.
+    """
+    for parent in (os.environ.get("TMPDIR") or DIRECTORIES[0], *DIRECTORIES):
+        with suppress(OSError):  # it cannot be written to, or its path is too long
+            return _bound_private(Path(parent) / f"netsrvd-{os.urandom(8).hex()}")
+    return None
+
+
+def _bound_private(directory: Path) -> Control:
+    """Raise OSError, with nothing left open or on disk, if it cannot be."""
+    directory.mkdir(mode=0o700)
+    bound = directory / PRIVATE_NAME
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        sock.bind(str(bound))
+        try:
+            sock.listen()
+            inode = os.open(bound, os.O_PATH | os.O_CLOEXEC)
+        finally:
+            bound.unlink()
+    except OSError:
+        sock.close()
+        raise
+    finally:
+        directory.rmdir()
+    return Control(sock, inode=inode)
+
+
 class ControlSocket:
-    """The listening socket. Owned by the event loop that serves it, from `open` on."""
+    """A control socket that is served. Owned by the event loop that serves it, from `open` on."""
 
-    __slots__ = ("_callers", "_import", "_loop", "_path", "_refused", "sock")
+    __slots__ = ("_callers", "_control", "_import", "_loop", "sock")
 
-    def __init__(self, sock: socket.socket, answerer: Import, *, path: str = "") -> None:
-        """Take a socket, and the `path` at which it was bound, which is removed at the end."""
-        self.sock = sock
+    def __init__(self, control: Control, answerer: Import) -> None:
+        self.sock = control.sock
+        self._control = control
         self._import = answerer
-        self._path = path
         self._callers: Answering | None = None
         self._loop: EventLoop
-        self._refused: list[RefusedCaller] = []
-        sock.setblocking(False)
+        self.sock.setblocking(False)
 
     def open(self, loop: EventLoop) -> None:
         """Accept callers in a loop (in its thread)."""
@@ -109,18 +158,22 @@ class ControlSocket:
         """Close the socket and all callers (in the loop's thread)."""
         if self._callers is not None:
             self._callers.close_all()
-        for each in list(self._refused):
-            each.close()
         self._loop.forget_timer(self)
         self._loop.remove(self.sock.fileno())
         self.sock.close()
-        if self._path and not self._path.startswith("@"):
-            Path(self._path).unlink(missing_ok=True)
+        _, _, path, inode = self._control
+        if inode >= 0:
+            os.close(inode)
+        if path and not path.startswith("@"):
+            Path(path).unlink(missing_ok=True)
 
     def on_ready(self, _events: int, now: float) -> None:
         """Accept one caller: clients of the listeners come first."""
-        message = self._load() if self._callers is None else b""
-        if self._callers is not None and not self._callers.make_room(now):
+        if self._callers is None:
+            with suppress(Exception):  # files of another version: `preload` reports them as well
+                self._callers = self._import(self.sock, self._loop)
+        callers = self._callers
+        if callers is not None and not callers.make_room(now):
             return
         try:
             sock, _ = self.sock.accept()
@@ -130,65 +183,12 @@ class ControlSocket:
             self._loop.modify(self.sock.fileno(), 0)
             self._loop.call_at(now + PAUSE_SECONDS, self)
             return
-        if self._callers is not None:
-            self._callers.accept(sock, now)
-            return
-        if len(self._refused) >= CALLERS_REFUSED:
-            self._refused[0].close()
-        try:
-            self._refused.append(RefusedCaller(sock, self._loop, message, self._refused))
-        except OSError:  # fs.epoll.max_user_watches
+        if callers is None:
             sock.close()
+        else:
+            callers.accept(sock, now)
 
     def run_due(self, _now: float) -> float:
         """Accept again, after a pause."""
         self._loop.modify(self.sock.fileno(), READ)
         return inf
-
-    def _load(self) -> bytes:
-        """Import what answers; return what a caller is told if that cannot be."""
-        if is_replaced():
-            return UPGRADED
-        try:
-            callers = self._import(self.sock, self._loop)
-        except Exception:  # noqa: BLE001 - whatever it is, it concerns callers alone
-            return UPGRADED if is_replaced() else FAILED
-        if is_replaced():
-            return UPGRADED
-        self._callers = callers
-        return b""
-
-
-class RefusedCaller:
-    """A caller that is told why it gets no answer, once it has sent a call. Owned by the loop."""
-
-    __slots__ = ("_all", "_loop", "_message", "_received", "_sock")
-
-    def __init__(
-        self, sock: socket.socket, loop: EventLoop, message: bytes, everyone: "list[RefusedCaller]"
-    ) -> None:
-        self._sock = sock
-        self._message = message
-        self._loop = loop
-        self._all = everyone
-        self._received = 0
-        sock.setblocking(False)
-        loop.add(sock.fileno(), self)
-
-    def on_ready(self, events: int, _now: float) -> None:
-        """Answer a call, and read on until the caller closes."""
-        try:
-            data = self._sock.recv(LONGEST_CALL) if events & READ else b""
-            self._received += len(data)
-            if b"\0" in data:
-                self._sock.send(self._message, socket.MSG_NOSIGNAL)
-        except OSError:
-            data = b""
-        if not data or self._received > LONGEST_CALL:
-            self.close()
-
-    def close(self) -> None:
-        """Close the connection."""
-        self._all.remove(self)
-        self._loop.remove(self._sock.fileno())
-        self._sock.close()

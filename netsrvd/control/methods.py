@@ -12,7 +12,7 @@ from netsrvd.access.access_list import AccessList, checked_entry
 from netsrvd.addresses import shown
 from netsrvd.connection import Connection
 from netsrvd.control import interface
-from netsrvd.control.callers import Answer, Caller, CallError, Reply
+from netsrvd.control.callers import INTERFACE, SERVICE, Answer, Caller, CallError, Reply, invalid
 from netsrvd.counters import Counters, Gauges, definitions
 from netsrvd.flow import Flow
 from netsrvd.run_state import RunNotes
@@ -39,8 +39,6 @@ REPLIES_PER_STEP = 20
 One = TypeVar("One", Connection, Flow)
 Entry = TypeVar("Entry")
 
-SERVICE = "org.varlink.service"
-
 
 class Looked(Served, Protocol):
     """What the methods read of the server, besides what a snapshot reads."""
@@ -51,39 +49,33 @@ class Looked(Served, Protocol):
 
 
 class Methods:
-    """Answers calls. Owned by the event loop of the control socket."""
+    """Answers calls that read a server. Owned by the event loop of the control socket."""
 
-    def __init__(self, server: Looked, *, is_passed: bool) -> None:
-        """Read a server. The access to a socket that systemd `is_passed` is its file's mode;
-        otherwise root and the daemon's own user may call.
-        """
+    def __init__(self, server: Looked) -> None:
         self._server = server
-        self._is_passed = is_passed
         self._methods: dict[str, tuple[tuple[str, ...], Callable[..., Answer]]] = {
             f"{SERVICE}.GetInfo": ((), self._get_info),
             f"{SERVICE}.GetInterfaceDescription": (("interface",), self._describe),
-            "io.netsrvd.Status": ((), self._status),
-            "io.netsrvd.Listeners": ((), self._listeners),
-            "io.netsrvd.Connections": (("listener", "address"), self._connections),
-            "io.netsrvd.Flows": (("listener", "address"), self._flows),
-            "io.netsrvd.TopSources": (("count",), self._top_sources),
-            "io.netsrvd.RefusedSources": (("count",), self._refused_sources),
+            f"{INTERFACE}.Status": ((), self._status),
+            f"{INTERFACE}.Listeners": ((), self._listeners),
+            f"{INTERFACE}.Connections": (("listener", "address"), self._connections),
+            f"{INTERFACE}.Flows": (("listener", "address"), self._flows),
+            f"{INTERFACE}.TopSources": (("count",), self._top_sources),
+            f"{INTERFACE}.RefusedSources": (("count",), self._refused_sources),
         }
 
     def __call__(self, method: str, parameters: dict[str, Any], caller: Caller) -> Answer:
         """Return the answer to a call. Raises CallError."""
-        if not (self._is_passed or caller.uid in (0, os.geteuid())):
-            raise CallError(f"{SERVICE}.PermissionDenied")
         if method not in self._methods:
             name = method.rpartition(".")[0]
-            if name in (SERVICE, "io.netsrvd"):
+            if name in (SERVICE, INTERFACE):
                 raise CallError(f"{SERVICE}.MethodNotFound", method=method)
             raise CallError(f"{SERVICE}.InterfaceNotFound", interface=name)
         known, call = self._methods[method]
         for name in parameters.keys() - {*known}:
-            raise _invalid(name)
+            raise invalid(name)
         given = {name: value for name, value in parameters.items() if value is not None}
-        if method in ("io.netsrvd.Connections", "io.netsrvd.Flows") and not caller.wants_more:
+        if method in (f"{INTERFACE}.Connections", f"{INTERFACE}.Flows") and not caller.wants_more:
             raise CallError(f"{SERVICE}.ExpectedMore")
         return call(**given)
 
@@ -95,13 +87,13 @@ class Methods:
             "product": interface.PRODUCT,
             "version": netsrvd.__version__,
             "url": interface.URL,
-            "interfaces": [SERVICE, "io.netsrvd"],
+            "interfaces": [SERVICE, INTERFACE],
         }
 
     def _describe(self, interface: object = None) -> Answer:
-        texts = {SERVICE: _VARLINK, "io.netsrvd": _text()}
+        texts = {SERVICE: _VARLINK, INTERFACE: _text()}
         if not isinstance(interface, str):
-            raise _invalid("interface")
+            raise invalid("interface")
         if interface not in texts:
             raise CallError(f"{SERVICE}.InterfaceNotFound", interface=interface)
         yield {"description": texts[interface]}
@@ -143,10 +135,10 @@ class Methods:
         if listener is None:
             return list(found)
         if not isinstance(listener, str):
-            raise _invalid("listener")
+            raise invalid("listener")
         chosen = [each for each in found if each.settings.name == listener]
         if not chosen:
-            raise CallError("io.netsrvd.NoSuchListener", listener=listener)
+            raise CallError(f"{INTERFACE}.NoSuchListener", listener=listener)
         return chosen
 
     def _connections(self, listener: object = None, address: object = None) -> Answer:
@@ -228,10 +220,6 @@ def totals_of(snapshot: Snapshot, totals: Counters) -> Totals:
     )
 
 
-def _invalid(name: str) -> CallError:
-    return CallError(f"{SERVICE}.InvalidParameter", parameter=name)
-
-
 def _highest(
     entries: Iterable[Entry], count: int, key: Callable[[Entry], Any]
 ) -> Generator[None, None, list[Entry]]:
@@ -245,7 +233,7 @@ def _highest(
 
 def _checked_count(count: object) -> int:
     if type(count) is not int or not 0 < count <= MOST_SOURCES:
-        raise _invalid("count")
+        raise invalid("count")
     return count
 
 
@@ -256,7 +244,7 @@ def _filter(address: object) -> Callable[[str], bool]:
     try:
         entry = AccessList((checked_entry(address),))
     except ValueError:
-        raise _invalid("address") from None
+        raise invalid("address") from None
     return lambda host: not entry.denied_by(host)
 
 

@@ -16,14 +16,14 @@ import pytest
 import varlink
 
 import netsrvd
-from netsrvd.control.callers import MOST_CALLERS
-from netsrvd.control.listening import LONGEST_CALL
+from netsrvd.commands.daemons import private_path
+from netsrvd.control.callers import LONGEST_CALL, MOST_CALLERS
 from tests.functional.conftest import Start
 from tests.support.activation import opened, passing
 from tests.support.clients import answer, ended, talking
 from tests.support.patience import eventually
 from tests.support.peers import connect, echoed
-from tests.support.run import LOOPBACK, Run, echo
+from tests.support.run import LOOPBACK, QUICK, Run, echo
 from tests.support.varlink_client import Caller, Types, calling
 
 IDLE = 0.2
@@ -91,7 +91,7 @@ def test_answers_are_what_the_interface_says(start: Start, path: str, port: int)
             assert len(replies) == 1
             types.assert_reply(method, replies[0])
             called.add(method)
-        for method in ("Status", "Listeners", "TopSources", "RefusedSources"):
+        for method in ("Status", "Listeners", "TopSources", "RefusedSources", "Reload"):
             reply = caller.call(f"io.netsrvd.{method}")["parameters"]
             types.assert_reply(method, reply)
             assert all(reply.get(name, True) for name in ("sources", "listeners"))
@@ -123,6 +123,7 @@ def test_connections_are_filtered(start: Start, path: str, port: int) -> None:
 
 
 CONNECTIONS, STATUS = "io.netsrvd.Connections", "io.netsrvd.Status"
+RELOAD = "io.netsrvd.Reload"
 
 
 @pytest.mark.parametrize(
@@ -134,6 +135,8 @@ CONNECTIONS, STATUS = "io.netsrvd.Connections", "io.netsrvd.Status"
         (CONNECTIONS, {}, "org.varlink.service.ExpectedMore"),
         ("io.netsrvd.TopSources", {"count": -1}, "org.varlink.service.InvalidParameter"),
         ("io.netsrvd.TopSources", {"count": "x"}, "org.varlink.service.InvalidParameter"),
+        (RELOAD, {"zone": 1}, "org.varlink.service.InvalidParameter"),
+        (RELOAD, {"nothing": "x"}, "org.varlink.service.InvalidParameter"),
     ],
 )
 def test_what_cannot_be_answered_is_an_error(
@@ -301,21 +304,53 @@ def test_answers_about_thousands_come_in_short_steps(start: Start, path: str, po
     assert float(seconds) < LONGEST_STEP_SECONDS
 
 
+# --- a reload --------------------------------------------------------------------------------
+
+
+def test_a_reload_tells_its_result(run: Run, path: str) -> None:
+    """Its warnings if it succeeds, all reasons if it fails, as the interface declares them; systemd
+    hears of it as of one by a signal.
+    """
+    with calling(path) as caller:
+        types = Types(description(path))
+        run.configure("one = 1\ntwo = 2\n")
+        failed = caller.call(RELOAD)
+        assert failed["error"] == "io.netsrvd.NotReloaded"
+        types.assert_error("NotReloaded", failed["parameters"])
+        one, two = failed["parameters"]["reasons"]
+        assert one.startswith(f"{run.config}:1: one = 1: unknown key")
+        assert two.startswith(f"{run.config}:2: two = 2: unknown key")
+        run.configure(echo(run.port, deny=["127.0.0.1"]))
+        assert caller.call(RELOAD) == {"parameters": {"warnings": []}}
+        with connect(("127.0.0.1", run.port)) as client:
+            assert ended(client)
+    run.wait_line("configuration reloaded: listener.echo.deny")
+    assert run.wait_notice("RELOADING", 2)["RELOADING"] == "1"
+
+
+def test_a_private_socket_answers_as_well(start: Start) -> None:
+    """A daemon that was started without `--control` has it: its process ID leads there."""
+    run = start()
+    with calling(private_path(run.pid)) as caller:
+        assert caller.call(STATUS)["parameters"]["pid"] == run.pid
+        assert caller.call(RELOAD) == {"parameters": {"warnings": []}}
+
+
 # --- who may ask ------------------------------------------------------------------------------
 
 AS_NOBODY = """
-import os, socket, sys
+import json, os, socket, sys
 os.setgroups([]); os.setgid(65534); os.setuid(65534)
 sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
 sock.connect(sys.argv[1].replace("@", "\\0", 1))
-sock.sendall(b'{"method":"io.netsrvd.Status"}\\0')
+sock.sendall(json.dumps({"method": sys.argv[2]}).encode() + b"\\0")
 print(sock.recv(10000).decode().rstrip("\\0"))
 """
 
 
-def asked_as_nobody(path: str) -> subprocess.CompletedProcess[str]:
+def asked_as_nobody(path: str, method: str = STATUS) -> subprocess.CompletedProcess[str]:
     """Ask as another user than that of the daemon."""
-    command = [sys.executable, "-IS", "-c", AS_NOBODY, path]
+    command = [sys.executable, "-IS", "-c", AS_NOBODY, path, method]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
@@ -386,6 +421,22 @@ def test_a_passed_socket_is_no_listener(
         assert ended(caller.sock)
 
 
+def test_a_passed_socket_reloads_for_root_alone(
+    start: Start, path: str, passed: socket.socket
+) -> None:
+    """Who may open its file may look; the configuration is read again for nobody but root."""
+    run = start(None, **passing([passed], "netsrvd-control"))
+    for folder in Path(path).parents[:3]:
+        folder.chmod(0o755)
+    Path(path).chmod(0o666)
+    assert '"pid"' in asked_as_nobody(path).stdout
+    assert "org.varlink.service.PermissionDenied" in asked_as_nobody(path, RELOAD).stdout
+    assert not run.lines_with("reload")
+    with calling(path) as caller:
+        assert caller.call(RELOAD) == {"parameters": {"warnings": []}}
+    run.wait_line("configuration reloaded: nothing changed")
+
+
 def test_another_unix_socket_is_still_an_error(
     start: Start, passed: socket.socket, port: int
 ) -> None:
@@ -444,13 +495,15 @@ def replace(copy: Path, text: str | None) -> None:
 def test_an_upgrade_before_the_first_look(
     start: Start, path: str, copy: Path, text: str | None
 ) -> None:
-    """The caller gets the error Upgraded, each time, and the daemon goes on."""
-    environment = {"PYTHONPATH": str(copy), "PYTHONSAFEPATH": "1", "COPY": str(copy)}
+    """The caller gets the error Upgraded, each time, and the daemon goes on; a reload works."""
+    environment = {"PYTHONPATH": str(copy), "PYTHONSAFEPATH": "1", "COPY": str(copy), **QUICK}
     run = start(None, "--control", path, planted=IS_COPY, environment=environment)
+    run.wait_notice("WATCHDOG")  # of its first tick
     replace(copy, text)
     for _ in range(3):
         with calling(path) as caller:
             assert caller.call(STATUS) == {"error": "io.netsrvd.Upgraded", "parameters": {}}
+            assert caller.call(RELOAD) == {"parameters": {"warnings": []}}
     with talking(run.port) as client:
         assert echoed(client)
 

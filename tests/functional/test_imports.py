@@ -28,19 +28,10 @@ PUBLIC = {
 
 OURS = {
     *("__main__", "access", "addresses", "cli", "commands", "config", "connection", "contracts"),
-    *("counters", "daemon", "detach", "errnos", "errors", "escapes", "event_loop", "events"),
-    *("flow", "linux", "log", "loop_thread", "proxy_datagrams", "proxy_pending", "proxy_protocol"),
-    *(
-        "reload_socket",
-        "run_state",
-        "server",
-        "services",
-        "settings",
-        "shutdown",
-        "sockets",
-        "startup",
-    ),
-    *("systemd", "tcp", "tracebacks", "udp", "units", "upgrade"),
+    *("control", "counters", "daemon", "detach", "errnos", "errors", "escapes", "event_loop"),
+    *("events", "flow", "linux", "log", "loop_thread", "proxy_datagrams", "proxy_pending"),
+    *("proxy_protocol", "run_state", "server", "services", "settings", "shutdown", "sockets"),
+    *("startup", "systemd", "tcp", "tracebacks", "udp", "units", "upgrade"),
 }
 """Its packages and modules; no hand-over, and of services and events only what is used."""
 
@@ -78,8 +69,8 @@ def test_nothing_is_imported_before_it_is_needed(start: Start) -> None:
 
 
 def test_a_control_socket_alone_imports_no_answers(start: Start, tmp_path: Path) -> None:
-    """A daemon with a control socket knows how to accept a caller, and no more, until the first
-    one comes: neither its code nor json is there.
+    """A daemon with a control socket knows how to accept a caller, and no more, until it has served
+    for a second or the first one comes: neither its code nor json is there.
     """
     path = str(tmp_path / "control")
     run = start(None, "--control", path, planted=PLANTED)

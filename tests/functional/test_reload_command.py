@@ -2,8 +2,8 @@
 
 import os
 import signal
-import socket
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -11,14 +11,26 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
-from netsrvd.reload_socket import MOST_WAITING, NAME, ReloadSocket, path
+from netsrvd.commands.daemons import OLD_NAME, private_path
+from netsrvd.control.callers import MOST_CALLERS
+from netsrvd.control.listening import PRIVATE_NAME, bind_private
 from tests.functional.conftest import Start
 from tests.support.clients import ended, serves, talking
 from tests.support.gate import Gate
 from tests.support.patience import eventually
 from tests.support.peers import connect, echoed
-from tests.support.run import COMMAND, ENVIRONMENT, PATIENCE, Run, echo, free_port, toml
+from tests.support.run import (
+    COMMAND,
+    ENVIRONMENT,
+    PATIENCE,
+    Run,
+    echo,
+    failing_echo,
+    free_port,
+    toml,
+)
 from tests.support.strangers import FILL_QUEUES, as_nobody
+from tests.support.varlink_client import calling
 
 Ask = Callable[..., subprocess.Popen[str]]
 
@@ -98,7 +110,9 @@ def test_a_socket_that_cannot_be_had_is_told(start: Start, ask: Ask, port: int) 
 def test_each_hears_of_a_reload_that_began_after_it_asked(
     start: Start, ask: Ask, tmp_path: Path
 ) -> None:
-    """Who asks during a reload may have changed the files since: it has the answer of the next."""
+    """Who asks during a reload may have changed the files since: it has the answer of the next. One
+    reload answers all that ask meanwhile.
+    """
     gate = Gate(tmp_path)
     run = start(
         planted=f"""
@@ -121,11 +135,12 @@ daemon.read_configuration = read
     assert outcome(first) == (0, [])
     assert [outcome(each)[0] for each in (second, third)] == [78, 78]
     run.wait_line("configuration reloaded: nothing changed")
+    assert 1 <= len(run.lines_with("reload failed")) <= 2
 
 
 def _callers(run: Run) -> int:
     """Return how many connections there are to the socket at which it is asked (proc_net_unix)."""
-    [name] = [link.removesuffix(" (deleted)") for link in run.links() if NAME in link]
+    [name] = [link.removesuffix(" (deleted)") for link in run.links() if PRIVATE_NAME in link]
     rows = [line.split() for line in Path("/proc/net/unix").read_text().splitlines()[1:]]
     return sum(row[-1] == name for row in rows) - 1
 
@@ -164,18 +179,73 @@ def test_a_process_that_is_no_daemon_lives_on(ask: Ask) -> None:
         other.kill()
 
 
-def test_a_process_that_holds_the_socket_of_a_daemon_gets_no_signal(ask: Ask) -> None:
+def test_a_process_that_holds_the_socket_of_a_daemon_is_none(ask: Ask) -> None:
     """A child may have its descriptors; the kernel says which process listens."""
-    reload_socket = ReloadSocket()
-    inode = int(path(os.getpid()).rpartition("/")[2])
-    with subprocess.Popen(["sleep", "3600"], pass_fds=[inode]) as other:
+    control = bind_private()
+    assert control
+    with control.sock, subprocess.Popen(["sleep", "3600"], pass_fds=[control.inode]) as other:
         status, [line] = outcome(ask(other.pid))
         assert (status, other.poll()) == (64, None)
-        assert line == (
-            f"netsrvd: process {os.getpid()} answers for {other.pid}, which gets no signal"
-        )
+        assert line == f"netsrvd: process {os.getpid()} answers for {other.pid}; name that one"
         other.kill()
-    reload_socket.close()
+    os.close(control.inode)
+
+
+def test_a_daemon_of_an_older_version_is_told(ask: Ask, tmp_path: Path) -> None:
+    """After an upgrade without a restart; it goes on, and the line names two remedies."""
+    file = tmp_path / OLD_NAME
+    with file.open("w") as held:
+        file.unlink()
+        with subprocess.Popen(["sleep", "3600"], pass_fds=[held.fileno()]) as other:
+            status, [line] = outcome(ask(other.pid))
+            assert (status, other.poll()) == (69, None)
+            assert line == (
+                f"netsrvd: process {other.pid} is a netsrvd of an older version, which cannot be "
+                f"asked: restart it; `kill -HUP {other.pid}` reloads without an answer"
+            )
+            other.kill()
+
+
+HURRIED = """
+import sys
+from netsrvd import cli
+from netsrvd.commands import reload
+reload.PATIENCE_SECONDS = 0.5
+sys.exit(cli.main(["reload", sys.argv[1]]))
+"""
+
+
+def test_a_daemon_whose_loop_hangs_is_told(start: Start, tmp_path: Path) -> None:
+    """The command gives up after a time, with the status of a service that is not there."""
+    gate = Gate(tmp_path)
+    run = start(planted=failing_echo('data == b"hang"', f"RuntimeError({gate.wait})"))
+    with talking(run.port) as client:
+        client.sendall(b"hang")
+        gate.reached(run)
+        done = subprocess.run(
+            [sys.executable, "-c", HURRIED, str(run.pid)],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 69
+        assert done.stderr == (f"netsrvd: process {run.pid}: no answer came in time; see its log\n")
+        gate.open()
+        assert ended(client)
+    run.wait_line("RuntimeError")
+
+
+def test_a_daemon_that_drains_says_that_it_stops(start: Start, ask: Ask) -> None:
+    """It reads no file any more; the next start does."""
+    run = start()
+    with talking(run.port) as client:
+        run.send(signal.SIGTERM)
+        run.wait_line("stopping on SIGTERM")
+        status, [line] = outcome(ask(run.pid))
+        assert status == 78
+        assert line == "netsrvd: the daemon is stopping; the next start reads the configuration"
+        assert echoed(client)
+    run.wait_end()
 
 
 def test_another_user_may_not(start: Start) -> None:
@@ -197,20 +267,23 @@ def test_another_user_may_not(start: Start) -> None:
     assert run.lines_with("reload") == []
 
 
-def test_a_crowd_of_askers_cannot_hinder_a_reload(start: Start, ask: Ask) -> None:
-    """They are told to be too many; the signal alone still works, and takes them all away."""
-    run = start()
-    crowd = [socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) for _ in range(MOST_WAITING)]
-    for each in crowd:
-        each.connect(path(run.pid))
-    status, [line] = outcome(ask(run.pid))
-    assert status == 69
-    assert f"`kill -HUP {run.pid}` reloads without an answer" in line
-    os.kill(run.pid, signal.SIGHUP)
-    run.wait_line("configuration reloaded: nothing changed")
-    assert outcome(ask(run.pid)) == (0, [])
-    for each in crowd:
-        each.close()
+def test_a_crowd_of_callers_cannot_hinder_a_reload(start: Start, ask: Ask, tmp_path: Path) -> None:
+    """As many silent ones as there may be make room. Those of another socket, which more users than
+    root may reach, take no place here: not even such as wait for answers that they do not read.
+    """
+    path = str(tmp_path / "control")
+    run = start(None, "--control", path)
+    with ExitStack() as stack:
+        silent = [stack.enter_context(calling(private_path(run.pid))) for _ in range(MOST_CALLERS)]
+        deaf = [stack.enter_context(calling(path)) for _ in range(MOST_CALLERS)]
+        for each in deaf:
+            each.sock.settimeout(0.0)
+            with suppress(BlockingIOError):
+                while True:
+                    each.send("io.netsrvd.Status")
+        assert outcome(ask(run.pid)) == (0, [])
+        run.wait_line("configuration reloaded: nothing changed")
+        assert ended(silent[0].sock)
 
 
 def test_a_local_user_cannot_reach_where_it_is_asked(start: Start, ask: Ask) -> None:
@@ -262,8 +335,8 @@ def test_a_daemon_without_a_directory_to_write_to_reloads_unheard(start: Start, 
     """It starts and serves all the same."""
     run = start(
         planted="""
-from netsrvd import reload_socket
-reload_socket.DIRECTORIES = ("/nonexistent",)
+from netsrvd.control import listening
+listening.DIRECTORIES = ("/nonexistent",)
 """
     )
     status, [line] = outcome(ask(run.pid))
@@ -282,7 +355,7 @@ def test_nothing_is_left_where_the_socket_was_made(start: Start) -> None:
             directory = Path(folder) / name
             directory.mkdir()
             run = start(environment={"TMPDIR": str(directory)})
-            [link] = [link for link in run.links() if NAME in link]
+            [link] = [link for link in run.links() if PRIVATE_NAME in link]
             assert link.endswith(" (deleted)")
             assert link.startswith(str(directory)) == (name == "short")
             assert list(directory.iterdir()) == []

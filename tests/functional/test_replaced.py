@@ -3,6 +3,7 @@
 import resource
 import shutil
 import signal
+import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -15,7 +16,7 @@ from tests.functional.conftest import Start
 from tests.support.activation import opened
 from tests.support.clients import ended, leaves_in_order, serves, talking
 from tests.support.peers import connect, echoed
-from tests.support.run import QUICK, Run, echo, failing_echo, free_port
+from tests.support.run import COMMAND, QUICK, Run, echo, failing_echo, free_port
 from tests.support.unit import Unit, follow
 
 IS_COPY = """
@@ -80,6 +81,8 @@ def test_all_that_a_daemon_does_works_with_other_files(unit: Unit, copy: Path, p
 
         run.reload("nonsense = [1]\n")
         run.wait_line("reload failed, the old configuration stays: ")
+        done = subprocess.run([COMMAND, "reload", str(run.pid)], capture_output=True, check=False)
+        assert (done.returncode, b"nonsense" in done.stderr) == (78, True)
         run.reload(echo(port, **settings, idle_timeout=100, service="discard"))
         run.wait_line("configuration reloaded: ")
         assert echoed(kept)
@@ -183,7 +186,7 @@ def test_a_lack_of_descriptors_is_waited_for(start: Start) -> None:
 
 def test_everything_is_imported_soon(start: Start, copy: Path) -> None:
     """A second after READY each module of the package that can be needed is there, but for those of
-    commands, of the control socket, and of the services that few configure.
+    commands, of looks at the daemon, and of the services that few configure.
     """
     program = (
         "from netsrvd import daemon\n"
@@ -201,13 +204,14 @@ def test_everything_is_imported_soon(start: Start, copy: Path) -> None:
     }
     expected = {name.removesuffix(".__init__") for name in modules if not name.endswith("__main__")}
     missing = expected - imported
-    of_others = ("netsrvd.commands.", "netsrvd.control", "netsrvd.probe", "netsrvd.systemd")
+    of_others = ("netsrvd.commands.", "netsrvd.probe", "netsrvd.systemd")
     assert {name for name in missing if not name.startswith(of_others)} == {
         *("netsrvd.sockets.inetd", "netsrvd.log.stderr_to_log"),
         *("netsrvd.services.http", "netsrvd.services.page"),
         *(f"netsrvd.services.{name}" for name in ("echoplus", "exposition", "metrics", "stamp")),
         *("netsrvd.services.timed", "netsrvd.timed"),
         *("netsrvd.packets", "netsrvd.packets.stamp", "netsrvd.packets.udpechoplus"),
+        *("netsrvd.control.interface", "netsrvd.control.methods"),
         *("netsrvd.metrics", "netsrvd.overview", "netsrvd.snapshot"),
     }
 

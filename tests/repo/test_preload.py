@@ -24,9 +24,9 @@ LARGE = {"hmac", "importlib", "netsrvd.services.http", "netsrvd.services.page"}
 """What a reload imports and can fail in: importlib.metadata, 10 ms and 2 MB, if it names a handler;
 libcrypto, 2 MB, for a key of `stamp`; h11, 10 ms and 1 MB, and its page if it adds `metrics`."""
 
-LOOKS = {f"netsrvd.control.{name}" for name in ("callers", "listening", "methods")}
-"""The control socket is there from the start or never. What answers is imported at the first look,
-if the package is still that of the start (tests/functional/test_control.py)."""
+LOOKS = {"netsrvd.control.methods"}
+"""What answers those that look at the daemon is imported at the first look, if the package is still
+that of the start (tests/functional/test_control.py)."""
 
 
 def late_imports() -> Iterator[tuple[str, str]]:

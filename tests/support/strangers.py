@@ -73,9 +73,10 @@ FILL_QUEUES = """
     names = {row[-1] for row in rows if "netsrvd" in row[-1]}
     names |= {f"@netsrvd/{pid}", *(f"/proc/{pid}/fd/{number}" for number in range(64))}
     connected = 0
-    for name in names:
+    kinds = [socket.SOCK_STREAM, socket.SOCK_SEQPACKET]
+    for name, kind in [(name, kind) for name in names for kind in kinds]:
         for _ in range(8):
-            sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            sock = socket.socket(socket.AF_UNIX, kind)
             try:
                 sock.setblocking(False)
                 sock.connect("\\0" + name[1:] if name.startswith("@") else name)

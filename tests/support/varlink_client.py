@@ -80,6 +80,10 @@ class Types:
         """Check that a reply has the fields of its method, all of them and no others."""
         self._check(self._interface.members[method].out_type, parameters, method)
 
+    def assert_error(self, name: str, parameters: Message) -> None:
+        """Check the same of an error."""
+        self._check(self._interface.members[name].type, parameters, name)
+
     def _check(self, kind: Any, value: Any, where: str) -> None:
         if isinstance(kind, scanner._CustomType):
             self._check(self._interface.members[kind.name].type, value, where)

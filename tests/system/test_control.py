@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import varlink
 
-from tests.support.installed import NOBODY, SERVICE, is_active, main_pid, shown, talk
+from tests.support.installed import NOBODY, SERVICE, configure, is_active, main_pid, shown, talk
 from tests.support.machine import Machine
 from tests.support.patience import eventually
 
@@ -22,7 +22,8 @@ ASK = """
 import json, socket, sys
 sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
 sock.connect(sys.argv[1])
-sock.sendall(b'{"method":"io.netsrvd.Status"}\\0')
+method = sys.argv[2] if len(sys.argv) > 2 else "Status"
+sock.sendall(b'{"method":"io.netsrvd.%b"}\\0' % method.encode())
 received = b""
 while not received.endswith(b"\\0"):
     received += sock.recv(65536)
@@ -67,6 +68,27 @@ def test_a_member_of_adm_is_answered(quiet: Machine, member: list[str]) -> None:
     assert "PermissionError" in denied.stderr
 
 
+def test_only_root_has_it_reload(quiet: Machine, member: list[str]) -> None:
+    """A member of adm may look, and no more; within the sandbox the kernel tells root from all
+    others. The reload is the same as that of `systemctl reload`.
+    """
+    talk(quiet, "tcp", "hello")
+    ask = ["python3", "-c", ASK, PATH, "Reload"]
+    denied = json.loads(quiet.run(*member, *ask).stdout)
+    assert denied["error"] == "org.varlink.service.PermissionDenied"
+    assert json.loads(quiet.run(*ask).stdout) == {"parameters": {"warnings": []}}
+    configure(quiet, "nonsense = 1\n")
+    failed = json.loads(quiet.run(*ask).stdout)
+    assert failed["error"] == "io.netsrvd.NotReloaded"
+    assert "nonsense = 1: unknown key" in failed["parameters"]["reasons"][0]
+    assert "nonsense = 1: unknown key" in shown(quiet, "StatusText")
+    assert quiet.run("systemctl", "reload", SERVICE, check=False).returncode != 0
+    configure(quiet, "")
+    quiet.run("systemctl", "stop", SOCKET)
+    quiet.run("systemctl", "reload", SERVICE)
+    assert "nonsense" not in shown(quiet, "StatusText")
+
+
 def test_another_client_starts_the_daemon(quiet: Machine, member: list[str]) -> None:
     """Who only connects to the socket has systemd start it, with its listening sockets."""
     said = json.loads(quiet.run(*member, "python3", "-c", ASK, PATH).stdout)["parameters"]
@@ -92,6 +114,8 @@ def test_varlinkctl_knows_the_interface(quiet: Machine, member: list[str]) -> No
         *(*ask, "call", f"unix:{PATH}", "io.netsrvd.TopSources", '{"count":0}'), check=False
     )
     assert "InvalidParameter" in failed.stderr
+    reloaded = quiet.run("varlinkctl", "call", "-j", f"unix:{PATH}", "io.netsrvd.Reload", "{}")
+    assert json.loads(reloaded.stdout) == {"warnings": []}
 
 
 def test_an_independent_client_understands_it(

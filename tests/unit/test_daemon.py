@@ -6,7 +6,7 @@ import resource
 import signal
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,6 +21,8 @@ from netsrvd.events.handover import ConnectionsRestored
 from netsrvd.events.lifecycle import CodeMissing, Reloaded, Starting, Stopped, Stopping
 from netsrvd.events.sockets import FamilyMissing
 from netsrvd.handover import CONNECTION, PENDING, STATE, Restored
+from netsrvd.linux.mounts import Outside
+from netsrvd.run_state import ReloadRequest
 from netsrvd.services.base import ServerView
 from netsrvd.settings import Settings
 from netsrvd.startup import prepare_services
@@ -38,16 +40,14 @@ class Stage:
     def __init__(self, patch: pytest.MonkeyPatch, folder: Path) -> None:
         self.reported = Reported(patch)
         self.notifier = FakeNotifier()
-        self.reload_socket: Any = SimpleNamespace(waiting=lambda: ["caller"], close=lambda: None)
-        self.answers: list[tuple[Any, str]] = []
+        self.answers: list[tuple[str, tuple[str, ...]]] = []
         self.signals: list[int | None] = []
         self.waits: list[float] = []
+        self.wakes = 0
         self.config = folder / "netsrvd.toml"
         self.config.write_text("")
         patch.setattr(daemon, "Notifier", lambda: self.notifier)
-        patch.setattr(daemon, "ReloadSocket", lambda: self.reload_socket)
-        patch.setattr(daemon, "answer", self.answer)
-        patch.setattr(daemon, "told_outside", lambda caller: None)
+        patch.setattr(daemon, "wake_main", self.wake)
         patch.setattr(daemon, "wait_signal", self.wait)
         patch.setattr(daemon, "stop_waits", lambda: False)
         notes: list[Event] = [FamilyMissing("a", "tcp", "IPv6")]
@@ -66,8 +66,15 @@ class Stage:
         self.daemon._is_loaded = True
         self.server = self.daemon._server
 
-    def answer(self, callers: Any, problem: str, warnings: Any = ()) -> None:
-        self.answers.append((callers, problem))
+    def answer(self, problem: str, warnings: Sequence[str]) -> None:
+        self.answers.append((problem, tuple(warnings)))
+
+    def ask(self) -> None:
+        """Have a caller wait for a reload."""
+        self.server.reload_requests.add(ReloadRequest(Outside(), self.answer))
+
+    def wake(self) -> None:
+        self.wakes += 1
 
     def wait(self, seconds: float) -> int | None:
         self.waits.append(seconds)
@@ -179,6 +186,7 @@ def test_a_reload_puts_new_settings_into_force(
     notes = [FamilyMissing("b", "udp", "IPv4")]
     monkeypatch.setattr(daemon, "bind_again", lambda *_, **__: ({}, [*notes]))
     stage.config.write_text('[log]\nlevel = "debug"\nqueue = 1000')
+    stage.ask()
     assert stage.run(RELOAD, RELOAD, TERM) == os.EX_OK
     kinds = ["FamilyMissing", "Reloaded", "FamilyMissing", "Reloaded"]
     assert stage.reported.kinds[3:7] == kinds
@@ -188,7 +196,24 @@ def test_a_reload_puts_new_settings_into_force(
     assert stage.server.log_writer.level == DEBUG
     begin = stage.steps.index("reloading")
     assert stage.steps[begin + 1].startswith("ready Serving")
-    assert stage.answers == [(["caller"], "")] * 2
+    assert stage.answers == [("", ())]
+
+
+def test_a_caller_has_the_daemon_reload(stage: Stage) -> None:
+    """It wakes the main thread, which answers it when systemd has heard of the result; one that
+    comes when the daemon stops is told so.
+    """
+    stage.config.write_text("nonsense = 1")
+    stage.ask()
+    stage.ask()
+    assert stage.wakes == 2
+    assert stage.run(WAKE, WAKE, TERM) == os.EX_OK
+    assert stage.reported.kinds.count("ReloadFailed") == 1
+    problems = [problem for problem, _ in stage.answers]
+    assert len(problems) == 2
+    assert all("nonsense = 1: unknown key" in problem for problem in problems)
+    stage.ask()
+    assert "the daemon is stopping" in stage.answers[-1][0]
 
 
 def test_a_failed_thread_ends_the_daemon(stage: Stage, capsys: pytest.CaptureFixture[str]) -> None:

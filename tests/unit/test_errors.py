@@ -12,7 +12,6 @@ STATUSES = {
     errors.HostError: os.EX_NOHOST,
     errors.UsageError: os.EX_USAGE,
     errors.ConfigError: os.EX_CONFIG,
-    errors.ReloadError: os.EX_UNAVAILABLE,
     errors.ControlError: os.EX_UNAVAILABLE,
     errors.SocketError: os.EX_UNAVAILABLE,
     errors.PrivilegeError: os.EX_NOPERM,

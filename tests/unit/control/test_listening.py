@@ -1,15 +1,23 @@
 """netsrvd.control.listening"""
 
 import errno
+import os
 import socket
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from netsrvd.commands.daemons import private_path
 from netsrvd.control import listening
-from netsrvd.control.listening import PAUSE_SECONDS, ControlSocket
-from netsrvd.errors import SocketError
+from netsrvd.control.listening import (
+    PAUSE_SECONDS,
+    PRIVATE_NAME,
+    Control,
+    ControlSocket,
+    credentials,
+)
+from netsrvd.errors import SocketError, UsageError
 from netsrvd.event_loop import READ
 
 
@@ -66,7 +74,7 @@ def test_without_a_descriptor_callers_wait() -> None:
     """The loop does not spin: the socket is left alone for a while, and then accepts again."""
     loop: Any = Loop()
     sock: Any = Short()
-    control = ControlSocket(sock, lambda *_: Answering())  # type: ignore[arg-type,return-value]
+    control = ControlSocket(Control(sock), lambda *_: Answering())  # type: ignore[arg-type,return-value]
     control.open(loop)
     control.on_ready(READ, 10.0)
     assert (loop.events, loop.due_at) == (0, 10.0 + PAUSE_SECONDS)
@@ -76,22 +84,20 @@ def test_without_a_descriptor_callers_wait() -> None:
     assert (loop.events, loop.due_at) == (-1, 0.0)
 
 
-def test_a_caller_that_cannot_be_watched_is_disconnected(tmp_path: Path) -> None:
-    """With no room left in epoll(7) it gets no reason; the loop, and so the clients, go on."""
-
-    class Full(Loop):
-        def add(self, descriptor: int, watched: object, events: int = READ) -> None:
-            if watched is not control:
-                raise OSError(errno.ENOSPC, "No space left on device")
+def test_a_caller_that_nothing_can_answer_is_disconnected(tmp_path: Path) -> None:
+    """Files of another version may have come before those that answer were imported: the caller
+    gets no reason; the loop, and so the clients, go on.
+    """
 
     def broken(*_: object) -> Any:
         raise ImportError
 
-    full: Any = Full()
-    with listening.bind(str(tmp_path / "socket")) as sock, socket.socket(socket.AF_UNIX) as client:
-        control = ControlSocket(sock, broken)
-        control.open(full)
-        client.connect(str(tmp_path / "socket"))
+    loop: Any = Loop()
+    path = str(tmp_path / "socket")
+    with socket.socket(socket.AF_UNIX) as client:
+        control = ControlSocket(listening.bind(path), broken)
+        control.open(loop)
+        client.connect(path)
         control.on_ready(READ, 0.0)
         client.settimeout(5)
         assert client.recv(1) == b""
@@ -115,5 +121,32 @@ def test_a_file_that_is_no_socket_is_left_alone(tmp_path: Path) -> None:
     stale = tmp_path / "socket"
     with socket.socket(socket.AF_UNIX) as sock:
         sock.bind(str(stale))
-    with listening.bind(str(stale)):
+    with listening.bind(str(stale)).sock:
         pass
+
+
+def test_a_private_socket_has_no_name() -> None:
+    """Nothing is left of its path, which leads nowhere; its descriptor does. When it is closed, it
+    is refused there as well.
+    """
+    control = listening.bind_private()
+    assert control
+    path = Path(control.sock.getsockname())
+    assert path.name == PRIVATE_NAME
+    assert not path.parent.exists()
+    served, loop = ControlSocket(control, lambda *_: Answering()), Loop()  # type: ignore[arg-type,return-value]
+    served.open(loop)  # type: ignore[arg-type]
+    place = private_path(os.getpid())
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(place)
+        assert credentials(client) == (os.getpid(), os.geteuid())
+    served.close()
+    with pytest.raises(UsageError, match="it has no socket for that"):
+        private_path(os.getpid())
+
+
+def test_no_directory_may_be_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing can be written anywhere: then there is no private socket."""
+    monkeypatch.setattr(listening, "DIRECTORIES", ("/nonexistent",))
+    monkeypatch.setenv("TMPDIR", "/nonexistent")
+    assert listening.bind_private() is None

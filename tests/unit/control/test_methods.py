@@ -8,7 +8,7 @@ import pytest
 
 from netsrvd.control import methods
 from netsrvd.control.callers import CallError
-from netsrvd.control.methods import ITEMS_PER_STEP, REPLIES_PER_STEP, Methods, _highest
+from netsrvd.control.methods import ITEMS_PER_STEP, REPLIES_PER_STEP, _highest
 
 
 def connections(*hosts: str) -> list[Any]:
@@ -52,21 +52,6 @@ def test_a_count_has_its_limits(count: Any) -> None:
     """It is a whole number up to a thousand."""
     with pytest.raises(CallError):
         methods._checked_count(count)
-
-
-@pytest.mark.parametrize(
-    ("is_passed", "uid", "is_allowed"), [(True, 65534, True), (False, 0, True), (False, 7, False)]
-)
-def test_who_may_call(*, is_passed: bool, uid: int, is_allowed: bool) -> None:
-    """A passed socket has its file's mode; else it is root, and the user of the daemon."""
-    server: Any = SimpleNamespace()
-    asked = Methods(server, is_passed=is_passed)
-    caller: Any = SimpleNamespace(uid=uid, wants_more=False)
-    if is_allowed:
-        assert next(asked("org.varlink.service.GetInfo", {}, caller))
-    else:
-        with pytest.raises(CallError, match="PermissionDenied"):
-            asked("org.varlink.service.GetInfo", {}, caller)
 
 
 def test_the_highest_of_many_are_found_in_steps() -> None:

@@ -1,10 +1,12 @@
 """netsrvd.linux.mounts"""
 
+import json
 from pathlib import Path
 
 import pytest
 
 from netsrvd.linux import mounts
+from netsrvd.linux.mounts import Outside, identity, look_outside
 
 LINES = r"""24 30 0:22 / /proc rw,nosuid - proc proc rw
 31 30 8:1 /etc/netsrvd /etc/netsrvd ro - ext4 /dev/sda1 rw
@@ -40,3 +42,23 @@ def test_a_path_leads_through_one_mount(path: str, point: str) -> None:
     before = {"/": "/", "/etc/netsrvd": "/etc/netsrvd"}
     now = {"/": "/", "/etc/netsrvd": "/etc/old", "/srv/new": "/srv/new"}
     assert mounts.moved(path, before, now) == point
+
+
+@pytest.mark.parametrize("directory", ["/etc", "/no/such", "/a b\n", "/\udcff"])
+def test_what_is_seen_of_a_directory_survives_a_message(directory: str) -> None:
+    """Its name, device and inode are the same on both sides, whatever the name is."""
+    seen = look_outside(directory)
+    assert Outside(**json.loads(json.dumps(seen._asdict()))) == seen
+    assert seen.directory == directory
+    assert (seen.configuration == "") == (directory != "/etc")
+    assert seen.configuration == identity(directory)
+
+
+def test_a_replaced_directory_has_another_identity(tmp_path: Path) -> None:
+    """A copy under the same name is another directory."""
+    (tmp_path / "one").mkdir()
+    (tmp_path / "two").mkdir()
+    before = identity(str(tmp_path / "one"))
+    (tmp_path / "one").rename(tmp_path / "old")
+    (tmp_path / "two").rename(tmp_path / "one")
+    assert before != identity(str(tmp_path / "one"))
