@@ -1,5 +1,16 @@
 """Escapes text from outside for a terminal or a log."""
 
+import sys
+
+
+def encodable(text: str, instead: str) -> str:
+    """Return `text` if the encoding of standard output has its characters, otherwise `instead`."""
+    try:
+        text.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:
+        return instead
+    return text
+
 
 def escaped(text: str) -> str:
     r"""Return `text` with everything that is not printable as its escape, such as `\x1b` or `\n`.

@@ -38,6 +38,9 @@ MOST_STREAMS = 65536
 LEAST_KEPT = 1000
 """Probes of a stream whose details are kept at least."""
 
+DUMB = ("dumb", "unknown")
+"""Names of terminals on which rich draws nothing."""
+
 STAMP_TTL = 255
 """What RFC 8762, 4.2.1, asks of a sender."""
 
@@ -116,8 +119,10 @@ def _plan(arguments: argparse.Namespace) -> Plan:
 
 def _live(settings: Settings) -> Form:
     """Return the form that rich draws. Raises DependencyError if that is not installed."""
-    if not sys.stdout.isatty():
-        raise UsageError("--live: standard output is no terminal; without --live it has lines")
+    if not sys.stdout.isatty() or os.environ.get("TERM") in DUMB:
+        raise UsageError(
+            "--live: standard output is no terminal that can draw; without --live it has lines"
+        )
     try:
         from netsrvd.probe.live import Live  # noqa: PLC0415 - it imports rich, for 0.1 s
     except ImportError as error:

@@ -21,7 +21,7 @@ from netsrvd.commands.daemons import (
     find,
 )
 from netsrvd.errors import UsageError
-from netsrvd.escapes import escaped
+from netsrvd.escapes import encodable, escaped
 from netsrvd.units import span
 
 NOT_RUNNING = 3
@@ -132,13 +132,15 @@ class Page:
 
     def __init__(self, *, coloured: bool) -> None:
         self._coloured = coloured
+        self._runs, self._is_off = encodable("●", "*"), encodable("○", "-")
 
     def lines(self, found: Found, report: Reply | None) -> Iterator[str]:
         """Yield the lines about one daemon."""
         if report is None:
             yield from self._not_running(found)
         elif "problem" in report:
-            yield f"{self._paint(YELLOW, '●')} {found.name} runs; {report['problem']}"
+            problem = escaped(report["problem"])
+            yield f"{self._paint(YELLOW, self._runs)} {found.name} runs; {problem}"
             if found.status:
                 yield f"  It has told systemd: {escaped(found.status)}"
         else:
@@ -149,10 +151,10 @@ class Page:
 
     def _not_running(self, found: Found) -> Iterator[str]:
         if not found.state:
-            yield f"{self._paint(RED, '○')} nothing runs at {escaped(found.path)}"
+            yield f"{self._paint(RED, self._is_off)} nothing runs at {escaped(found.path)}"
             return
         since = f" since {found.since}" if found.since else ""
-        yield f"{self._paint(RED, '○')} {found.name} does not run: {found.state}{since}"
+        yield f"{self._paint(RED, self._is_off)} {found.name} does not run: {found.state}{since}"
         listening = [each.name for each in found.sockets if each.state == "active"]
         others = [f"{each.name} ({each.state})" for each in found.sockets if each.state != "active"]
         if listening:
@@ -168,11 +170,10 @@ class Page:
         run = report["run"]
         began = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(run["start_time"]))
         name = "netsrvd" if not found.state else found.name
+        mark = self._paint(GREEN, self._runs)
         head = self._paint(BOLD, f"{name} {escaped(report['version'])}")
-        yield (
-            f"{self._paint(GREEN, '●')} {head} runs since {began} ({span(report['seconds'])}), "
-            f"PID {report['pid']}"
-        )
+        since = f"runs since {began} ({span(report['seconds'])})"
+        yield f"{mark} {head} {since}, PID {report['pid']}"
         yield from self._configuration(report)
         limit = run["connections_limit"]
         yield f"  Now: {report['connections']} of {limit} connections, {report['flows']} flows"
@@ -184,7 +185,7 @@ class Page:
         if report["refused_sources"]:
             yield ""
             rows = map(refused_row, report["refused_sources"])
-            yield from self._table(("REFUSED SOURCE", "LISTENER", "REASON", "TIMES"), rows)
+            yield from self._table(REFUSED_HEADINGS, rows)
         if report["sources"]:
             yield ""
             yield from self._table(SOURCE_HEADINGS, map(source_row, report["sources"]))
@@ -208,19 +209,18 @@ class Page:
             yield ""
             yield self._paint(BOLD, "Since the start")
         for what, remedy in found:
-            yield f"  {self._paint(YELLOW, what)}: {remedy}"
+            yield f"  {self._paint(YELLOW, escaped(what))}: {remedy}"
 
     def _table(self, headings: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
-        """Yield aligned columns; numbers are aligned to the right."""
-        cells = [[escaped(cell) for cell in row] for row in rows]
-        widths = [max(map(len, column)) for column in zip(headings, *cells, strict=True)]
-        numbers = [bool(cells) and cells[0][at][:1].isdigit() for at in range(len(headings))]
-        numbers[0] = False
+        """Yield aligned columns; those whose heading begins with `>` are aligned to the right."""
+        titles = [each.removeprefix(">") for each in headings]
+        cells = [titles, *([escaped(cell) for cell in row] for row in rows)]
+        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
         columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
-        for number, row in enumerate([list(headings), *cells]):
+        for number, row in enumerate(cells):
             padded = (
-                cell.rjust(width) if right else cell.ljust(width)
-                for cell, width, right in zip(row, widths, numbers, strict=True)
+                cell.rjust(width) if heading.startswith(">") else cell.ljust(width)
+                for cell, width, heading in zip(row, widths, headings, strict=True)
             )
             line = "  ".join(padded).rstrip()[:columns]
             yield line if number else self._paint(BOLD, line)
@@ -244,9 +244,11 @@ def _rates(rates: Reply) -> str:
 
 
 LISTENER_HEADINGS = (
-    *("LISTENER", "SERVICE", "ADDRESS", "ORIGIN", "LIVE", "TOTAL", "REFUSED", "RECEIVED", "SENT"),
+    *("LISTENER", "SERVICE", "ADDRESS", "ORIGIN", ">LIVE", ">TOTAL", ">REFUSED"),
+    *(">RECEIVED", ">SENT"),
 )
-SOURCE_HEADINGS = ("WIDEST SOURCE", "LISTENER", "LIVE", "RECEIVED", "SENT")
+SOURCE_HEADINGS = ("WIDEST SOURCE", "LISTENER", ">LIVE", ">RECEIVED", ">SENT")
+REFUSED_HEADINGS = ("REFUSED SOURCE", "LISTENER", "REASON", ">TIMES")
 
 
 def _listener_row(listener: Reply) -> tuple[str, ...]:

@@ -33,6 +33,9 @@ WAKING = (signal.SIGWINCH, signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.
 
 ENDING = {signal.SIGTERM, signal.SIGHUP, signal.SIGINT}
 
+DUMB = ("dumb", "unknown")
+"""Names of terminals on which rich draws nothing."""
+
 MOST_SOURCES = 200
 """Sources that are asked for: more than a terminal has lines."""
 
@@ -44,6 +47,8 @@ def run(arguments: argparse.Namespace) -> int:
     """
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise UsageError("top: it needs a terminal; `netsrvd status` prints lines")
+    if (term := os.environ.get("TERM")) in DUMB:
+        raise UsageError(f"top: a terminal with TERM={term} cannot draw; see `netsrvd status`")
     screen = _screen()
     watch = Watch(arguments.control)
     watch.look("overview", screen.rows)

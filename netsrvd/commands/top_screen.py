@@ -23,7 +23,7 @@ from netsrvd.commands.top_figures import (
     Order,
     bars,
 )
-from netsrvd.escapes import escaped
+from netsrvd.escapes import encodable, escaped
 from netsrvd.units import span
 
 Reply = Mapping[str, Any]
@@ -63,7 +63,7 @@ class Screen:
         size = ("COLUMNS", "LINES")
         environment = {name: value for name, value in os.environ.items() if name not in size}
         self._console = Console(file=sys.stdout, highlight=False, _environ=environment)
-        self._blocks = BLOCKS if (sys.stdout.encoding or "").lower().startswith("utf") else ASCII
+        self._blocks = encodable(BLOCKS, ASCII)
         self._live: Live | None = None
 
     @property

@@ -55,5 +55,5 @@ def encoded(record: Record, now: time.struct_time, pid: int) -> bytes:
 
 
 def shortened(datagram: bytes, longest: int) -> bytes:
-    """Return at most so many bytes of a text, without a part of a character at the end."""
+    """Return a text of at most this number of bytes, without a part of a character at the end."""
     return datagram[:longest].decode(errors="ignore").encode()

@@ -252,7 +252,7 @@ ROWS = (
     # --- IPPROTO_UDP: udp(7), <linux/udp.h> ---
     Option("UDP_CORK", 1, "flag", "Join what is sent into one datagram until switched off",
            "cannot be set: no answer would ever leave"),
-    Option("UDP_SEGMENT", 103, "number", "Cut what is sent into datagrams of so many bytes",
+    Option("UDP_SEGMENT", 103, "number", "Cut what is sent into datagrams of this length",
            "cannot be set: a datagram would not come back whole"),
     Option("UDP_GRO", 104, "flag", "Receive datagrams of one peer joined into one",
            "cannot be set: datagrams would come back joined"),

@@ -71,7 +71,7 @@ def journal(cpus: str) -> Iterator[Box]:
 
 @contextmanager
 def slow_log(records_per_second: int, cpus: str) -> Iterator[Box]:
-    """Run something in the journal's place that takes only so many records a second."""
+    """Run a program in the journal's place that takes only this number of records a second."""
     command = [sys.executable, str(SLOW_LOG), SOCKET, str(records_per_second)]
     with _log_daemon("slow log", command, cpus) as box:
         yield box

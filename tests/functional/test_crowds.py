@@ -29,7 +29,7 @@ SMALL_BUFFERS = {"SO_SNDBUF": "16K", "SO_RCVBUF": "16K"}
 
 @pytest.fixture
 def crowd(port: int) -> Iterator[Crowd]:
-    """Make so many connections, which are closed at the end."""
+    """Return what makes connections, which are closed at the end."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     with ExitStack() as stack:

@@ -892,14 +892,16 @@ def test_echoplus() -> None:
     assert found["clock_offset"] is None
 
 
-def on_terminal(*arguments: object, columns: int = 120) -> tuple[str, int]:
+def on_terminal(
+    *arguments: object, columns: int = 120, environment: dict[str, str] | None = None
+) -> tuple[str, int]:
     """Run `netsrvd probe` on a terminal; return what it shows, and its status."""
     near, far = pty.openpty()
     termios.tcsetwinsize(far, (40, columns))
     shown = b""
     with subprocess.Popen(
         [COMMAND, "probe", *map(str, arguments)],
-        env=ENVIRONMENT | {"TERM": "xterm"},
+        env=ENVIRONMENT | {"TERM": "xterm"} | (environment or {}),
         stdin=subprocess.DEVNULL,
         stdout=far,
         stderr=far,
@@ -925,6 +927,25 @@ def test_a_table_that_changes(start: Start) -> None:
     assert all(re.search(r" 5 +0 .* [▁▂▃▄▅▆▇█]{5} *$", row) for row in rows[:2])
     assert all(re.search(r" 5 +100 .* ×{5} *$", row) for row in rows[2:])  # noqa: RUF001
     assert "10 sent, 10 received, 0 lost (0 %)" in summary
+
+
+def test_a_table_in_another_encoding(start: Start) -> None:
+    """Where the encoding has no blocks, the history is of ASCII characters, a loss is an x."""
+    run = start()
+    bad = f"127.0.0.1:{free_port(run.port + 1)}"
+    ascii_only = {"PYTHONIOENCODING": "ascii"}
+    shown, _ = on_terminal("--live", f"127.0.0.1:{run.port}", bad, *QUICK, environment=ascii_only)
+    table = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.partition("\x1b[?25h")[0])
+    good, lost = table.splitlines()[-2:]
+    assert re.search(r" 5 +0 .* [_.=+*%#-]{5} *$", good)
+    assert re.search(r" 5 +100 .* x{5} *$", lost)
+
+
+def test_a_terminal_that_cannot_draw() -> None:
+    """With TERM=dumb no table would be seen."""
+    shown, status = on_terminal("--live", "127.0.0.1", environment={"TERM": "dumb"})
+    assert status == 64
+    assert "--live: standard output is no terminal that can draw" in shown
 
 
 def test_a_table_on_a_narrow_terminal() -> None:

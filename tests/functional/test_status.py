@@ -102,6 +102,37 @@ def test_a_terminal_has_colours_unless_they_are_unwanted(run: Run, path: str) ->
     assert max(map(len, plain.splitlines())) <= 80
 
 
+@pytest.mark.parametrize("columns", ["1", "19", "-1", "x", "0"])
+def test_any_width_of_a_terminal(run: Run, path: str, columns: str) -> None:
+    """Tables are cut off at the width; a senseless one is that of the terminal, or 80."""
+    plain = re.sub(r"\x1b\[[0-9]+m", "", on_terminal(path, COLUMNS=columns))
+    table = plain.partition("\r\n\r\n")[2].splitlines()
+    width = int(columns) if columns in ("1", "19") else 80
+    assert max(map(len, table)) == width
+
+
+def test_an_encoding_without_the_marks(run: Run, path: str) -> None:
+    """Then they are ASCII characters, and no escapes."""
+    assert status(path, PYTHONIOENCODING="latin-1").stdout.startswith("* netsrvd ")
+    stopped = status("/none", PYTHONIOENCODING="ascii").stdout
+    assert stopped == "- nothing runs at /none\n"
+
+
+def test_a_reader_that_has_enough(run: Run, path: str) -> None:
+    """`netsrvd status | head -1` ends without a word about it."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer) as output:
+        done = subprocess.run(
+            [COMMAND, "status", "--control", path],
+            env=ENVIRONMENT,
+            stdout=output,
+            stderr=subprocess.PIPE,
+            check=False,
+        )
+    assert (done.returncode, done.stderr) == (74, b"")
+
+
 def test_json_has_all_that_the_daemon_says(run: Run, path: str) -> None:
     """One object, with the answer to Status and the sources."""
     with talking(run.port):

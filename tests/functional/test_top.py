@@ -274,6 +274,13 @@ def test_without_a_terminal(path: Path) -> None:
     assert done.stderr == "netsrvd: top: it needs a terminal; `netsrvd status` prints lines\n"
 
 
+def test_a_terminal_that_cannot_draw(run: Run, terminal: Screen, path: Path) -> None:
+    """On one with TERM=dumb, such as the shell of an editor, nothing would be seen."""
+    terminal.start(["env", "TERM=dumb", COMMAND, "top", "--control", path], TERMINAL)
+    lines = terminal.wait_text("status=64 >")
+    assert "TERM=dumb cannot draw; see `netsrvd status`" in "".join(lines[:3])
+
+
 def test_without_a_daemon(terminal: Screen, path: Path) -> None:
     """Where no daemon runs it says so, and its status is that of `netsrvd status`."""
     terminal.start([COMMAND, "top", "--control", path], TERMINAL)

@@ -18,7 +18,7 @@ OWN = b"self"
 """Stands for the number of this process, which no input can know."""
 
 FIRST, HELD = 3, 4
-"""sd_listen_fds(3) counts from 3; so many descriptors are there, whatever the process has open."""
+"""The first descriptor of sd_listen_fds(3), and the number of those that a run is told to have."""
 
 LISTENERS = (
     ListenerSettings("echo"),

@@ -80,7 +80,7 @@ def start(journal: LogDaemon, monkeypatch: pytest.MonkeyPatch) -> Iterator[Start
 
 
 def visit(address: Address, times: int) -> list[float]:
-    """Connect, have something echoed and leave, so many times; return how long each took."""
+    """Connect, have something echoed and leave, `times` times; return the seconds of each."""
     took = []
     for _ in range(times):
         began = time.perf_counter()

@@ -87,7 +87,7 @@ class Daemon:
         ]
 
     def halt(self, most: int = 10_000) -> int:
-        """Hand so many connections over and end; return how many were cut off."""
+        """Hand at most `most` connections over and end; return how many were cut off."""
         ending = self.life.server
         pending: Pending = []
         ending.stop_listening(0.0, pending)
@@ -131,7 +131,7 @@ class Daemon:
         return [each for each in tuple(self.log.taken) if each.message_id == kind.MESSAGE_ID]
 
     def told(self, kind: type, count: int = 1) -> list[dict[str, str]]:
-        """Return them as soon as there are so many."""
+        """Wait for `count` records of one kind; return the fields of all of that kind."""
         eventually(lambda: len(self._of(kind)) >= count, f"{count} {kind.__name__}")
         return self.records(kind)
 

@@ -58,7 +58,7 @@ class Stage:
         return client
 
     def left(self, count: int) -> None:
-        """Return as soon as so many connections are left."""
+        """Wait until `count` connections are left."""
         self.running.serves(count)
 
     def wait(self, seconds: float) -> int | None:

@@ -51,7 +51,7 @@ class Desk:
         return self.gates[-1]
 
     def closed(self, count: int = 1) -> Closed:
-        """Return the record of the last of so many connections that ended."""
+        """Wait for the end of `count` connections; return the record of the last one."""
         return self.serving.told(Closed, count)[count - 1]
 
     def in_loop(self, call: Callable[..., Any], *arguments: Any) -> Any:

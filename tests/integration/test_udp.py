@@ -48,7 +48,7 @@ def plant(monkeypatch: pytest.MonkeyPatch, name: str, faults: list[int]) -> None
 
 
 def ended(serving: Serving, count: int = 1) -> list[FlowEnded]:
-    """Return the summaries of so many flows, in the order of the peers' ports."""
+    """Return the summaries of `count` flows, in the order of the peers' ports."""
     return sorted(serving.told(FlowEnded, count), key=attrgetter("peer_port"))
 
 

@@ -16,7 +16,7 @@ MESSAGE = bytes(range(64))
 
 
 def connected(port: int, count: int) -> list[socket.socket]:
-    """Return so many connections, each of which has had a byte echoed."""
+    """Return `count` connections, each of which has had a byte echoed."""
     found = [socket.create_connection(("127.0.0.1", port), timeout=20) for _ in range(count)]
     ask_all(found)
     return found
@@ -32,7 +32,7 @@ def ask_all(clients: list[socket.socket]) -> None:
 
 
 def busy(clients: list[socket.socket], rounds: int) -> list[float]:
-    """Have so many messages of each echoed, all at once; return how long each took."""
+    """Have `rounds` messages of each client echoed, all at once; return the seconds of each."""
     waiting = {client.fileno(): client for client in clients}
     left = dict.fromkeys(waiting, rounds)
     sent_at, took = {}, []

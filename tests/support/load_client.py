@@ -1,12 +1,12 @@
 """Clients that run by themselves inside a machine: `load_client.py MODE COUNT MESSAGES`.
 
-`tcp` and `udp`: so many sockets stay open and have message after message echoed, each checked and
-timed. `visits`: so many clients connect, have so many messages echoed one after the other, shut
-down their side, read to the end and come again.
+`tcp` and `udp`: COUNT sockets stay open and have message after message echoed, each checked and
+timed. `visits`: COUNT clients connect, have MESSAGES messages echoed one after the other, shut down
+their side, read to the end and come again.
 
-A line on standard input has them go on for so many seconds, an empty one until the next line; then
-a line of JSON tells what happened meanwhile. When standard input ends they leave, and a last line
-tells what each socket that stayed open has sent in all, by its port.
+A line on standard input has them go on for that number of seconds, an empty one until the next
+line; then a line of JSON tells what happened meanwhile. When standard input ends they leave, and a
+last line tells what each socket that stayed open has sent in all, by its port.
 """
 
 import json

@@ -88,7 +88,7 @@ def go_on(loads: list[Load], seconds: float) -> list[dict[str, Any]]:
 
 @contextmanager
 def visited(machine: Machine, count: int = 1, messages: int = 1) -> Iterator[Load]:
-    """Have so many clients come and go meanwhile."""
+    """Have `count` clients at a time come and go meanwhile."""
     with Load(machine, "visits", count, messages) as load:
         load.begin()
         yield load
@@ -153,7 +153,7 @@ class Crowd:
                 assert counted == load.sent_bytes
 
     def assert_told(self, losses: int) -> None:
-        """All that is no record of a connection is in the journal, and so many told of losses."""
+        """The journal has all other records, too, and this number of records of losses."""
         flows = {FlowBegan: UDP_TALKERS, FlowEnded: UDP_TALKERS, RecordsLost: losses}
         others = self.kinds - Counter({Accepted: len(self.records), Closed: len(self.records)})
         assert others == Counter(OWN_EVENTS | flows)

@@ -147,7 +147,7 @@ class RunningServer:
         return one.address()
 
     def serves(self, count: int) -> None:
-        """Return as soon as so many connections are served."""
+        """Wait until `count` connections are served."""
         eventually(lambda: self.server.live == count, f"{count} connections are served")
 
     def reload(self, *listeners: ListenerSettings) -> None:

@@ -210,7 +210,7 @@ class Serving:
         return [event for event in tuple(self.reports.events) if isinstance(event, kind)]
 
     def told(self, kind: type[Kind], count: int = 1) -> list[Kind]:
-        """Return the events of one kind as soon as there are so many."""
+        """Wait for `count` events of one kind, and return all of that kind."""
         self.reports.wait_for(kind, count)
         return self.so_far(kind)
 

@@ -39,7 +39,7 @@ class Visitors:
                 thread.join(2 * SECONDS)
 
     def more(self, count: int) -> Callable[[], bool]:
-        """Return what tells whether each source has been served so many more times since now."""
+        """Return a function: has each source been served `count` more times since this call?"""
         before = len(self.served)
 
         def enough() -> bool:

@@ -105,7 +105,7 @@ def test_stopped_journald_costs_no_record_that_the_queue_holds(quiet: Machine) -
 
 
 def wait_told(machine: Machine, pid: str, count: int) -> None:
-    """Wait until so many more connections have come, gone and been told of in the journal."""
+    """Wait until the journal has the ends of `count` more connections."""
 
     def told() -> int:
         return len(run_records(machine, pid, f"MESSAGE_ID={Closed.MESSAGE_ID}"))

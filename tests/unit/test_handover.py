@@ -265,7 +265,7 @@ def test_a_file_that_cannot_be_used_is_told(content: Any, why: str) -> None:
 
 
 def buffered(owner: Owner, *sizes: int) -> list[Connection]:
-    """Return connections with so many bytes that their clients have not taken yet."""
+    """Return connections with this number of bytes, each, that their clients have not taken."""
     return [
         owner.connection(
             FakeSocket(), str(size), send_buffer=memoryview(bytes(size)) if size else None

@@ -1,4 +1,4 @@
-"""Takes records in the journal's place, so many a second: `slow_log.py SOCKET RATE`."""
+"""Takes RATE records a second in the journal's place: `slow_log.py SOCKET RATE`."""
 
 import socket
 import sys

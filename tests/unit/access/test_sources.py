@@ -22,7 +22,7 @@ def taken(bucket: Bucket, tokens: float, now: float) -> bool:
 
 
 def test_a_bucket_holds_its_burst_and_no_more() -> None:
-    """At first, and after any pause, so many tokens can be taken at once, and not one more."""
+    """At first, and after any pause, as many tokens as the burst can be taken at once."""
     bucket = Bucket(10, 5)
     for now in (1.0, 1000.0):
         for _ in range(5):

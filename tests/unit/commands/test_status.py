@@ -147,3 +147,24 @@ def test_a_daemon_does_not_wait_for_a_pager(
     assert status.run(arguments) == 0
     assert printed == ["", "", ""]
     assert len(capsys.readouterr().out.splitlines()) == 4
+
+
+def test_a_name_that_begins_with_a_digit_is_no_number() -> None:
+    """Columns of numbers are aligned to the right whatever the cells say, and no others."""
+    row = {"source": "192.0.2.1", "listener": "7up", "protocol": "tcp", "live": 1}
+    row |= {"bytes_received": 0, "bytes_sent": 0}
+    other = {**row, "listener": "a-longer-name"}
+    said = text(UNIT, report(sources=[row, other]))
+    assert "\n192.0.2.1      7up tcp               1 " in said
+
+
+def test_what_a_daemon_says_commands_no_terminal() -> None:
+    """The socket that --control names may be that of anybody."""
+    raw = "\x1b]0;title\x07"
+    said = report(version=raw, configuration=raw, fault=raw, problems=[raw])
+    [listener] = said["listeners"]
+    listener |= {"name": raw, "service": raw}
+    listener["counters"]["refused"] = {raw: 1}
+    shown = text(UNIT, said) + text(UNIT, {"problem": raw})
+    assert "\x1b" not in shown
+    assert "\x07" not in shown

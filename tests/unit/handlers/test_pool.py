@@ -43,7 +43,7 @@ class Owner:
         return policy
 
     def results_of(self, count: int) -> list[object]:
-        """Return the results as soon as there are so many."""
+        """Wait for `count` results, and return them."""
         while len(self.results) < count:
             wait_readable(self.calls.fileno(), "a result")
             self.calls.run_pending()

@@ -79,7 +79,7 @@ def test_reasons_and_sources_are_told_apart(refusals: RefusalLog, reports: Repor
 def test_forged_senders_are_told_together(
     refusals: RefusalLog, reports: Reports, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Beyond so many offenders the others share one record a window, and nothing is uncounted."""
+    """Sources beyond the number that is kept share one record a window; all are counted."""
     monkeypatch.setattr(module, "REFUSED_SOURCES_KEPT", 10)
     for number in range(1000):
         refusals.add(ACCESS, (f"10.0.{number // 250}.{number % 250}", 1), LOCAL, 100.0)

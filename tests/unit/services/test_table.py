@@ -82,7 +82,7 @@ def test_a_stream_goes_on_in_another_process(
 
 
 def heard(name: str, asked: list[bytes], taken: list[int], cuts: set[int]) -> bytes:
-    """Return all that a client is sent that asks this and at each step takes so many bytes.
+    """Return all that a client is sent that asks this and takes `taken` bytes, a number a step.
 
     Before the steps whose numbers are in `cuts` the connection moves to another process.
     """
