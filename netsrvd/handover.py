@@ -14,7 +14,6 @@ import errno
 import json
 import os
 import socket
-import sys
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from itertools import accumulate
@@ -30,7 +29,7 @@ from netsrvd.linux import memfd
 from netsrvd.settings import Endpoint
 from netsrvd.sockets import kept
 from netsrvd.sockets.activation import STORED, Stored
-from netsrvd.sockets.bind import ListeningSocket
+from netsrvd.sockets.bind import ListeningSocket, cookie
 from netsrvd.systemd.notify import Notifier
 from netsrvd.tracebacks import described
 
@@ -50,11 +49,6 @@ NOT_KEPT = "systemd does not keep them: FileDescriptorStoreMax= is less than the
 MAX_UNSENT_BYTES = 32 << 20
 """Bytes of send buffers in the file. With thousands of clients that read nothing, a restart would
 otherwise need several times the memory that they take already."""
-
-SO_COOKIE = 57
-"""<asm-generic/socket.h>; Python has no name for it."""
-
-COOKIE_BYTES = 8
 
 MALFORMED = (
     AttributeError,
@@ -222,15 +216,18 @@ def _unsent_bytes(connection: Connection) -> int:
 def save(
     connections: Sequence[Connection],
     pending: Sequence[tuple[str, AnySocket]],
+    drops: Mapping[int, int],
     notifier: Notifier,
 ) -> None:
     """Put connections into the descriptor store, and those that wait for a PROXY header, each with
     the name of its listener: all or none. Their sockets are closed here then.
 
+    `drops` is for each UDP socket, by its cookie, what of the kernel's counter of drops is counted.
+
     Raises OSError if systemd does not read or does not keep them; the sockets stay open then.
     """
     states = {cookie(each.sock): encode(each) for each in connections}
-    content = {"version": VERSION, "at": monotonic(), "connections": states}
+    content = {"version": VERSION, "at": monotonic(), "connections": states, "drops": drops}
     data = json.dumps(content).encode()
     try:
         notifier.fdstore(CONNECTION, [each.descriptor for each in connections])
@@ -304,6 +301,8 @@ class Restored(NamedTuple):
     saved_at: float
     """When they were saved, by CLOCK_MONOTONIC; 0 if that is not known."""
     notes: list[Event]
+    drops: dict[int, int]
+    """For each UDP socket, by its cookie, the kernel's counter of drops as that process saw it."""
 
     @property
     def sockets(self) -> list[socket.socket]:
@@ -319,17 +318,19 @@ def restore(stored: Iterable[Stored]) -> Restored:
     sockets: dict[int, socket.socket] = {}
     pending: list[tuple[str, socket.socket]] = []
     states: dict[int, ConnectionState] = {}
+    drops: dict[int, int] = {}
     saved_at, problems = 0.0, []
     for descriptor, name in stored:
         if name == STATE:
             try:
-                at, found, faults = _read(memfd.content(descriptor))
+                file = _read(memfd.content(descriptor))
             except ValueError as error:
                 problems.append(str(error))
             else:
-                saved_at = max(saved_at, at)
-                states |= found
-                problems += faults
+                newer = drops | file.drops if file.saved_at > saved_at else file.drops | drops
+                saved_at, drops = max(saved_at, file.saved_at), newer
+                states |= file.states
+                problems += file.faults
         elif sock := _socket(descriptor, name):
             if name == CONNECTION:
                 sockets[cookie(sock)] = sock
@@ -346,7 +347,7 @@ def restore(stored: Iterable[Stored]) -> Restored:
     notes: list[Event] = [HandoverUnusable(problem) for problem in problems]
     notes += [state.lost() for state in lost]
     matched = [(sock, states[number]) for number, sock in sockets.items()]
-    return Restored(matched, pending, len(lost), saved_at, notes)
+    return Restored(matched, pending, len(lost), saved_at, notes, drops)
 
 
 def _socket(descriptor: int, name: str) -> socket.socket | None:
@@ -358,11 +359,17 @@ def _socket(descriptor: int, name: str) -> socket.socket | None:
     return None
 
 
-def _read(data: bytes) -> tuple[float, dict[int, ConnectionState], list[str]]:
-    """Return when a file was saved, its states by cookie, and what is wrong with single ones.
+class _File(NamedTuple):
+    """What a file says, and what is wrong with parts of it."""
 
-    Raises ValueError if nothing of it can be used.
-    """
+    saved_at: float
+    states: dict[int, ConnectionState]
+    drops: dict[int, int]
+    faults: list[str]
+
+
+def _read(data: bytes) -> _File:
+    """Return what a file says. Raises ValueError if nothing of it can be used."""
     try:
         content = json.loads(data)
         if content["version"] > VERSION:
@@ -371,16 +378,15 @@ def _read(data: bytes) -> tuple[float, dict[int, ConnectionState], list[str]]:
     except MALFORMED as error:
         text = str(error) if type(error) is ValueError else f"it is malformed: {error!r}"
         raise ValueError(text) from error
-    states, faults = {}, []
+    states, drops, faults = {}, {}, []
     for number, entry in entries:
         try:
             states[int(number)] = ConnectionState.decoded(entry)
         except MALFORMED as error:
             faults.append(f"the state of a connection is malformed: {described(error)}")
-    return at, states, faults
-
-
-def cookie(sock: AnySocket) -> int:
-    """Return the number by which a socket is the same one in every process."""
-    raw = sock.getsockopt(socket.SOL_SOCKET, SO_COOKIE, COOKIE_BYTES)
-    return int.from_bytes(raw, sys.byteorder)
+    try:
+        counts = content.get("drops", {}).items()  # older versions write none
+        drops = {int(number): _of_type(int)(count) for number, count in counts}
+    except MALFORMED as error:
+        faults.append(f"the counts of dropped datagrams are malformed: {described(error)}")
+    return _File(at, states, drops, faults)

@@ -102,6 +102,9 @@ class Server:
         self.retired = Counters()
         """The sums of listeners that were removed."""
         self.figures = RunFigures(reload_successful=1)
+        self.drops: dict[int, int] = {}
+        """For UDP sockets that were closed at the end, by their cookies, the kernel's counters of
+        drops as they are counted. The main thread's."""
         """Of the whole run, as far as the main thread knows them; see `snapshot.py`."""
         self.notes = RunNotes()
         self.samples: Samples | None = None
@@ -296,6 +299,8 @@ class Server:
         """Serve what another process left. Raises ResourceError if there is no thread for it."""
         for event in restored.notes:
             self.report(event)
+        for udp in self._of(UDPListener) if restored.drops else ():
+            self._udp.call_and_wait(udp.go_on_from, restored.drops, seconds=inf)
         self._start_loops({"tcp"})
         # However long it takes: systemd, which waits for READY=1, has a limit of its own.
         self._tcp.call_and_wait(self._restore, restored, seconds=inf)
@@ -512,7 +517,8 @@ class Server:
                 break
             sleep(LOOK_SECONDS)
         for listener in listeners:
-            self._ask(self._udp, listener.stop, None)
+            none: dict[int, int] = {}
+            self.drops |= self._ask(self._udp, listener.stop, none)
 
     def transferable(self) -> list[Connection]:
         """Return the connections that another process could go on with."""

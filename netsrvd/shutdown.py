@@ -135,8 +135,9 @@ class Shutdown:
         if left:
             server.reattach(left)
         fitting = pending[: room - len(saved)]
-        if saved or fitting:
-            handover.save(saved, fitting, self._notifier)
+        is_kept = bool(server.drops) and room > 0 and not drain_all
+        if saved or fitting or is_kept:
+            handover.save(saved, fitting, server.drops, self._notifier)
         detached.clear()
         if saved:
             server.report(HandedOver(len(saved), monotonic() - began_at))

@@ -1,7 +1,7 @@
 """A UDP listener: receives a batch of datagrams, checks them, and sends the answers."""
 
 import socket
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from math import inf
 from time import monotonic, time
 from typing import TYPE_CHECKING, Protocol, cast
@@ -29,6 +29,7 @@ from netsrvd.loop_thread import OnFailure
 from netsrvd.proxy_datagrams import ProxyDatagrams
 from netsrvd.services.base import Datagrams, Handler
 from netsrvd.settings import ListenerSettings
+from netsrvd.sockets.bind import cookie
 from netsrvd.tracebacks import described
 
 if TYPE_CHECKING:
@@ -203,14 +204,26 @@ class UDPListener:
         found.addresses = addresses
         found.recheck_access()
 
-    def close(self, sock: socket.socket, reason: str = "reload") -> None:
-        """Sum up the flows of one socket and close it."""
+    def close(self, sock: socket.socket, reason: str = "reload") -> int:
+        """Sum up the flows of one socket and close it; return the kernel's counter of its drops, as
+        it is counted.
+        """
         found = self._sockets.pop(sock.fileno())
         found.end_all(reason)
         for _ in range(2):  # the second look finds no new drops, which is their end
             found.look_for_drops(monotonic())
         self.loop.remove(found.descriptor)
         sock.close()
+        return found.drops_seen
+
+    def go_on_from(self, drops: Mapping[int, int]) -> None:
+        """Count also what the kernel dropped while no process had the sockets: another one has seen
+        these counters, by the sockets' cookies.
+        """
+        for found in self._sockets.values():
+            if (seen := drops.get(cookie(found.sock))) is not None:
+                found.go_on_from(seen)
+        self.plan_sweep()
 
     def update(
         self,
@@ -236,15 +249,20 @@ class UDPListener:
         self._is_paused = paused
         self._listen(self.loop.now)
 
-    def stop(self) -> None:
-        """Sum up all flows and close the sockets."""
+    def stop(self) -> dict[int, int]:
+        """Sum up all flows and close the sockets; return the kernel's counters of their drops, as
+        they are counted, by cookie.
+        """
         if self.handler is not None:
             self.handler.shutdown()
+        drops = {}
         for found in list(self._sockets.values()):
-            self.close(found.sock, "stop")
+            number = cookie(found.sock)
+            drops[number] = self.close(found.sock, "stop")
         self.refusals.expire(monotonic(), all_of_them=True)
         self._report_suppressed()
         self.loop.forget_timer(self)
+        return drops
 
     # --- from its sockets ---------------------------------------------------------------------
 
@@ -531,6 +549,15 @@ class UDPSocket:
     def is_dropping(self) -> bool:
         """Whether drops were reported whose end has not been reported."""
         return self._drops.ongoing
+
+    @property
+    def drops_seen(self) -> int:
+        """The kernel's counter of drops at the last look."""
+        return self._drops.seen
+
+    def go_on_from(self, drops_seen: int) -> None:
+        """Count drops from this counter on, at the next look."""
+        self._drops.go_on_from(drops_seen)
 
     def look_for_drops(self, now: float) -> None:
         """Count what the kernel has dropped since the last look."""

@@ -64,7 +64,7 @@ def _run(arguments: argparse.Namespace) -> int:
         found = error if isinstance(error, NetsrvdError) else shortage(error)
         if found is None:
             raise
-        if stored:  # systemd keeps these connections as long as it tries again
+        if _has_connections(stored):  # systemd keeps these as long as it tries again
             found.exit_status = os.EX_TEMPFAIL
         raise found from error
 
@@ -136,6 +136,12 @@ def _prepare(
         restored=_restore(stored) if stored else None,
         began_at=arguments.began_at,
     )
+
+
+def _has_connections(stored: list[activation.Stored]) -> bool:
+    from netsrvd.handover import STATE  # noqa: PLC0415 - most starts succeed
+
+    return any(name != STATE for _, name in stored)
 
 
 def _restore(stored: list[activation.Stored]) -> "Restored":

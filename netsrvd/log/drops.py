@@ -22,7 +22,7 @@ class KernelDrops:
     message would have to be taken out again before the batch can be sent back.)
     """
 
-    __slots__ = ("_began", "_began_at", "_drops", "_report", "_sock", "_where")
+    __slots__ = ("_began", "_began_at", "_drops", "_first", "_report", "_sock", "_where")
 
     def __init__(
         self, sock: socket.socket, report: Callable[[Event], None], where: tuple[str, str, int]
@@ -30,8 +30,19 @@ class KernelDrops:
         self._sock = sock
         self._report = report
         self._where = where
-        self._drops = self._began = self._counter()
+        self._first = self._drops = self._began = self._counter()
         self._began_at = 0.0
+
+    @property
+    def seen(self) -> int:
+        """The kernel's counter at the last look."""
+        return self._drops
+
+    def go_on_from(self, seen: int) -> None:
+        """Have the next look count also what was dropped between the last look of another process,
+        which has seen this counter, and the beginning of this one.
+        """
+        self._drops = (self._drops - (self._first - seen)) & COUNTER_MASK
 
     def look(self, now: float) -> int:
         """Look for new drops, report where that is due, and return how many there are."""

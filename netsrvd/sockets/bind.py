@@ -1,7 +1,9 @@
 """Opens the sockets that systemd did not pass: make, set options, bind, listen."""
 
+import _socket
 import errno
 import socket
+import sys
 from contextlib import suppress
 from typing import Any, NamedTuple
 
@@ -57,6 +59,18 @@ class ListeningSocket(NamedTuple):
         """Return the local address and port."""
         host, port = self.sock.getsockname()[:2]
         return host, port
+
+
+SO_COOKIE = 57
+"""<asm-generic/socket.h>; Python has no name for it."""
+
+COOKIE_BYTES = 8
+
+
+def cookie(sock: "socket.socket | _socket.socket") -> int:
+    """Return the number by which a socket is the same one in every process."""
+    raw = sock.getsockopt(socket.SOL_SOCKET, SO_COOKIE, COOKIE_BYTES)
+    return int.from_bytes(raw, sys.byteorder)
 
 
 class FamilyMissingError(Exception):

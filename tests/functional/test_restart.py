@@ -2,7 +2,9 @@
 
 import json
 import os
+import re
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -25,6 +27,12 @@ ROOT = Path(__file__).parents[2]
 STATE, CONNECTION = "handover/state", "handover/connection"
 KINDS = ("tcp4", "tcp6", "udp4", "udp6")
 
+DATAGRAMS = 2000
+"""Several times what the kernel's buffer of a socket holds."""
+
+RECEIVED = r"(\d+) datagrams received"
+DROPPED = r"the kernel dropped (\d+) datagrams"
+
 
 @pytest.fixture
 def unit(start: Start, port: int) -> Iterator[Unit]:
@@ -35,6 +43,11 @@ def unit(start: Start, port: int) -> Iterator[Unit]:
 def names(run: Run) -> list[str]:
     """Return the names of what a run has left in the store."""
     return [name for _, name in run.store]
+
+
+def counted(run: Run, pattern: str) -> int:
+    """Return the sum of the numbers that a run tells in this form."""
+    return sum(map(int, re.findall(pattern, "\n".join(run.lines))))
 
 
 def ids(run: Run, word: str) -> list[str]:
@@ -131,6 +144,31 @@ def test_what_comes_between_two_processes_waits(unit: Unit) -> None:
             assert read_exactly(new, len(HELLO)) == HELLO
     successor.wait_line("closed: client", 2)
     successor.rest()
+
+
+@pytest.mark.parametrize("clients", [0, 1])
+def test_datagrams_that_are_dropped_between_two_processes_are_counted(
+    unit: Unit, clients: int
+) -> None:
+    """More come than the kernel's buffer holds while no process reads: the next one answers those
+    that are there, and counts all others as dropped, whether there is a connection or not.
+    """
+    run = unit.start()
+    with ExitStack() as stack:
+        talkers = [stack.enter_context(talking(unit.port)) for _ in range(clients)]
+        follow(run)
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+            for _ in range(DATAGRAMS):
+                sender.sendto(HELLO, ("127.0.0.1", unit.port))
+        successor = unit.succeed(run)
+        assert all(map(echoed, talkers))
+        last = unit.restart(successor)
+    assert (counted(run, RECEIVED), counted(run, DROPPED)) == (0, 0)
+    received, dropped = counted(successor, RECEIVED), counted(successor, DROPPED)
+    assert dropped > 0
+    assert received + dropped == DATAGRAMS
+    last.end()
+    assert (counted(last, RECEIVED), counted(last, DROPPED)) == (0, 0)
 
 
 def test_a_store_that_is_too_small_is_used_as_far_as_it_goes(unit: Unit, port: int) -> None:

@@ -95,7 +95,7 @@ class Daemon:
         ending.detach(detached)
         saved, left = handover.select(detached, most)
         ending.reattach(left)
-        handover.save(saved, pending, self.store)
+        handover.save(saved, pending, ending.drops, self.store)
         return self.life.end()
 
     def go_on(self) -> Restored:
@@ -385,7 +385,7 @@ def test_a_handover_that_fails_is_none(daemon: Daemon) -> None:
         ending.detach(detached)
         daemon.store.fails = {"barrier": TimeoutError("no answer")}
         with pytest.raises(TimeoutError):
-            handover.save(detached, [], daemon.store)
+            handover.save(detached, [], {}, daemon.store)
         ending.reattach(detached)
         assert not ending.is_empty
         assert echoed(sock)

@@ -434,6 +434,20 @@ def test_a_restart_without_connections_tells_of_no_handover(stage: Stage) -> Non
     assert len(stage.notifier.stored) == 1
 
 
+@pytest.mark.parametrize(("room", "states"), [(0, 0), (KEPT, 0), (KEPT + 2, 1)])
+def test_a_restart_without_connections_hands_over_what_is_counted(
+    stage: Stage, room: int, states: int
+) -> None:
+    """Where datagrams are received, the next process learns which drops are counted, if there is
+    room; nothing is said of it.
+    """
+    stage.serve(on_loopback("echo", protocols=("udp",)))
+    stage.notifier.store_room = room
+    stage.restart()
+    assert stage.stored(STATE) == states
+    assert stage.reported.kinds == ["Stopping", "Stopped"]
+
+
 def test_the_listening_socket_goes_along_as_far_as_there_is_room(stage: Stage) -> None:
     """What comes until the next process accepts waits in its queue."""
     stage.serve()

@@ -294,7 +294,7 @@ def test_what_the_process_before_left_goes_on(stage: Stage) -> None:
     """
     near, far = socket.socketpair()
     note = FamilyMissing("b", "tcp", "IPv6")
-    stage.restored(Restored([], [("gone", near)], 1, 0.5, [note]))
+    stage.restored(Restored([], [("gone", near)], 1, 0.5, [note], {}))
     with far:
         assert stage.run(TERM) == os.EX_OK
         assert far.recv(1) == b""
@@ -311,7 +311,7 @@ def test_a_store_that_tells_nothing_is_emptied(stage: Stage) -> None:
     """Where what was handed over cannot be understood only that is told, and not for how long no
     client was served.
     """
-    stage.restored(Restored([], [], 0, 0.0, [FamilyMissing("b", "tcp", "IPv6")]))
+    stage.restored(Restored([], [], 0, 0.0, [FamilyMissing("b", "tcp", "IPv6")], {}))
     stage.run(TERM)
     assert stage.steps[:2] == [f"forget {STATE}", f"forget {CONNECTION}"]
     assert stage.reported.kinds[:4] == ["Starting", "FamilyMissing", "FamilyMissing", "Ready"]

@@ -318,7 +318,7 @@ def test_what_is_saved_is_restored(systemd: Any, clients: Clients, owner: Owner)
     """
     began = monotonic()
     with socket.socket() as waiting:
-        handover.save([clients.come(), clients.come()], [("lab", waiting)], systemd)
+        handover.save([clients.come(), clients.come()], [("lab", waiting)], {}, systemd)
         assert waiting.fileno() == -1
     assert systemd.steps == STEPS
     assert [sock.fileno() for sock in clients.near] == [-1, -1]
@@ -348,7 +348,7 @@ def test_all_are_saved_or_none(systemd: Any, clients: Clients, step: str) -> Non
         connections = [clients.come(), clients.come()]
         before = open_descriptors()
         with pytest.raises(OSError, match="not connected"):
-            handover.save(connections, [("lab", waiting)], systemd)
+            handover.save(connections, [("lab", waiting)], {}, systemd)
         assert open_descriptors() == before
         assert waiting.fileno() >= 0
     forgotten = [f"forget {name}" for name in (STATE, CONNECTION, f"{PENDING}lab")]
@@ -364,7 +364,7 @@ def test_a_store_that_does_not_keep_the_file_keeps_nothing(systemd: Any, clients
     systemd.has_no_room_for = STATE
     before = open_descriptors()
     with pytest.raises(OSError, match="FileDescriptorStoreMax="):
-        handover.save([clients.come()], [], systemd)
+        handover.save([clients.come()], [], {}, systemd)
     assert systemd.stored == []
     assert clients.near[0].fileno() >= 0
     assert open_descriptors() == before + 2  # the connection of the client
@@ -380,7 +380,7 @@ def test_a_file_that_cannot_be_made_hands_nothing_over(
 
     monkeypatch.setattr(memfd, "sealed", fail)
     with pytest.raises(OSError, match="Too many open files"):
-        handover.save([clients.come()], [], systemd)
+        handover.save([clients.come()], [], {}, systemd)
     assert systemd.stored == []
     assert clients.near[0].fileno() >= 0
 
@@ -423,7 +423,7 @@ def test_a_connection_that_cannot_be_described_hands_nothing_over(
 ) -> None:
     """systemd hears nothing of it, and all stay open."""
     with pytest.raises(TypeError):
-        handover.save([clients.come(), clients.come(bytes_sent=object())], [], systemd)
+        handover.save([clients.come(), clients.come(bytes_sent=object())], [], {}, systemd)
     assert systemd.steps == []
     assert all(sock.fileno() >= 0 for sock in clients.near)
 
@@ -431,7 +431,7 @@ def test_a_connection_that_cannot_be_described_hands_nothing_over(
 def test_what_is_saved_or_restored_is_forgotten_by_name(systemd: Any, clients: Clients) -> None:
     """Only then are the sockets ours alone."""
     with socket.socket() as one, socket.socket() as two:
-        handover.save([clients.come()], [("lab", one), ("web", two)], systemd)
+        handover.save([clients.come()], [("lab", one), ("web", two)], {}, systemd)
     handover.clear(systemd, ["lab", "web"])
     assert systemd.stored == []
 
@@ -451,7 +451,7 @@ def test_what_did_not_come_along_is_told(systemd: Any, clients: Clients) -> None
     """A state without its socket is a lost connection, with all that was counted; sockets without
     states are closed, and told together.
     """
-    handover.save([clients.come()], [], systemd)
+    handover.save([clients.come()], [], {}, systemd)
     [file] = [descriptor for descriptor, name in systemd.stored if name == STATE]
     stored = [(os.dup(file), STATE)]
     strays = [(os.dup(clients.far[0].fileno()), CONNECTION)]
@@ -474,7 +474,7 @@ def test_what_did_not_come_along_is_told(systemd: Any, clients: Clients) -> None
 
 def test_a_store_of_something_else_is_emptied(systemd: Any, clients: Clients) -> None:
     """What is of another kind or from another program is closed, and the rest is used."""
-    handover.save([clients.come()], [], systemd)
+    handover.save([clients.come()], [], {}, systemd)
     reader, writer = os.pipe()
     strangers = [
         *((reader, CONNECTION), (writer, "handover/later"), (os.dup(writer), f"{PENDING}lab")),
@@ -490,13 +490,37 @@ def test_a_store_of_something_else_is_emptied(systemd: Any, clients: Clients) ->
 
 def test_nothing_may_be_left() -> None:
     """An empty store is no handover."""
-    assert handover.restore([]) == handover.Restored([], [], 0, 0.0, [])
+    assert handover.restore([]) == handover.Restored([], [], 0, 0.0, [], {})
+
+
+def test_counters_of_drops_go_along(systemd: Any) -> None:
+    """Without any connection, too; of two files the newer one decides, in whichever order."""
+    handover.save([], [], {7: 3, 8: 0}, systemd)
+    handover.save([], [], {7: 5}, systemd)
+    for stored in (systemd.passed_on(), systemd.passed_on()[::-1]):
+        restored = handover.restore(stored)
+        assert (restored.drops, restored.notes) == ({7: 5, 8: 0}, [])
+
+
+def test_counters_of_drops_of_an_older_version() -> None:
+    """It writes none."""
+    restored = restore_file({"version": 1, "at": 1, "connections": {}})
+    assert (restored.drops, restored.notes) == ({}, [])
+
+
+@pytest.mark.parametrize("drops", [[], {"x": 1}, {"7": "1"}, {"7": None}, 3])
+def test_counters_of_drops_that_are_malformed_are_told(drops: object) -> None:
+    """They cost no connection."""
+    content = {"version": 1, "at": 1, "connections": {"1": _ENTRY}, "drops": drops}
+    restored = restore_file(content)
+    assert (restored.drops, restored.lost) == ({}, 1)
+    assert "the counts of dropped datagrams are malformed" in restored.notes[0].text()
 
 
 def test_two_files_are_both_used(systemd: Any, clients: Clients) -> None:
     """As when a process was killed before it had the store forget the one that it had read."""
-    handover.save([clients.come()], [], systemd)
-    handover.save([clients.come()], [], systemd)
+    handover.save([clients.come()], [], {}, systemd)
+    handover.save([clients.come()], [], {}, systemd)
     restored = handover.restore(systemd.passed_on())
     assert len(restored.connections) == 2
     for sock in restored.sockets:

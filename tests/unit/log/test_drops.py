@@ -47,6 +47,19 @@ def test_the_kernels_counter_may_begin_anew() -> None:
     assert reports.events[1] == DropsEnded(*WHERE, 5, 1.0)
 
 
+@pytest.mark.parametrize("earlier_look", [False, True])
+def test_what_was_dropped_between_two_processes_is_counted(*, earlier_look: bool) -> None:
+    """The one before has seen 3 of 10; 2 more were dropped since: each is counted once."""
+    sock, reports = Counting(10), Reports()
+    drops = KernelDrops(sock, reports, WHERE)  # type: ignore[arg-type]
+    sock.drops = 12
+    found = [drops.look(1.0)] if earlier_look else []
+    drops.go_on_from(3)
+    found += [drops.look(2.0), drops.look(3.0)]
+    assert sum(found) == 9
+    assert drops.seen == 12
+
+
 @pytest.mark.parametrize("drops", [0, None])
 def test_without_drops_there_is_no_record(drops: int | None) -> None:
     """Nor is there one where the kernel does not count them."""
