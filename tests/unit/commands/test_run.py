@@ -103,7 +103,7 @@ def test_what_the_process_before_left_is_restored(
     """What comes from the descriptor store is made connections of, by the new settings."""
     scene.run()
     assert scene.start.restored is None
-    left = Restored([], [], 1, 2.5, [])
+    left = Restored([], [], 1, 2.5, [], {})
     scene.stored = [(9, "handover/state")]
 
     def restore(stored: object) -> Restored:
@@ -132,7 +132,7 @@ def test_what_was_restored_leaves_the_terminal_too(
 ) -> None:
     """The connections of the process before are kept open on the way, as the sockets are."""
     one, waiting, state = FakeSocket(), FakeSocket(), SimpleNamespace()
-    left: Any = Restored([(one, state)], [("echo", waiting)], 0, 2.5, [])  # type: ignore[list-item]
+    left: Any = Restored([(one, state)], [("echo", waiting)], 0, 2.5, [], {})  # type: ignore[list-item]
     monkeypatch.setattr(handover, "restore", lambda _: left)
     scene.stored, scene.restored = [(9, "handover/state")], [one, waiting]
     assert scene.run(detach=True) == 7
