@@ -1,4 +1,4 @@
-"""The status page in a real browser, from the package on a real Debian."""
+"""The status page and the book in a real browser, from the package on a real Debian."""
 
 import json
 from collections.abc import Iterator
@@ -182,3 +182,36 @@ def test_a_restart_is_seen(page: Page, served: Machine) -> None:
     page.wait(lambda: page.value(STATE).startswith("No answer"), "the loss")
     served.run("systemctl", "start", "netsrvd.service")
     page.wait(lambda: page.value(STATE).startswith("As of"), "the return")
+
+
+BOOK = "/usr/share/doc/netsrvd/html"
+BROKEN_IMAGES = "[...document.images].filter((image) => !image.naturalWidth).map((i) => i.src)"
+DESK, TELEPHONE = 1300, 390
+"""Widths in pixels."""
+
+
+@pytest.mark.parametrize("width", [DESK, TELEPHONE])
+def test_the_book_is_read_at_a_desk_and_on_a_telephone(
+    page: Page, installed: Machine, width: int
+) -> None:
+    """Each page of the installed book fits the width, shows its pictures, loads nothing that is not
+    installed, and says nothing on the console; files that it links to are there.
+    """
+    page.call(
+        "Emulation.setDeviceMetricsOverride",
+        width=width, height=800, deviceScaleFactor=1, mobile=width == TELEPHONE,
+    )  # fmt: skip
+    names = installed.run("sh", "-c", f"cd {BOOK}; ls *.html").stdout.split()
+    assert len(names) > 10
+    links: set[str] = set()
+    for name in names:
+        page.load(f"file://{BOOK}/{name}")
+        assert page.value("document.documentElement.scrollWidth") <= width, name
+        assert page.value(BROKEN_IMAGES) == [], name
+        links |= {*page.value("[...document.links].map((link) => link.href.split('#')[0])")}
+        if name == "configuring.html":
+            page.screenshot(PICTURE.with_name(f"book-{width}.png"))
+    assert page.console() == []
+    assert all(url.startswith(f"file://{BOOK}/") for url in page.urls())
+    files = [link.removeprefix("file://") for link in sorted(links) if link.startswith("file:")]
+    installed.run("ls", *files)
