@@ -84,6 +84,7 @@ class PendingConnections:
         settings: ListenerSettings,
         counters: Counters,
         report: Report,
+        *,
         admit: Admit,
         reject: Reject,
     ) -> None:

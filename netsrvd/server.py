@@ -308,7 +308,8 @@ class Server:
     def _restore(self, restored: "Restored") -> None:
         for sock, state in restored.connections:
             listener = self._tcp_listener(state.listener, state.service_name)
-            listener.restore(sock, state, self._factory(listener.settings, state.service_name))
+            make_service = self._factory(listener.settings, state.service_name)
+            listener.restore(state.connection(listener, sock), make_service)
         for name, pending in restored.pending:
             found = self._listeners.get((name, "tcp"))
             if isinstance(found, TCPListener):

@@ -7,17 +7,10 @@ from _socket import socket as CSocket  # noqa: N812 - without the enums of socke
 from collections.abc import Callable
 from math import inf
 from time import monotonic
-from typing import Protocol
 
 from netsrvd.access.connections import ConnectionPolicy
 from netsrvd.addresses import host_and_port, is_among
-from netsrvd.connection import (
-    RESET_AT_CLOSE,
-    RETRY_SECONDS,
-    AnySocket,
-    Connection,
-    Owner,
-)
+from netsrvd.connection import RESET_AT_CLOSE, RETRY_SECONDS, AnySocket, Connection
 from netsrvd.contracts import (
     CONGESTED_SECONDS,
     NOT_CONFIGURED,
@@ -82,7 +75,7 @@ class ConnectionLimit:
         return self.used >= self.limit
 
     def block(self, listener: "TCPListener") -> None:
-        """Call `look_again` of a listener when there is room."""
+        """Call `look_again` of a listener once, when a connection is released and there is room."""
         if listener not in self._blocked:
             self._blocked.append(listener)
 
@@ -121,13 +114,6 @@ class SpareDescriptor:
         os.close(self._descriptor)
         self._descriptor = -1
         return True
-
-
-class SavedConnection(Protocol):
-    """The state of a connection that another process began: `handover.ConnectionState`."""
-
-    def connection(self, owner: Owner, sock: AnySocket) -> Connection:
-        """Return the connection of a socket."""
 
 
 Take = Callable[[Connection], None]
@@ -349,11 +335,10 @@ class TCPListener:
         if self._watch(connection):
             connection.go_on()
 
-    def restore(self, sock: AnySocket, state: SavedConnection, make_service: StreamFactory) -> None:
+    def restore(self, connection: Connection, make_service: StreamFactory) -> None:
         """Serve a connection that another process began, whether there is room or not."""
         self._held += 1
         self._total.used += 1
-        connection = state.connection(self, sock)
         connection.source = self._policy.acquire(connection.peer[0])
         self.counters.restored += 1
         self._exclude_bytes(connection)
@@ -587,6 +572,8 @@ class TCPListener:
         if self._held <= most * 9 // 10 and total.used <= total.limit * 9 // 10:
             seconds, self._full_since = now - self._full_since, 0.0
             self.report(ListenerBelowLimit(self.settings.name, self._held, seconds))
+        else:  # connections of other listeners may end first
+            total.block(self)
 
     def _release(self) -> None:
         self._held -= 1
@@ -675,8 +662,12 @@ class TCPListener:
     def _use_pending(self) -> None:
         if self.settings.proxies and not self._pending:
             self._pending = PendingConnections(
-                *(self.loop, self.settings, self.counters, self.report),
-                *(self._admit, self._reject),
+                self.loop,
+                self.settings,
+                self.counters,
+                self.report,
+                admit=self._admit,
+                reject=self._reject,
             )
 
 

@@ -4,7 +4,7 @@ import socket
 from collections.abc import Collection, Mapping, Sequence
 from math import inf
 from time import monotonic, time
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING, cast
 
 from netsrvd.access.datagrams import DatagramPolicy
 from netsrvd.addresses import UNKNOWN, host_and_port, is_among
@@ -33,6 +33,7 @@ from netsrvd.sockets.bind import cookie
 from netsrvd.tracebacks import described
 
 if TYPE_CHECKING:
+    from netsrvd.handlers.datagrams import DatagramHandler
     from netsrvd.timed import TimedDatagrams, TimedService
 
 FLOW_RECORDS_PER_SECOND = 1000
@@ -47,38 +48,6 @@ SWEEP_SECONDS = 5.0
 Batches = dict[tuple[int, bool], Batch]
 """The buffers of an event loop, which all its sockets share: by address family, and by whether
 datagrams are timed."""
-
-
-class DatagramHandler(Protocol):
-    """What answers datagrams by a Python handler, later: `handlers/datagrams.py`."""
-
-    @property
-    def handler(self) -> Handler:
-        """Return the handler."""
-
-    @property
-    def is_busy(self) -> bool:
-        """Whether an answer may still come."""
-
-    @property
-    def is_full(self) -> bool:
-        """Whether no more datagrams may wait."""
-
-    @property
-    def rule(self) -> str:
-        """Return why one more is refused then."""
-
-    def ask(self, payload: bytes, flow: Flow, header: bytes, sock: socket.socket) -> None:
-        """Queue a datagram for the handler, with its message header (`Batch.headers`)."""
-
-    def report_stuck(self, now: float) -> None:
-        """Report datagrams that a handler has worked on for long."""
-
-    def resize(self, threads: int) -> None:
-        """Change the number of threads."""
-
-    def shutdown(self) -> None:
-        """Begin no more answers."""
 
 
 class UDPListener:
@@ -363,7 +332,7 @@ class UDPListener:
         plain = self.handler is None and self.service.is_echo
         self.is_plain_echo = plain and not self.settings.proxies
 
-    def _made(self, handler: Handler) -> DatagramHandler:
+    def _made(self, handler: Handler) -> "DatagramHandler":
         from netsrvd.handlers import datagrams, pool  # noqa: PLC0415 - most listeners need none
 
         threads = pool.ThreadPool(
@@ -642,7 +611,7 @@ class UDPSocket:
 
     def _dispatch(
         self,
-        handler: DatagramHandler,
+        handler: "DatagramHandler",
         flows: list[Flow | None],
         keys: Sequence[bytes],
         unanswered: list[int],

@@ -107,7 +107,11 @@ class DatagramHandler:
         )
 
     def ask(self, payload: bytes, flow: Flow, header: bytes, sock: socket.socket) -> None:
-        """Queue a datagram for the handler. `sock` received it, and may be closed meanwhile."""
+        """Queue a datagram for the handler.
+
+        `header` is its message header (`Batch.headers`). `sock` received it, and may be closed
+        meanwhile.
+        """
         datagram = Datagram(payload, flow.peer, flow.local, flow.settings.name)
         pending = PendingDatagram(datagram, flow, header, sock)
         flow.unanswered += 1

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from math import inf
 from typing import Any
 
 import pytest
@@ -178,6 +179,23 @@ def test_relief_is_told_without_a_newcomer(serving: Serving, stack: ExitStack) -
     for client in clients[3:]:
         client.close()
     assert serving.only(ListenerBelowLimit).connections <= 36
+
+
+def test_relief_of_the_daemon_is_told_by_each_listener(serving: Serving, stack: ExitStack) -> None:
+    """Also by one without a connection, when those of another one have ended."""
+    serving.limit.limit = 20
+    one, two = serving.tcp(), serving.tcp()
+    clients = [stack.enter_context(connect(one.local)) for _ in range(20)]
+    with connect(two.local):
+        serving.told(ListenerFull, 2)
+    clients[0].close()
+    serving.told(Closed, 2)
+    eventually(lambda: two.listener._sweep_at == inf)  # it has nothing else to look at
+    assert not serving.so_far(ListenerBelowLimit)
+    for client in clients[1:6]:
+        client.close()
+    relieved = serving.told(ListenerBelowLimit, 2)
+    assert min(each.connections for each in relieved) == 0
 
 
 def test_a_higher_limit_lets_the_waiting_in(serving: Serving, stack: ExitStack) -> None:

@@ -140,8 +140,8 @@ class Successor:
             "send_buffer": None,
             "eof_received": False,
         }
-        made = ConnectionState("echo", state | values)
-        self.served.call("restore", sock, made, Stream)
+        made = ConnectionState("echo", state | values).connection(self.served.listener, sock)
+        self.served.call("restore", made, Stream)
         return client, kept
 
     def close(self) -> None:

@@ -1,6 +1,7 @@
 """The documents are one book: their links lead somewhere, their HTML needs no network."""
 
 import html.parser
+import os
 import re
 import subprocess
 import sys
@@ -9,6 +10,8 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import pytest
+
+from tests.support.documents import DOCUMENTS, others, steps
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -197,3 +200,67 @@ def test_the_page_of_settings_is_the_one_that_the_pages_make() -> None:
     command = [sys.executable, DOCS / "book/make-settings"]
     made = subprocess.run(command, capture_output=True, text=True, check=True)
     assert made.stdout == (DOCS / "settings.md").read_text()
+
+
+NO_COMMANDS = {
+    "docs/design.md": ["netsrvd/"],
+    "docs/getting-started.md": ["$ nc localhost 51423", "10:04:11.507 info    echo: 127.0.0.1:"],
+    "docs/handlers.md": ["[Service]", '[project.entry-points."netsrvd.services"]'],
+    "docs/measuring.md": ["--- 192.0.2.1:862, stamp ---"],
+    "docs/monitoring.md": [
+        '{"daemons": [{"name": "netsrvd.service",',
+        "netsrvd.service 0.1.0 runs for",
+        "# /etc/prometheus/prometheus.yml",
+        "# /etc/cron.d/netsrvd-metrics,",
+    ],
+    "docs/operating.md": ["# inetd.conf"],
+}
+"""How blocks begin that are output, parts of files, and files of other programs."""
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_each_block_is_known(document: str) -> None:
+    """A block of a document is of commands or a file, which tests/system/test_documents.py types
+    and writes, or it is listed here.
+    """
+    found, known = [*others(document)], NO_COMMANDS.get(document, [])
+    assert len(found) == len(known)
+    assert [
+        line for line, start in zip(found, known, strict=True) if not line.startswith(start)
+    ] == []
+
+
+def measurements() -> list[str]:
+    """Return the commands of all documents that measure or test for minutes."""
+    words = ("make ", "python -m tests.", ".venv/bin/python -m tests.", "NETSRVD=")
+    commands = {step.command for document in DOCUMENTS for step in steps(document)}
+    return sorted(command for command in commands if command.startswith(words))
+
+
+def missing(command: str) -> set[str]:
+    """Return what such a command needs and the repository lacks: a target, a module, an option."""
+    words = re.sub(r"^\S+=", "", command).split()
+    if "make" in words:
+        dry = ["make", "--dry-run", *words[words.index("make") + 1 :]]
+        environment = os.environ | {"MAKEFLAGS": ""}
+        done = subprocess.run(dry, cwd=ROOT, env=environment, capture_output=True, check=False)
+        return {*words} if done.returncode else set()
+    module = ROOT / words[2].replace(".", "/")
+    source = module.with_suffix(".py")
+    if not source.exists():
+        return {words[2]}
+    options = {word for word in words if word.startswith("--")}
+    return {option for option in options if f'"{option}"' not in source.read_text()}
+
+
+@pytest.mark.parametrize("command", measurements())
+def test_commands_that_take_minutes_would_run(command: str) -> None:
+    """`make` has the target; the module is there and has the options."""
+    assert missing(command) == set()
+
+
+def test_a_command_that_would_not_run_is_found() -> None:
+    """The test above sees targets, modules and options that are not there."""
+    assert missing("make no-such")
+    assert missing("python -m tests.bench.none") == {"tests.bench.none"}
+    assert missing("python -m tests.bench.run --report --none") == {"--none"}

@@ -41,7 +41,12 @@ class Waiting:
         self.loop = EventLoop("test", Failures())
         self.report = Reports()
         self.pending = PendingConnections(
-            *(self.loop, SETTINGS, self.counters, self.report, self._admit, self._reject)
+            self.loop,
+            SETTINGS,
+            self.counters,
+            self.report,
+            admit=self._admit,
+            reject=self._reject,
         )
         self.socks: list[socket.socket] = []
 
