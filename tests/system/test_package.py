@@ -19,6 +19,7 @@ from tests.support.installed import (
 )
 from tests.support.loads import Load, visited
 from tests.support.machine import Machine
+from tests.support.manuals import pages
 from tests.support.patience import eventually
 
 
@@ -236,10 +237,11 @@ def test_detached_daemon_logs_to_syslog(quiet: Machine) -> None:
 
 
 def test_documentation_is_installed(quiet: Machine) -> None:
-    """Manual pages, examples for the well-known ports and completions are there."""
+    """All manual pages, examples for the well-known ports and completions are there."""
     files = quiet.run("dpkg", "--listfiles", "netsrvd").stdout
     for name in (
-        *["man/man1/netsrvd.1.gz", "man/man5/netsrvd.toml.5.gz", "examples/port-7.toml"],
+        *(f"/man{each.section}/{each.name}.{each.section}.gz\n" for each in pages()),
+        "examples/port-7.toml",
         *["bash-completion/completions/netsrvd", "/etc/netsrvd/netsrvd.toml"],
         *["zsh/vendor-completions/_netsrvd", "fish/vendor_completions.d/netsrvd.fish"],
         *["examples/prometheus/grafana-dashboard.json\n", "fail2ban/jail.d/netsrvd.conf\n"],
