@@ -14,17 +14,14 @@ from netsrvd.counters import REFUSED_REASONS, UNANSWERED_REASONS
 from netsrvd.daemon import SIGNALS
 from netsrvd.events import all_events
 from netsrvd.services import SERVICES
-from tests.support.documents import ROOT, steps
+from tests.support.documents import DOCUMENTS, ROOT, steps
 from tests.support.manuals import Page, pages
 
 PAGES = {str(page): page for page in pages()}
 COMMAND, CONFIGURATION, OVERVIEW = map(
     PAGES.__getitem__, ("netsrvd(1)", "netsrvd.toml(5)", "netsrvd(7)")
 )
-BOOK = {
-    path.relative_to(ROOT): path.read_text()
-    for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
-}
+BOOK = {name: (ROOT / name).read_text() for name in DOCUMENTS}
 MANUALS = "\n".join(page.text for page in PAGES.values())
 WHOLE_BOOK = "\n".join(BOOK.values())
 
@@ -215,7 +212,7 @@ def test_fields() -> None:
 
 def command_lines() -> list[str]:
     """Return the command lines of the program in the book."""
-    typed = [step.command for name in BOOK for step in steps(str(name)) if step.command]
+    typed = [step.command for name in BOOK for step in steps(name) if step.command]
     lines = [part.strip() for each in typed for part in re.split(r"&&|\||;|>", each)]
     return sorted({each for each in lines if each.startswith("netsrvd ")})
 
