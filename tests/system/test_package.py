@@ -9,6 +9,7 @@ import pytest
 from netsrvd.events.connections import Accepted, Closed
 from netsrvd.events.flows import FlowBegan
 from netsrvd.events.lifecycle import Ready, Reloaded, ReloadFailed, Starting, Stopped
+from tests.support import examples
 from tests.support.installed import (
     CLIENT,
     CONFIG,
@@ -19,7 +20,7 @@ from tests.support.installed import (
 )
 from tests.support.loads import Load, visited
 from tests.support.machine import Machine
-from tests.support.manuals import pages
+from tests.support.manuals import Page, pages
 from tests.support.patience import eventually
 
 
@@ -247,6 +248,17 @@ def test_documentation_is_installed(quiet: Machine) -> None:
         *["examples/prometheus/grafana-dashboard.json\n", "fail2ban/jail.d/netsrvd.conf\n"],
     ):
         assert name in files
+
+
+@pytest.mark.parametrize("page", examples.PAGES, ids=str)
+def test_examples_of_a_manual_page(quiet: Machine, page: Page) -> None:
+    """Each works as it is written, on a host where the daemon runs."""
+    examples.type_examples(quiet, page)
+
+
+def test_every_exception_of_the_examples_is_needed() -> None:
+    """What the tests know of the examples of manual pages is known of examples that there are."""
+    assert examples.unknown() == set()
 
 
 def test_well_known_port_by_the_example(quiet: Machine) -> None:
