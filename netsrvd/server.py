@@ -93,7 +93,8 @@ class Server:
         self._tcp = EventLoop("tcp", self.failed)
         self._udp = EventLoop("udp", self.failed)
         self._tcp_report, self._udp_report = self.log_writer.handle(), self.log_writer.handle()
-        self._limit = ConnectionLimit(max_connections)
+        self.limit = ConnectionLimit(max_connections)
+        """Of all connections together."""
         self._spare = SpareDescriptor()
         self._batches: Batches = {}
         self._handlers: HandlerConnections | None = None
@@ -135,8 +136,8 @@ class Server:
 
     @property
     def sockets(self) -> list[ListeningSocket]:
-        """All sockets on which clients come."""
-        return list(itertools.chain.from_iterable(self._sockets.values()))
+        """All sockets on which clients come, to be looked at (any thread)."""
+        return [one for opened in list(self._sockets.values()) for one in list(opened)]
 
     @property
     def is_activated(self) -> bool:
@@ -161,7 +162,7 @@ class Server:
     @property
     def is_empty(self) -> bool:
         """Whether there is no TCP connection, not even one that waits for a PROXY header."""
-        return not self._limit.used
+        return not self.limit.used
 
     def connections(self) -> list[Connection]:
         """Return the connections that are served, to be looked at (any thread)."""
@@ -173,11 +174,6 @@ class Server:
         return found + (self._handlers.connections() if self._handlers else [])
 
     @property
-    def limit(self) -> ConnectionLimit:
-        """The limit of all connections together."""
-        return self._limit
-
-    @property
     def loops(self) -> tuple[EventLoop, EventLoop]:
         """The loops of TCP and UDP."""
         return self._tcp, self._udp
@@ -185,10 +181,6 @@ class Server:
     def listeners(self) -> list[TCPListener | UDPListener]:
         """Return the listeners (any thread)."""
         return list(self._listeners.values())
-
-    def open_sockets(self) -> list[ListeningSocket]:
-        """Return the sockets, to be looked at (any thread)."""
-        return [one for opened in list(self._sockets.values()) for one in list(opened)]
 
     def connections_of(self, listener: TCPListener) -> list[Connection]:
         """Return the connections of a listener, those of handlers too (any thread)."""
@@ -218,7 +210,7 @@ class Server:
     def has_clients(self) -> bool:
         """Whether there is a TCP connection but those of services that look at the daemon."""
         looking = sum(each.live for each in self._of(TCPListener) if _is_monitoring(each))
-        return self._limit.used > looking
+        return self.limit.used > looking
 
     def seen(self) -> int:
         """Return how often a client has come: connections and datagrams, served or refused.
@@ -320,7 +312,7 @@ class Server:
     def serve_accepted(self, settings: ListenerSettings, sock: AnySocket) -> None:
         """Serve a connection that another program has accepted; `wake` when it has ended."""
         listener = self._tcp_listener(settings.name, settings.service, settings)
-        self._limit.on_empty = self._wake
+        self.limit.on_empty = self._wake
         listener.serve_accepted(sock)
         self._start_loops({"tcp"})
 
@@ -379,7 +371,7 @@ class Server:
         self.log_writer.level = LEVELS[settings.log.level]
         own_ports = own_udp_ports(self.sockets)
         change = _Change(settings, services, opening, passed, closing, own_ports)
-        self._limit.limit = max_connections
+        self.limit.limit = max_connections
         switches = {
             "tcp": self._ask(self._tcp, partial(self._switch, "tcp", change), False),
             "udp": self._ask(self._udp, partial(self._switch, "udp", change), False),
@@ -463,7 +455,7 @@ class Server:
 
         def stop() -> None:
             self._stop_tcp(self._of(TCPListener), deadline, pending)
-            self._limit.on_empty = self._wake
+            self.limit.on_empty = self._wake
 
         self._ask(self._tcp, stop, None)
 
@@ -705,7 +697,7 @@ class Server:
             service.stream,
             is_echo=_is_echo(service),
             take=self._take(service),
-            total=self._limit,
+            total=self.limit,
             spare=self._spare,
             report=self._tcp_report,
             new_id=self.new_id,

@@ -28,14 +28,12 @@ class Served(Protocol):
 
     figures: RunFigures
     log_writer: LogWriter
+    limit: ConnectionLimit
+    """Of all connections together."""
 
     @property
     def retired(self) -> Counters:
         """Return what listeners have counted that were removed."""
-
-    @property
-    def limit(self) -> ConnectionLimit:
-        """Return the limit of all connections."""
 
     @property
     def loops(self) -> tuple[EventLoop, EventLoop]:
@@ -44,7 +42,8 @@ class Served(Protocol):
     def listeners(self) -> "Sequence[TCPListener | UDPListener]":
         """Return the listeners (any thread)."""
 
-    def open_sockets(self) -> Sequence[ListeningSocket]:
+    @property
+    def sockets(self) -> Sequence[ListeningSocket]:
         """Return the sockets (any thread)."""
 
     def connections_of(self, listener: TCPListener) -> Sequence[Connection]:
@@ -107,7 +106,7 @@ def steps(server: Served, asker: str) -> Generator[None, None, Snapshot]:
     that ends meanwhile is counted once.
     """
     sockets: dict[tuple[str, str], list[ListeningSocket]] = {}
-    for one in server.open_sockets():
+    for one in server.sockets:
         sockets.setdefault((one.listener.name, one.protocol), []).append(one)
     # Both at once: a listener that is removed meanwhile is counted in one of them.
     present, retired = server.listeners(), server.retired

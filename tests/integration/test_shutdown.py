@@ -472,7 +472,7 @@ def test_what_waits_for_a_header_goes_along_where_there_is_room(
     eventually(lambda: tcp.seen() == 2 and len(tcp.connections()) == 2)
     for each in waiting:
         each.sendall(b"PROXY ")
-    eventually(lambda: tcp._limit.used == 5, "all wait")
+    eventually(lambda: tcp.limit.used == 5, "all wait")
     stage.notifier.store_room = room
     stopped = stage.restart(1.0)
     assert stage.stored(f"{PENDING}echo") == fit
@@ -568,7 +568,7 @@ def test_the_next_process_goes_on(stage: Stage) -> None:
     waiting.sendall(header[:9])
     assert echoed(client)
     eventually(lambda: stage.running.server.seen() == 1 and not stage.running.server.is_empty)
-    eventually(lambda: stage.running.server._limit.used == 2, "both are accepted")
+    eventually(lambda: stage.running.server.limit.used == 2, "both are accepted")
     stage.notifier.store_room = 10
     assert stage.restart().handed_over == 1
     stage.serve(on_loopback("echo", proxies=("127.0.0.2",)))

@@ -139,6 +139,17 @@ def test_a_failure_of_a_thread_reaches_the_main_thread(
         assert "raise PlantedError" in record.traceback()
 
 
+def test_a_failure_that_finds_the_log_full_is_counted(
+    running: Server, log: FakeLog, woken: threading.Event
+) -> None:
+    """As every other record that is lost; the failure is shown at the end all the same."""
+    running.log_writer._limit = 0
+    running.failed("tcp", PlantedError())
+    assert running.log_writer.lost == 1
+    assert "PlantedError" in running.failures.pop()
+    assert woken.is_set()
+
+
 @pytest.mark.parametrize("name", ["tcp", "udp"])
 def test_a_stop_does_not_need_a_thread_that_fails(log: FakeLog, name: str) -> None:
     """A stop that begins while a loop is just failing does not wait for it, and closes all."""

@@ -59,7 +59,7 @@ def server(*listeners: Any) -> Any:
         limit=SimpleNamespace(limit=99),
         loops=(lag, lag),
         listeners=lambda: listeners,
-        open_sockets=list,
+        sockets=(),
         connections_of=lambda listener: listener.connections_of,
     )
 
