@@ -182,7 +182,7 @@ class TimedDatagrams:
 
     def _control(self, flow: Flow, arrival: Arrival) -> bytes:
         """Return the control messages that all answers to a flow have: their source, their TTL."""
-        source = packet_info(arrival, pinned=flow.is_link_local)
+        source = packet_info(arrival, keep_interface=flow.is_link_local)
         level, kind = socket.IPPROTO_IPV6, socket.IPV6_HOPLIMIT
         if arrival.is_ipv4:
             level, kind = socket.IPPROTO_IP, socket.IP_TTL

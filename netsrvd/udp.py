@@ -481,12 +481,12 @@ class UDPSocket:
         self._forwarded.forget()
         for key, flow in list(self.flows.items()):
             flow.settings = listener.settings
-            _, asked, local = self._read(key)
+            _, destination, local = self._read(key)
             by_no_proxy = flow.proxy and not policy.is_proxy(flow.proxy[0])
             if (
                 by_no_proxy
-                or not self._serves(asked)
-                or policy.refusal(flow.peer, asked, local, flow.proxy)
+                or not self._serves(destination)
+                or policy.refusal(flow.peer, destination, local, flow.proxy)
             ):
                 self.end(key, "reload")
             else:  # its source may have gained or lost its limits
@@ -536,12 +536,12 @@ class UDPSocket:
         """Begin the flow of a new peer; None for one that is refused, which is reported."""
         refused = self._refused.get(key)
         if refused is None:
-            peer, asked, local = self._read(key)
+            peer, destination, local = self._read(key)
             proxy: Peer | None = None
             if client := self._forwarded.clients.get(key):
                 peer, proxy = client, peer
-            refusal = self._refusal(key, peer, asked, local, proxy)
-            where = asked, self.local[1]
+            refusal = self._refusal(key, peer, destination, local, proxy)
+            where = destination, self.local[1]
             if not refusal:
                 flow = self._begin(peer, proxy, where, now, unknown=local == UNKNOWN)
                 self.flows[key] = flow
@@ -557,16 +557,16 @@ class UDPSocket:
         return None
 
     def _refusal(
-        self, key: bytes, peer: Peer, asked: str, local: str, proxy: Peer | None
+        self, key: bytes, peer: Peer, destination: str, local: str, proxy: Peer | None
     ) -> Refusal | None:
-        if not self._serves(asked):
+        if not self._serves(destination):
             return NOT_CONFIGURED
         if error := self._forwarded.errors.get(key):
             return error.reason, str(error)
-        return self._listener.policy.refusal(peer, asked, local, proxy)
+        return self._listener.policy.refusal(peer, destination, local, proxy)
 
-    def _serves(self, asked: str) -> bool:
-        return self.addresses is None or is_among(asked, self.addresses)
+    def _serves(self, destination: str) -> bool:
+        return self.addresses is None or is_among(destination, self.addresses)
 
     def _begin(
         self, peer: Peer, proxy: Peer | None, local: Peer, now: float, *, unknown: bool
@@ -587,7 +587,7 @@ class UDPSocket:
     def _read(self, key: bytes) -> tuple[tuple[str, int], str, str]:
         """Return the peer, the destination address, and the local address that received it."""
         batch = self.batch
-        return batch.peer(key), batch.asked(key), batch.local(key)
+        return batch.peer(key), batch.destination(key), batch.local(key)
 
     def _refuse(self, flow: Flow, refusal: Refusal, now: float) -> None:
         """Count a datagram that exceeds a limit."""
@@ -606,7 +606,7 @@ class UDPSocket:
 
     def _set_reply_source(self, index: int, key: bytes, flow: Flow) -> None:
         """Set the source of an answer that the routing table or the kernel would not choose."""
-        source = packet_info(self.batch.arrival(key), pinned=flow.is_link_local)
+        source = packet_info(self.batch.arrival(key), keep_interface=flow.is_link_local)
         self.batch.set_control(index, source.packed())
 
     def _dispatch(

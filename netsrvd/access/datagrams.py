@@ -58,7 +58,7 @@ class DatagramPolicy:
     def refusal(
         self,
         peer: tuple[str, int],
-        asked: str,
+        destination: str,
         local: str,
         proxy: tuple[str, int] | None = None,
     ) -> tuple[str, str] | None:
@@ -67,14 +67,14 @@ class DatagramPolicy:
         With a `proxy`, which has named the peer, the answer is sent to the proxy: its address and
         port are checked as well.
 
-        `asked` is the address that it sent to, `local` the one of this host that received it:
+        `destination` is the address that it sent to, `local` the one of this host that received it:
         where these differ, it was a broadcast or multicast, which is never answered, or one forged
         request would draw an answer from every host of a network. "0.0.0.0" means unknown.
         """
-        if asked != UNKNOWN and (kind := kind_of(asked)):
-            return "destination", f"{asked} is {kind}"
-        if local not in (asked, UNKNOWN):
-            return "destination", f"{asked} is a broadcast address"
+        if destination != UNKNOWN and (kind := kind_of(destination)):
+            return "destination", f"{destination} is {kind}"
+        if local not in (destination, UNKNOWN):
+            return "destination", f"{destination} is a broadcast address"
         if rule := self._access.denied_by(peer[0]):
             return self._sender_refusal(peer) or ("access", rule)
         return self._sender_refusal(peer) or (self._sender_refusal(proxy) if proxy else None)

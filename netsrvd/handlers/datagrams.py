@@ -152,7 +152,7 @@ class DatagramHandler:
         longest = max(len(pending.datagram.payload), flow.settings.reply_floor_bytes)
         answer = found[:longest]
         try:
-            reply.send(pending.sock, pending.header, answer, pinned=flow.is_link_local)
+            reply.send(pending.sock, pending.header, answer, keep_interface=flow.is_link_local)
         except OSError as error:  # also EBADF: the socket was closed by a reload
             self._unsent(flow, format_errno(error))
             return

@@ -126,10 +126,10 @@ MAPPED = bytes(10) + b"\xff\xff"
 class Arrival:
     """What the control messages of a datagram say. Addresses are packed, four or sixteen bytes."""
 
-    __slots__ = ("asked", "interface", "local", "packet_info", "received_ns", "tos", "ttl")
+    __slots__ = ("destination", "interface", "local", "packet_info", "received_ns", "tos", "ttl")
 
     def __init__(self) -> None:
-        self.asked = self.local = b""
+        self.destination = self.local = b""
         """The address that it was sent to, and the one of this host that received it: they differ
         for multicast and broadcast. Empty if no message tells it."""
         self.interface = 0
@@ -145,7 +145,7 @@ class Arrival:
     @property
     def is_ipv4(self) -> bool:
         """Whether it came by IPv4, also to a dual-stack socket (ipv6(7))."""
-        return len(self.asked) < IPV6_BYTES or self.asked.startswith(MAPPED)
+        return len(self.destination) < IPV6_BYTES or self.destination.startswith(MAPPED)
 
 
 def parse(control: bytes, at: int = 0, end: int | None = None) -> Arrival:
@@ -198,14 +198,14 @@ def _read_packet_info(found: Arrival, level: int, message: bytes) -> None:
     """
     found.packet_info += message
     if level == socket.IPPROTO_IPV6:
-        found.asked, found.interface = _IPV6_INFO.unpack_from(message, _HEADER.size)
-        found.local = MAPPED + found.local if found.local else found.asked
+        found.destination, found.interface = _IPV6_INFO.unpack_from(message, _HEADER.size)
+        found.local = MAPPED + found.local if found.local else found.destination
         return
-    interface, local, asked = _IPV4_INFO.unpack_from(message, _HEADER.size)
-    if found.asked:
+    interface, local, destination = _IPV4_INFO.unpack_from(message, _HEADER.size)
+    if found.destination:
         found.local = MAPPED + local
     else:
-        found.asked, found.local, found.interface = asked, local, interface
+        found.destination, found.local, found.interface = destination, local, interface
 
 
 class Message(NamedTuple):
@@ -221,19 +221,19 @@ class Message(NamedTuple):
         return made + bytes(-len(made) % _ALIGNMENT)
 
 
-def packet_info(arrival: Arrival, *, pinned: bool) -> Message:
+def packet_info(arrival: Arrival, *, keep_interface: bool) -> Message:
     """Return the control message by which an answer leaves from the address that was asked.
 
-    The routing table chooses the interface, unless the answer is `pinned` to the one where its
+    The routing table chooses the interface, or it is kept: the answer leaves by the one where its
     datagram came in (link-local addresses). Where the kernel kept no local address, which IPv4 does
     for datagrams that came before packet information was on, the address that was asked is taken.
     """
-    interface, source = arrival.interface if pinned else 0, arrival.local
+    interface, source = arrival.interface if keep_interface else 0, arrival.local
     if not any(source[-4:]) and source[:-4] in (b"", MAPPED):
-        source = arrival.asked
+        source = arrival.destination
     if len(source) == IPV6_BYTES:
         return Message(socket.IPPROTO_IPV6, socket.IPV6_PKTINFO, _IPV6_INFO.pack(source, interface))
-    data = _IPV4_INFO.pack(interface, source, arrival.asked)
+    data = _IPV4_INFO.pack(interface, source, arrival.destination)
     return Message(socket.IPPROTO_IP, IP_PKTINFO, data)
 
 
@@ -393,9 +393,9 @@ class Batch:
         """Return what the control messages in a message header say."""
         return parse(header, self._control_at)
 
-    def asked(self, header: bytes) -> str:
+    def destination(self, header: bytes) -> str:
         """Return the address that the datagram was sent to."""
-        return self._shown(self.arrival(header).asked)
+        return self._shown(self.arrival(header).destination)
 
     def local(self, header: bytes) -> str:
         """Return this host's own address that it came in on, "0.0.0.0" where the kernel kept none.
@@ -432,8 +432,8 @@ class Batch:
 
         It is cut to the datagram's length, or to `floor_bytes` for a shorter one.
         """
-        asked = self._received[BATCH][index]
-        length = min(len(answer), max(asked, floor_bytes), self.payload_bytes)
+        received = self._received[BATCH][index]
+        length = min(len(answer), max(received, floor_bytes), self.payload_bytes)
         start = index * self.payload_bytes
         self._payloads[start : start + length] = answer[:length]
         self._send_lengths[BATCH][index] = length

@@ -6,14 +6,15 @@ import sys
 from netsrvd.linux.mmsg import LAYOUTS, Layout, packet_info, parse
 
 
-def send(sock: socket.socket, header: bytes, payload: bytes, *, pinned: bool) -> None:
+def send(sock: socket.socket, header: bytes, payload: bytes, *, keep_interface: bool) -> None:
     """Send `payload` to the sender of a datagram, from the address that this was sent to.
 
-    `header` is one of `Batch.headers`. The routing table chooses the interface, unless the
-    answer is `pinned` to the one where it came in (link-local addresses). Raises OSError.
+    `header` is one of `Batch.headers`. The routing table chooses the interface, or it
+    is kept: the answer leaves by the one where the datagram came in (link-local addresses). Raises
+    OSError.
     """
     layout = LAYOUTS[sock.family]
-    info = packet_info(parse(header, layout.control_at), pinned=pinned)
+    info = packet_info(parse(header, layout.control_at), keep_interface=keep_interface)
     ancillary = [(info.level, info.kind, info.data)]
     sock.sendmsg([payload], ancillary, socket.MSG_DONTWAIT, _name(layout, header))
 

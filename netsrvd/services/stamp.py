@@ -233,7 +233,7 @@ def _follow_up(request: stamp.Request, session: Session | None, value: bytes) ->
 
 def _destination(arrival: Arrival, value: bytes) -> bytes | None:
     """Accept the address that the packet was sent to (RFC 9503, 3); another one is not ours."""
-    return value if value == arrival.asked.removeprefix(MAPPED) else None
+    return value if value == arrival.destination.removeprefix(MAPPED) else None
 
 
 def read_key(where: str) -> bytes | None:

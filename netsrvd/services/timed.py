@@ -26,7 +26,7 @@ class Arrival(Protocol):
     """How and when a datagram came."""
 
     @property
-    def asked(self) -> bytes:
+    def destination(self) -> bytes:
         """Return the address that it was sent to: 4 or 16 bytes."""
 
     @property

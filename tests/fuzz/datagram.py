@@ -21,17 +21,17 @@ def check(data: bytes) -> None:
         space = (layout.name_length + 7 & ~7) + layout.control_length
         header = data[:space].ljust(space, b"\0")
         host, port = batch.peer(header)
-        asked, local = batch.asked(header), batch.local(header)
+        destination, local = batch.destination(header), batch.local(header)
         assert 0 <= port < 2**16
         _answer_from(parse(data, end=min(len(data), layout.control_length)))
         _answer_from(batch.arrival(header))
         assert shown(host, port).isprintable()
-        refusal = POLICY.refusal((host, port), asked, local)
+        refusal = POLICY.refusal((host, port), destination, local)
         if refusal is None:
             assert _is_welcome(host)
             assert port > 1023
-            assert not ipaddress.ip_address(asked).is_multicast
-        elif ipaddress.ip_address(asked).is_multicast:
+            assert not ipaddress.ip_address(destination).is_multicast
+        elif ipaddress.ip_address(destination).is_multicast:
             assert refusal[0] == "destination"
         elif refusal[0] == "access":
             assert not _is_welcome(host)
@@ -40,9 +40,9 @@ def check(data: bytes) -> None:
 
 def _answer_from(arrival: Arrival) -> None:
     """Make the control message of an answer, and read it as that of a request."""
-    for pinned in (False, True):
-        again = parse(packet_info(arrival, pinned=pinned).packed())
-        assert again.interface == (arrival.interface if pinned else 0)
+    for keep_interface in (False, True):
+        again = parse(packet_info(arrival, keep_interface=keep_interface).packed())
+        assert again.interface == (arrival.interface if keep_interface else 0)
         if any(arrival.local):
             assert again.local == arrival.local
 

@@ -76,8 +76,8 @@ def test_control_messages_have_the_room_that_they_need(layout: Layout) -> None:
     assert layout.control_length == socket.CMSG_SPACE(size)
     address = bytes({socket.AF_INET: 4, socket.AF_INET6: 16}[layout.family])
     arrival = mmsg.Arrival()
-    arrival.asked = arrival.local = address
-    assert len(mmsg.packet_info(arrival, pinned=False).packed()) == layout.control_length
+    arrival.destination = arrival.local = address
+    assert len(mmsg.packet_info(arrival, keep_interface=False).packed()) == layout.control_length
 
 
 def test_an_ipv4_header_is_read() -> None:
@@ -85,7 +85,7 @@ def test_an_ipv4_header_is_read() -> None:
     batch = Batch(IPV4, PAYLOAD_BYTES)
     made = ipv4("192.0.2.1", 7007, 3, "192.0.2.9", "192.0.2.255")
     assert batch.peer(made) == ("192.0.2.1", 7007)
-    assert (batch.asked(made), batch.local(made)) == ("192.0.2.255", "192.0.2.9")
+    assert (batch.destination(made), batch.local(made)) == ("192.0.2.255", "192.0.2.9")
 
 
 @pytest.mark.parametrize(
@@ -101,7 +101,7 @@ def test_an_ipv6_header_is_read(host: str, scope: int, asked: str, peer: str, sh
     batch = Batch(IPV6, PAYLOAD_BYTES)
     made = ipv6(host, 7007, scope, asked, 5)
     assert batch.peer(made) == (peer, 7007)
-    assert (batch.asked(made), batch.local(made)) == (shown, shown)
+    assert (batch.destination(made), batch.local(made)) == (shown, shown)
 
 
 def test_a_batch_is_received(pair: Pair, batch: Batch) -> None:
@@ -256,15 +256,17 @@ def test_the_beginning_of_a_datagram_can_be_taken_off(pair: Pair, batch: Batch, 
     assert bytes(batch.payload(2)) == b"after"
 
 
-@pytest.mark.parametrize(("pinned", "interface"), [(False, 0), (True, 3)])
+@pytest.mark.parametrize(("keep_interface", "interface"), [(False, 0), (True, 3)])
 def test_an_answer_can_be_pinned_to_its_interface(
     batch: Batch,
-    pinned: bool,  # noqa: FBT001
+    keep_interface: bool,  # noqa: FBT001
     interface: int,
 ) -> None:
     """A link-local answer goes out where its request came in; no other answer is touched."""
     made = ipv4("169.254.1.1", 7, 3, "169.254.1.9", "169.254.1.9")
-    batch.set_control(2, mmsg.packet_info(batch.arrival(made), pinned=pinned).packed())
+    batch.set_control(
+        2, mmsg.packet_info(batch.arrival(made), keep_interface=keep_interface).packed()
+    )
     assert batch._interfaces[4].tolist() == [0, 0, interface, 0]
 
 
@@ -272,7 +274,7 @@ def test_an_answer_can_be_sent_from_where_it_was_asked(batch: Batch) -> None:
     """Where the kernel kept no local address, the one that was asked takes its place."""
     made = ipv4("192.0.2.1", 7, 3, "0.0.0.0", "192.0.2.9")
     assert batch.local(made) == "0.0.0.0"
-    batch.set_control(2, mmsg.packet_info(batch.arrival(made), pinned=False).packed())
+    batch.set_control(2, mmsg.packet_info(batch.arrival(made), keep_interface=False).packed())
     found = batch.headers(4)
     assert [batch.local(each) for each in found] == ["0.0.0.0", "0.0.0.0", "192.0.2.9", "0.0.0.0"]
 
@@ -314,7 +316,7 @@ def test_control_messages_are_read_in_any_order(
     """Each says the same wherever it stands, and with one that is not known between them."""
     for order in itertools.permutations((*names, "unknown")):
         found = mmsg.parse(control(*order))
-        packed = [text(each) for each in (found.asked, found.local)]
+        packed = [text(each) for each in (found.destination, found.local)]
         assert (packed, found.interface) == ([asked, local], interface)
         assert found.received_ns == TIME[0] * 10**9 + TIME[1]
         assert (found.ttl, found.tos) == (62 if "hops" in names else 61, 0xB9)
@@ -328,8 +330,8 @@ def test_what_is_missing_is_not_known() -> None:
     """Without a message there is no address, no time and no TTL; a cut one says nothing."""
     whole = control("info", "ttl")
     for found in (mmsg.parse(b""), mmsg.parse(whole, end=20), mmsg.parse(control("unknown"))):
-        assert (found.asked, found.local, found.received_ns, found.ttl) == (b"", b"", 0, None)
-    assert mmsg.parse(whole, end=40).asked == socket.inet_aton("192.0.2.9")
+        assert (found.destination, found.local, found.received_ns, found.ttl) == (b"", b"", 0, None)
+    assert mmsg.parse(whole, end=40).destination == socket.inet_aton("192.0.2.9")
     assert mmsg.parse(whole, end=40).ttl is None
 
 
@@ -344,7 +346,7 @@ def test_a_broadcast_to_a_mapped_address_is_told() -> None:
     """The local address of a mapped peer's datagram is that of the IPv4 message."""
     info = (*MESSAGES["info"][:2], struct.pack("=i", 3) + bytes([192, 0, 2, 1, 192, 0, 2, 9]))
     found = mmsg.parse(control("mapped") + mmsg.Message(*info).packed())
-    assert (text(found.asked), text(found.local)) == ("::ffff:192.0.2.9", "::ffff:192.0.2.1")
+    assert (text(found.destination), text(found.local)) == ("::ffff:192.0.2.9", "::ffff:192.0.2.1")
 
 
 def test_control_messages_beyond_the_packet_information_are_received_and_sent(
@@ -362,10 +364,10 @@ def test_control_messages_beyond_the_packet_information_are_received_and_sent(
         assert batch.receive(two.fileno()) == 1
         [length], [header] = batch.control_lengths(1), batch.headers(1)
         arrival = mmsg.parse(header, IPV4.control_at, IPV4.control_at + length)
-        assert (text(arrival.asked), arrival.ttl, arrival.tos) == ("127.0.0.1", ttl, 0)
+        assert (text(arrival.destination), arrival.ttl, arrival.tos) == ("127.0.0.1", ttl, 0)
         batch.reply_as_received(1)
         ours = mmsg.Message(socket.IPPROTO_IP, socket.IP_TTL, struct.pack("=i", 200))
-        source = mmsg.packet_info(arrival, pinned=False)
+        source = mmsg.packet_info(arrival, keep_interface=False)
         batch.set_control(0, source.packed() + ours.packed())
         assert batch.send(two.fileno(), 0, 1) == 1
         data, ancillary, _, _ = one.recvmsg(100, 100)

@@ -39,26 +39,26 @@ def ipv6() -> bytes:
     return name + struct.pack("=Qii", 36, socket.IPPROTO_IPV6, 50) + LOCAL6 + INTERFACE + bytes(4)
 
 
-@pytest.mark.parametrize("pinned", [False, True])
+@pytest.mark.parametrize("keep_interface", [False, True])
 @pytest.mark.parametrize(("header", "source"), [(ipv4(LOCAL4), LOCAL4), (ipv4(bytes(4)), ASKED4)])
-def test_an_ipv4_answer(header: bytes, source: bytes, pinned: bool) -> None:  # noqa: FBT001
+def test_an_ipv4_answer(header: bytes, source: bytes, keep_interface: bool) -> None:  # noqa: FBT001
     """It leaves from the address that received, or that was asked where the kernel kept only that;
-    by the interface where it came in only if it is pinned.
+    by the interface where it came in only if that is to be kept.
     """
     sock: Any = Sock(socket.AF_INET)
-    reply.send(sock, header, b"x", pinned=pinned)
+    reply.send(sock, header, b"x", keep_interface=keep_interface)
     [payload], [(level, option, data)], flags, address = sock.sent
     assert (payload, flags, address) == (b"x", socket.MSG_DONTWAIT, ("192.0.2.1", 40_000))
     assert (level, option) == (socket.IPPROTO_IP, 8)
-    assert data == (INTERFACE if pinned else bytes(4)) + source + ASKED4
+    assert data == (INTERFACE if keep_interface else bytes(4)) + source + ASKED4
 
 
-@pytest.mark.parametrize("pinned", [False, True])
-def test_an_ipv6_answer(pinned: bool) -> None:  # noqa: FBT001
+@pytest.mark.parametrize("keep_interface", [False, True])
+def test_an_ipv6_answer(keep_interface: bool) -> None:  # noqa: FBT001
     """The same, with the scope of a link-local peer."""
     sock: Any = Sock(socket.AF_INET6)
-    reply.send(sock, ipv6(), b"x", pinned=pinned)
+    reply.send(sock, ipv6(), b"x", keep_interface=keep_interface)
     _, [(level, option, data)], _, address = sock.sent
     assert address == ("fe80::1", 40_000, 0, 3)
     assert (level, option) == (socket.IPPROTO_IPV6, socket.IPV6_PKTINFO)
-    assert data == LOCAL6 + (INTERFACE if pinned else bytes(4))
+    assert data == LOCAL6 + (INTERFACE if keep_interface else bytes(4))

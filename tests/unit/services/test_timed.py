@@ -17,7 +17,7 @@ AT_NS = 1_800_000_000 * SECOND_NS
 class FakeArrival(NamedTuple):
     """How a datagram came."""
 
-    asked: bytes = bytes([192, 0, 2, 9])
+    destination: bytes = bytes([192, 0, 2, 9])
     received_ns: int = AT_NS
     ttl: int | None = 61
     tos: int = 0
