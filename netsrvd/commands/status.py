@@ -20,7 +20,7 @@ from netsrvd.commands.daemons import (
     asking,
     find,
 )
-from netsrvd.errors import UsageError
+from netsrvd.errors import ControlError, UsageError
 from netsrvd.escapes import encodable, escaped
 from netsrvd.units import span
 
@@ -62,8 +62,8 @@ BOLD, GREEN, YELLOW, RED = "1", "32", "33", "31"
 def run(arguments: argparse.Namespace) -> int:
     """Print the status of each daemon; return 0 if one at least runs, 3 if none does.
 
-    With thresholds: one line and a status as monitoring plugins have them. Raises UsageError and
-    ControlError.
+    With thresholds: one line and a status as monitoring plugins have them. Raises UsageError, and
+    ControlError if those that run do not answer.
     """
     if arguments.what == "connections":
         return _connections(arguments)
@@ -72,7 +72,13 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.warn or arguments.crit:
         return thresholds.run(arguments)
     found = find(arguments.control)
-    reports = [_asked(each) for each in found]
+    answers = [_asked(each) for each in found]
+    errors = [each for each in answers if isinstance(each, ControlError)]
+    if errors and not any(isinstance(each, dict) for each in answers):
+        raise errors[0]
+    reports = [
+        {"problem": str(each)} if isinstance(each, ControlError) else each for each in answers
+    ]
     if arguments.json:
         print(
             json.dumps({"daemons": [_as_json(*each) for each in zip(found, reports, strict=True)]})
@@ -84,8 +90,8 @@ def run(arguments: argparse.Namespace) -> int:
     return os.EX_OK if any(each is not None for each in reports) else NOT_RUNNING
 
 
-def _asked(found: Found) -> Reply | None:
-    """Return what a daemon says, with its sources; None if it does not run.
+def _asked(found: Found) -> Reply | ControlError | None:
+    """Return what a daemon says, with its sources, or why it does not; None if it does not run.
 
     Of one whose code was replaced only `problem` is known.
     """
@@ -102,10 +108,9 @@ def _asked(found: Found) -> Reply | None:
     except NotRunningError as error:
         print(f"netsrvd: {escaped(str(error))}", file=sys.stderr)
         return None
-    except CallError as error:
-        if error.name != UPGRADED:
-            raise
-        return {"problem": str(error)}
+    except ControlError as error:
+        upgraded = isinstance(error, CallError) and error.name == UPGRADED
+        return {"problem": str(error)} if upgraded else error
 
 
 def _as_json(found: Found, report: Reply | None) -> dict[str, Any]:

@@ -11,8 +11,8 @@ from collections.abc import Iterable
 from math import inf
 from typing import NamedTuple
 
-from netsrvd.commands.daemons import Found, Reply, asking, find
-from netsrvd.errors import NetsrvdError, UsageError
+from netsrvd.commands.daemons import Found, NotRunningError, Reply, asking, find
+from netsrvd.errors import ControlError, UsageError
 from netsrvd.escapes import escaped
 
 OK, WARNING, CRITICAL, UNKNOWN = range(4)
@@ -80,12 +80,10 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         found = find(arguments.control)
         states = [_judge(each, warn, crit, labelled=len(found) > 1) for each in found]
-    except UsageError:
-        raise
-    except NetsrvdError as error:
+    except ControlError as error:
         print(f"NETSRVD UNKNOWN - {escaped(str(error))}")
         return UNKNOWN
-    status = max(state for state, _, _ in states)
+    status = max((state for state, _, _ in states), key=(OK, WARNING, UNKNOWN, CRITICAL).index)
     texts = "; ".join(text for _, text, _ in states)
     figures = " ".join(each for _, _, each in states if each)
     print(f"NETSRVD {WORDS[status]} - {texts}{f' | {figures}' if figures else ''}")
@@ -98,8 +96,13 @@ def _judge(
     """Return the status of a daemon, what it is, and its performance data."""
     if not found.is_running:
         return CRITICAL, f"{found.name} does not run: {found.state}", ""
-    with asking(found) as daemon:
-        values = figures(daemon.status())
+    try:
+        with asking(found) as daemon:
+            values = figures(daemon.status())
+    except NotRunningError as error:
+        return CRITICAL, escaped(str(error)), ""
+    except ControlError as error:
+        return UNKNOWN, escaped(str(error)), ""
     status, alerts = OK, []
     for name, value in values.items():
         for level, ranges in ((CRITICAL, crit), (WARNING, warn)):

@@ -205,11 +205,11 @@ def test_monitoring_gets_its_line(
         )
 
 
-def test_monitoring_of_a_daemon_that_cannot_be_asked_is_unknown(path: str) -> None:
-    """3 is UNKNOWN there."""
+def test_monitoring_of_a_daemon_that_does_not_run_is_critical(path: str) -> None:
+    """2 is CRITICAL there, also for a socket that --control names."""
     said = status(path, "--crit", "connections=1")
-    assert said.returncode == 3
-    assert said.stdout.startswith(f"NETSRVD UNKNOWN - {path}: ")
+    assert said.returncode == 2
+    assert said.stdout.startswith(f"NETSRVD CRITICAL - {path}: no daemon answers")
 
 
 def test_without_systemd_a_socket_is_to_be_named() -> None:

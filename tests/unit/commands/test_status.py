@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from netsrvd import counters
-from netsrvd.commands import status
+from netsrvd.commands import status, thresholds
 from netsrvd.commands.daemons import Found, SocketUnit
 from netsrvd.commands.status import REMEDIES, Page, amount
+from netsrvd.errors import ControlError
 
 UNIT = Found(
     "netsrvd.service", "/run/netsrvd-control.sock", is_running=True, state="active (running)"
@@ -168,3 +169,57 @@ def test_what_a_daemon_says_commands_no_terminal() -> None:
     shown = text(UNIT, said) + text(UNIT, {"problem": raw})
     assert "\x1b" not in shown
     assert "\x07" not in shown
+
+
+OTHER = UNIT._replace(name="netsrvd@2.service")
+
+
+@pytest.fixture
+def instances(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two daemons, of which the second one does not answer."""
+
+    class Daemon:
+        def status(self) -> dict[str, Any]:
+            return report(run={"tcp_lag": 0, "udp_lag": 0, **report()["run"]}, totals=TOTALS)
+
+        def call(self, _method: str, **_more: object) -> dict[str, Any]:
+            return {"sources": []}
+
+    def asking(found: Found) -> Any:
+        if found == OTHER:
+            raise ControlError(f"{found.name}: no answer came in time; see its log")
+        return nullcontext(Daemon())
+
+    for module in (status, thresholds):
+        monkeypatch.setattr(module, "find", lambda _: [UNIT, OTHER])
+        monkeypatch.setattr(module, "asking", asking)
+
+
+TOTALS: dict[str, Any] = {"refused": {}, "datagrams_refused": {}}
+
+
+def ask(*, crit: list[str]) -> int:
+    """Run the command."""
+    arguments = {"what": None, "listener": None, "address": None, "json": False, "control": None}
+    return status.run(argparse.Namespace(**arguments, warn=[], crit=crit))
+
+
+@pytest.mark.usefixtures("instances")
+def test_an_instance_that_does_not_answer_hides_no_other(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The status of the others is printed, and why it has none."""
+    assert ask(crit=[]) == 0
+    printed = capsys.readouterr().out
+    assert "netsrvd.service 1.2 runs since " in printed
+    assert "netsrvd@2.service runs; netsrvd@2.service: no answer came in time" in printed
+
+
+@pytest.mark.usefixtures("instances")
+@pytest.mark.parametrize(("crit", "expected"), [("connections=5", 3), ("connections=1", 2)])
+def test_critical_is_worse_than_unknown(
+    capsys: pytest.CaptureFixture[str], crit: str, expected: int
+) -> None:
+    """An instance that does not answer hides no alert of another one."""
+    assert ask(crit=[crit]) == expected
+    assert "no answer came in time" in capsys.readouterr().out
