@@ -324,11 +324,3 @@ def effective(settings: Settings, words: Validators) -> list[tuple[tuple[str, ..
 
 def _shown(settings: object, rule: Rule) -> Any:
     return rule.kind.show(getattr(settings, rule.field))
-
-
-def unruled_fields(words: Validators) -> set[str]:
-    """Return the fields of the settings that no rule fills: there must be none unexpected."""
-    every = (*GLOBAL_RULES, *LOG_RULES, *listener_rules(words))
-    ruled = {rule.field for rule in every}
-    kinds = (Settings, LogSettings, ListenerSettings)
-    return {name for kind in kinds for name in kind._fields} - ruled

@@ -89,7 +89,7 @@ class Stamp:
             truncated=len(payload) < length,
             reflector_count=reply.sequence,
             ttl=reply.sender_ttl,
-            dscp=self._dscp_there(reply.tlvs),
+            dscp=self._dscp_there(reply),
         )
         if estimate & UNKNOWN == UNKNOWN:
             return answer
@@ -100,11 +100,16 @@ class Stamp:
             error_ns=round(stamp.error_ns(estimate)),
         )
 
-    def _dscp_there(self, tlvs: bytes) -> int | None:
-        """Return the DSCP with which the probe arrived, if the reflector tells it."""
+    def _dscp_there(self, reply: stamp.Reply) -> int | None:
+        """Return the DSCP with which the probe arrived, if the reflector tells it.
+
+        With a key, TLVs without the right HMAC TLV are not believed (RFC 8972, 4.8).
+        """
         if self._dscp is None:
             return None
-        for each in stamp.read_tlvs(tlvs):
+        if self._key and not stamp.are_tlvs_authentic(reply.tlvs, reply.sequence, self._key):
+            return None
+        for each in stamp.read_tlvs(reply.tlvs):
             if each.type == stamp.CLASS_OF_SERVICE and not each.flags and len(each.value) > 1:
                 return int.from_bytes(each.value[:2], "big") >> 4 & 63
         return None

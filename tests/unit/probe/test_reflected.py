@@ -105,6 +105,19 @@ def test_stamp_tells_the_dscp_that_arrived(key: bytes | None) -> None:
     assert unknowing.dscp is None
 
 
+def test_stamp_believes_authentic_tlvs_alone() -> None:
+    """With a key, a DSCP that somebody on the way has changed is not told (RFC 8972, 4.8)."""
+    exchange = Stamp(200, KEY, 0, 46)
+    answer = bytearray(reply(exchange.request(1, NOW_NS), key=KEY, tos=8 << 2))
+    found = exchange.read(bytes(answer))
+    assert found
+    assert found.dscp == 8
+    answer[stamp.AUTHENTICATED_BYTES + stamp.HEAD_BYTES + 1] ^= 16
+    forged = exchange.read(bytes(answer))
+    assert forged
+    assert forged.dscp is None
+
+
 def test_stamp_of_others() -> None:
     """A reply without the timestamp of its probe, or the key, is of none; so is a short one."""
     exchange = Stamp(0, None, 0, None)
