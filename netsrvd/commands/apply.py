@@ -41,7 +41,7 @@ class Work(NamedTuple):
     configuration: Configuration
     main: Path
     files: saved.Files
-    """The contents of its files, from before they were read."""
+    """The contents of its files when they were judged."""
     host: Host
     plan: Plan
     settings: tuple[Row, ...]
@@ -145,12 +145,11 @@ def _roll_back(arguments: argparse.Namespace) -> int:
 
 
 def _work(host: Host) -> Work:
-    main = host.config or DEFAULT_FILE
-    files = saved.files(main)
     report = check.judge(host.config)
     if report.configuration is None or report.faults:
         raise ConfigError(report.faults)
-    return _compared(report.configuration, main, files, host)
+    main = host.config or DEFAULT_FILE
+    return _compared(report.configuration, main, saved.files(main), host)
 
 
 def _compared(configuration: Configuration, main: Path, files: saved.Files, host: Host) -> Work:

@@ -215,8 +215,11 @@ def _drop_ins(folder: Path, faults: list[Fault]) -> tuple[list[Path], list[Path]
     except OSError as error:
         faults.append(Fault(f"cannot be read: {_why(error)}", escaped(str(folder))))
         return [], []
-    wanted = [each for each in files if each.suffix == ".toml" and not each.name.startswith(".")]
-    return wanted, [each for each in files if each not in {*wanted}]
+    wanted, others = [], []
+    for each in files:
+        is_wanted = each.suffix == ".toml" and not each.name.startswith(".")
+        (wanted if is_wanted else others).append(each)
+    return wanted, others
 
 
 def _not_toml(file: Path, error: Exception) -> Fault:
