@@ -238,6 +238,11 @@ class Conversation:
             goes_on = message.get("continues", False)
             yield message["parameters"]
 
+    def end(self) -> None:
+        """End it: a call that waits for its answer fails. For handlers of signals, too."""
+        with suppress(OSError):
+            self._sock.shutdown(socket.SHUT_RDWR)
+
     def _send(self, method: str, parameters: Reply, *, more: bool) -> None:
         given = {name: value for name, value in parameters.items() if value is not None}
         call = {"method": f"io.netsrvd.{method}", "parameters": given, "more": more}

@@ -57,7 +57,7 @@ def run(arguments: argparse.Namespace) -> int:
             raise watch.error
         print(f"netsrvd: {escaped(watch.problem)}", file=sys.stderr)
         return NOT_RUNNING
-    with _terminal() as terminal:
+    with _terminal(watch) as terminal:
         _show(watch, screen, terminal)
     return os.EX_OK
 
@@ -113,6 +113,11 @@ class Watch:
         """End the conversation."""
         self._stack.close()
         self._daemon = None
+
+    def interrupt(self) -> None:
+        """Let a look that waits for an answer fail at once (handlers of signals)."""
+        if self._daemon:
+            self._daemon.end()
 
     def look(self, view: str, rows: int) -> None:
         """Ask for the figures and for what a view lists. Without an answer `problem` is set."""
@@ -200,23 +205,28 @@ class Terminal:
 
 
 @contextmanager
-def _terminal() -> Iterator[Terminal]:
-    """Give the terminal, set up; put everything back at the end."""
+def _terminal(watch: Watch) -> Iterator[Terminal]:
+    """Give the terminal, set up; put everything back at the end.
+
+    The number of a signal comes by a pipe. One that ends the command also ends a look, as that may
+    wait long for a daemon that does not answer.
+    """
+
+    def handle(number: int, _frame: object) -> None:
+        if number in ENDING:
+            watch.interrupt()
+
     reader, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     with ExitStack() as undo:
         undo.callback(os.close, reader)
         undo.callback(os.close, writer)
         undo.callback(signal.set_wakeup_fd, signal.set_wakeup_fd(writer, warn_on_full_buffer=False))
         for number in WAKING:
-            undo.callback(signal.signal, number, signal.signal(number, _noted))
+            undo.callback(signal.signal, number, signal.signal(number, handle))
         terminal = Terminal(reader)
         undo.callback(terminal.put_back)
         terminal.set_up()
         yield terminal
-
-
-def _noted(_number: int, _frame: object) -> None:
-    """Do nothing: the number of the signal is in the pipe."""
 
 
 def _show(watch: Watch, screen: "Screen", terminal: Terminal) -> None:

@@ -215,7 +215,8 @@ def _drop_ins(folder: Path, faults: list[Fault]) -> tuple[list[Path], list[Path]
     except OSError as error:
         faults.append(Fault(f"cannot be read: {_why(error)}", escaped(str(folder))))
         return [], []
-    wanted, others = [], []
+    wanted: list[Path] = []
+    others: list[Path] = []
     for each in files:
         is_wanted = each.suffix == ".toml" and not each.name.startswith(".")
         (wanted if is_wanted else others).append(each)

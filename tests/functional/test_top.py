@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -180,6 +181,28 @@ def test_keys_that_quit(top: Screen, key: str) -> None:
     top.press(key)
     top.wait_text("status=0 >")
     assert_as_before(top)
+
+
+def test_ctrl_c_while_a_daemon_hangs(run: Run, terminal: Screen, path: Path) -> None:
+    """It ends the command also while that waits for an answer."""
+    patient = (
+        "from netsrvd.commands import daemons\ndaemons.asking.__wrapped__.__defaults__ = (600.0,)"
+    )
+    terminal.start(planted(patient, path), TERMINAL | SIZE)
+    terminal.wait_text("q quit")
+
+    changed_at: dict[str, float] = {}
+
+    def stands_still(lines: list[str]) -> bool:
+        return time.monotonic() - changed_at.setdefault(lines[0], time.monotonic()) > 3
+
+    os.kill(run.pid, signal.SIGSTOP)
+    try:
+        terminal.wait(stands_still, "a time of running that stands still")
+        terminal.press("C-c")
+        terminal.wait_text("status=0 >")
+    finally:
+        os.kill(run.pid, signal.SIGCONT)
 
 
 def test_a_stop_of_the_job(run: Run, top: Screen) -> None:
