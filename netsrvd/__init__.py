@@ -1,3 +1,3 @@
 """netsrvd serves small network services, TCP and UDP echo first, under systemd."""
 
-__version__ = "0.1.0"
+__version__ = "1.0.0"

@@ -5,7 +5,7 @@ from netsrvd.services import base
 FROM_1900_TO_1970 = 2_208_988_800
 """Seconds, as the RFC has them in its table of examples."""
 
-RELEASED = 1_795_392_000
+RELEASED = 1_795_910_400
 """When this program was released (2026-11-23, 00:00 UTC), in seconds since 1970.
 
 A clock that reads less is not set: hosts without a battery begin in 1970, or when their systemd was

@@ -1,6 +1,7 @@
-"""The version stands in four places, which must agree."""
+"""The version stands in netsrvd/__init__.py; other places that have it must agree."""
 
 import re
+from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -14,6 +15,9 @@ ROOT = Path(__file__).parents[2]
 # Where the newest version of a file stands; a Debian revision may follow it.
 FIRST_VERSION = {
     "CHANGELOG.md": r"^## \[(\d[^\]]*)\]",
+    "docs/monitoring.md": r"^netsrvd\.service (\S+) runs for",
+    "docs/pictures/terminal.svg": r"netsrvd\.service (\S+) runs since",
+    "packaging/ansible/netsrvd/README.md": r"netsrvd_([^_]+)_all\.deb",
     "packaging/rpm/netsrvd.spec": r"^Version: (\S+)",
     "debian/changelog": r"\Anetsrvd \(([^)-]+)(?:-[^)]*)?\)",
 }
@@ -34,3 +38,11 @@ def test_the_clock_is_set_from_the_release_on() -> None:
     )
     assert found
     assert datetime.fromtimestamp(time.RELEASED, UTC).isoformat() == f"{found[1]}T00:00:00+00:00"
+
+
+def test_no_change_is_told_twice() -> None:
+    """CHANGELOG.md has each entry once."""
+    entries = re.findall(r"(?ms)^- (.*?)(?=^[-#]|\Z)", (ROOT / "CHANGELOG.md").read_text())
+    plain = [" ".join(entry.split()) for entry in entries]
+    assert len(plain) > 50
+    assert [entry for entry, count in Counter(plain).items() if count > 1] == []
