@@ -44,20 +44,11 @@ class ConnectionPolicy:
         self._known: dict[str, Known] = {}
         self._sources.renew(self._limits)
 
-    def refusal(self, host: str, now: float) -> tuple[str, str] | None:
-        """Return None to admit a connection, else the reason and the rule that decided."""
-        known = self._look(host)
-        if known.denied_by:
-            return "access", known.denied_by
-        found = self._sources.find(known.source, known.limits)
-        if found.limited and found.live >= self._most:
-            return "source", f"max_connections_per_source = {self._most} are live"
-        if found.exceeds(0, now):
-            return "rate", self._rate_rule
-        return None
-
     def admit(self, host: str, now: float) -> tuple[Source, None] | tuple[None, tuple[str, str]]:
-        """Count a new connection of this address; return its source, or why it is refused."""
+        """Count a new connection of this address; return its source, for `release`.
+
+        Or return the reason and the rule that refuse it.
+        """
         known = self._known.get(host) or self._look(host)
         if known.denied_by:
             return None, ("access", known.denied_by)

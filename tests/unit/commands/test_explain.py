@@ -142,7 +142,7 @@ def test_the_limits_of_the_source_are_shown(ask: Any) -> None:
 
 def test_it_judges_as_the_daemon_does(ask: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """What the policy says is the verdict, whatever that is."""
-    monkeypatch.setattr(ConnectionPolicy, "refusal", lambda *_: ("whim", "because"))
+    monkeypatch.setattr(ConnectionPolicy, "admit", lambda *_: (None, ("whim", "because")))
     assert ask("echo", "127.0.0.1").verdict == "echo: tcp 127.0.0.1: refused: whim: because"
 
 
