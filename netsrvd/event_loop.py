@@ -2,11 +2,11 @@
 
 import select
 import threading
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from contextlib import suppress
 from math import inf
 from time import monotonic, sleep
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from netsrvd.errnos import BUG_ERRNOS
 from netsrvd.loop_thread import Lag, LoopThread, OnFailure
@@ -43,27 +43,6 @@ class Timer(Protocol):
 
     def run_due(self, now: float) -> float:
         """Do the work that is due; return when there is more, infinite for never."""
-
-
-class Steps(Generic[Result]):
-    """Work that is cut into steps, so that clients are served meanwhile. Owned by the loop."""
-
-    __slots__ = ("_done", "_steps")
-
-    def __init__(
-        self, steps: Generator[None, None, Result], done: Callable[[Result], None]
-    ) -> None:
-        self._steps = steps
-        self._done = done
-
-    def run_due(self, now: float) -> float:
-        """Run the next step."""
-        try:
-            next(self._steps)
-        except StopIteration as end:
-            self._done(end.value)
-            return inf
-        return now
 
 
 class EventLoop:
@@ -135,15 +114,6 @@ class EventLoop:
         if when < self._deadlines.get(timer, inf):
             self._deadlines[timer] = when
             self._next_at = min(self._next_at, when)
-
-    def run_steps(
-        self, steps: Generator[None, None, Result], done: Callable[[Result], None]
-    ) -> None:
-        """Run the steps of a generator, one a turn; call `done` with what it returns.
-
-        An exception that it raises ends the loop.
-        """
-        self.call_at(0.0, Steps(steps, done))
 
     def forget_timer(self, timer: Timer) -> None:
         """Call `run_due` of this timer no more."""

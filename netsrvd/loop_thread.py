@@ -98,12 +98,6 @@ class LoopThread:
         self._pinged_at = monotonic()
         self.calls.put_first(self._answer, number)
 
-    def flush(self, seconds: float) -> bool:
-        """Wait until the calls that were posted so far have run. False if that takes longer."""
-        done = threading.Event()
-        self.calls.put(done.set)
-        return done.wait(seconds)
-
     def join(self, seconds: float | None = None) -> bool:
         """Wait until the thread has ended, then close its queue. False if it still runs."""
         if self.started:

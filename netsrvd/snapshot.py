@@ -1,7 +1,7 @@
 """A snapshot of all figures of a run, taken in steps so that no client waits for it.
 
-`steps` yields after each thousand connections, so that an event loop can serve clients meanwhile
-(`EventLoop.run_steps`); its value is the snapshot. `samples` are the numbers of a snapshot.
+`steps` yields after each thousand connections, so that the event loop that takes the next step
+later can serve clients meanwhile; its value is the snapshot. `samples` are the numbers of it.
 """
 
 from collections.abc import Generator, Iterable, Iterator, Sequence

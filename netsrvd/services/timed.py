@@ -54,11 +54,6 @@ class Sessions(Generic[Session]):
         """By how long they have been silent, the longest first; with the time of the last packet,
         in seconds of the monotonic clock."""
 
-    @property
-    def count(self) -> int:
-        """How many are remembered."""
-        return len(self._found)
-
     def find(self, key: Hashable, now: float) -> Session:
         """Return the session of a packet that came now; begin a new one if it is not known."""
         found = self._found.pop(key, None)

@@ -25,6 +25,7 @@ from tests.support.logs import LogDaemon
 from tests.support.patience import SECONDS, eventually
 from tests.support.peers import Address, connect, echoed, nothing_more
 from tests.support.serving import listener
+from tests.support.threads import flushed
 
 FILLER = b"FILLER="
 """A record that is none of the server's."""
@@ -124,7 +125,7 @@ def test_a_hung_journal_slows_nobody(journal: LogDaemon, start: Start) -> None:
         assert median(hung) < writer.PATIENCE_SECONDS / 2
         eventually(lambda: running.counters().closed.total == 400, "all have left")
         for thread in running.threads():
-            assert thread.flush(SECONDS)  # so that what it last reported is counted, too
+            assert flushed(thread)  # so that what it last reported is counted, too
         lost = running.log_writer.lost
         assert lost > 200
         with read(journal) as after:
@@ -170,10 +171,10 @@ def test_who_must_have_every_record_waits(
             clients.append(stack.enter_context(connect(address)))
             assert echoed(clients[-1])
         [tcp, *_] = running.threads()
-        assert tcp.flush(SECONDS)  # it may still have been accepting
+        assert flushed(tcp)  # it may still have been accepting
         late = stack.enter_context(connect(address))
         late.send(b"x")
-        assert tcp.flush(SECONDS)
+        assert flushed(tcp)
         assert all(echoed(client) for client in clients)
         assert nothing_more(late)
         with read(journal) as records:

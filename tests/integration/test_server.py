@@ -17,6 +17,7 @@ from tests.support.peers import connect, datagrams, echoed, nothing_more
 from tests.support.planned import planned
 from tests.support.run import free_port
 from tests.support.serving import listener
+from tests.support.threads import flushed
 
 
 class Reloading:
@@ -66,7 +67,7 @@ def test_a_pause_leaves_newcomers_to_the_kernel(running: Reloading, ports: tuple
         with connect(address) as outside:
             outside.send(b"x")
             for _ in range(2):  # a whole turn lies between them
-                assert all(thread.flush(SECONDS) for thread in running.server.threads())
+                assert all(flushed(thread) for thread in running.server.threads())
             assert echoed(inside)
             assert nothing_more(outside)
             assert nothing_more(asker)

@@ -21,6 +21,7 @@ from tests.support.logs import FakeLog
 from tests.support.patience import SECONDS, eventually
 from tests.support.peers import connect, datagrams, echoed
 from tests.support.serving import Serving, listener
+from tests.support.threads import flushed
 
 
 class PlantedError(Exception):
@@ -317,7 +318,7 @@ def test_mail_from_many_threads_comes_once_and_in_order(serving: Serving) -> Non
 def test_a_server_sleeps_when_nothing_happens(running: Server) -> None:
     """All threads together use no processor time while nobody asks them for anything."""
     for thread in running.threads():
-        assert thread.flush(SECONDS)
+        assert flushed(thread)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as nothing:
         nothing.bind(("127.0.0.1", 0))
         before = resource.getrusage(resource.RUSAGE_SELF)

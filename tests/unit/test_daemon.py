@@ -27,9 +27,9 @@ from netsrvd.services.base import ServerView
 from netsrvd.settings import Settings
 from netsrvd.startup import prepare_services
 from tests.support.fake_notifier import FakeNotifier
-from tests.support.patience import SECONDS
 from tests.support.planned import configuration
 from tests.support.server import Reported
+from tests.support.threads import flushed
 
 TERM, INT = signal.SIGTERM, signal.SIGINT
 
@@ -84,7 +84,7 @@ class Stage:
     def settle(self) -> None:
         """Return when all threads have answered what they were asked."""
         for thread in self.server.threads():
-            assert thread.flush(SECONDS)
+            assert flushed(thread)
 
     def run(self, *signals: int | None) -> int:
         self.signals = list(signals)

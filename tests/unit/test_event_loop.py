@@ -609,7 +609,7 @@ def test_the_events_are_those_of_epoll() -> None:
     assert not (READ | WRITE) & (select.EPOLLERR | select.EPOLLHUP)
 
 
-# --- lag and steps ----------------------------------------------------------------------------
+# --- lag --------------------------------------------------------------------------------------
 
 
 def test_a_timer_that_runs_late_is_lag(running: Running) -> None:
@@ -638,26 +638,3 @@ def test_what_was_due_before_the_start_is_not_late(
     running.loop.start()
     assert ran.wait(SECONDS)
     assert running.loop.lag.take("test") < 900
-
-
-def test_clients_are_served_between_steps(running: Running) -> None:
-    """One step runs in each turn; the value that they end with is passed on."""
-    order, done = list[str](), threading.Event()
-    ours, theirs = socket.socketpair()
-    theirs.send(b"x")
-    running.loop.add(ours.fileno(), Watched(lambda _: order.append("served")))
-
-    def steps() -> Any:
-        for number in range(3):
-            order.append(f"step {number}")
-            yield
-        return "value"
-
-    running.loop.run_steps(steps(), lambda value: (order.append(value), done.set()))
-    running.loop.start()
-    assert done.wait(SECONDS)
-    running.loop.call_and_wait(running.loop.remove, ours.fileno())
-    expected = ["step 0", "served", "step 1", "served", "step 2", "served", "value"]
-    assert order[1:8] == expected
-    ours.close()
-    theirs.close()

@@ -11,6 +11,7 @@ from netsrvd.errors import ResourceError
 from netsrvd.loop_thread import Lag, LoopThread
 from tests.support.patience import SECONDS
 from tests.support.reports import Failures
+from tests.support.threads import flushed
 from tests.support.waiting import wait_end, wait_event
 
 
@@ -76,10 +77,10 @@ def test_a_loop_that_is_stuck_does_not_answer() -> None:
 def test_what_was_posted_can_be_waited_for() -> None:
     """`flush` returns when the thread has done all that was posted so far, or says it has not."""
     loop, done = Loop(), []
-    assert not loop.thread.flush(0)
+    assert not flushed(loop.thread, 0)
     loop.thread.start()
     loop.thread.calls.put(done.append, 1)
-    assert loop.thread.flush(SECONDS)
+    assert flushed(loop.thread)
     assert done == [1]
     loop.thread.calls.put(loop.stop)
     wait_end(loop.thread)
@@ -158,7 +159,7 @@ def test_a_late_answer_to_a_ping_is_lag() -> None:
     wait_event(begun, "the call")
     loop.thread.ping(1)
     asked.set()
-    assert loop.thread.flush(SECONDS)
+    assert flushed(loop.thread)
     assert loop.thread.lag.take("test") >= 0.05
     loop.thread.calls.put(loop.stop)
     wait_end(loop.thread)

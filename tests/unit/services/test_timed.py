@@ -35,7 +35,7 @@ def test_a_silent_session_is_forgotten() -> None:
     assert sessions.find("one", 2 * SESSION_SECONDS - 2) is first
     assert sessions.find("one", 3 * SESSION_SECONDS) is not first
     sessions.find("two", 10 * SESSION_SECONDS)
-    assert sessions.count == 1
+    assert len(sessions._found) == 1
 
 
 def test_sessions_are_bounded() -> None:
@@ -44,7 +44,7 @@ def test_sessions_are_bounded() -> None:
     kept = [sessions.find(number, 1.0) for number in range(MOST_SESSIONS)]
     assert sessions.find(0, 2.0) is kept[0]
     sessions.find("one more", 3.0)
-    assert sessions.count == MOST_SESSIONS
+    assert len(sessions._found) == MOST_SESSIONS
     assert sessions.find(0, 4.0) is kept[0]
     assert sessions.find(1, 5.0) is not kept[1]
 
