@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.clients import serves
+from tests.support.manuals import pages
 from tests.support.namespaces import namespace
 from tests.support.patience import eventually
 
@@ -26,8 +27,7 @@ def words() -> list[str]:
     return lines
 
 
-@pytest.fixture
-def source(tmp_path: Path) -> Path:
+def copy_source(folder: Path) -> None:
     """Copy what git would commit, for pip builds in the folder that it installs from."""
     listing = [
         "git",
@@ -42,22 +42,23 @@ def source(tmp_path: Path) -> Path:
     names = subprocess.check_output(listing, cwd=ROOT, text=True).split("\0")
     for name in filter(None, [*names, "pyproject.toml", "README.md", "LICENSE"]):
         if (ROOT / name).is_file():
-            (tmp_path / "source" / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(ROOT / name, tmp_path / "source" / name)
-    return tmp_path / "source"
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, folder / name)
 
 
-def test_the_words_of_the_page_install_and_run_it(source: Path, tmp_path: Path) -> None:
-    """As they are written, in a home directory with nothing in it, they end in a daemon that
-    serves.
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Install it as the page says in a home directory with nothing in it; return the environment of
+    a shell there.
     """
-    *install, run = words()
+    home = tmp_path_factory.mktemp("home")
+    copy_source(home / "source")
     kept = {name: value for name, value in os.environ.items() if "PYTHON" not in name}
-    environment = kept | {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path)}
-    for line in install:
+    environment = kept | {"PATH": "/usr/bin:/bin", "HOME": str(home)}
+    for line in words()[:-1]:
         done = subprocess.run(
             ["sh", "-ec", line],
-            cwd=source,
+            cwd=home / "source",
             env=environment,
             capture_output=True,
             text=True,
@@ -65,6 +66,12 @@ def test_the_words_of_the_page_install_and_run_it(source: Path, tmp_path: Path) 
             timeout=INSTALL_SECONDS,
         )
         assert done.returncode == 0, (line, done.stdout, done.stderr)
+    return environment
+
+
+def test_the_words_of_the_page_install_and_run_it(environment: dict[str, str]) -> None:
+    """As they are written, they end in a daemon that serves."""
+    run = words()[-1]
     with (
         namespace() as network,
         network.entered(),
@@ -75,6 +82,26 @@ def test_the_words_of_the_page_install_and_run_it(source: Path, tmp_path: Path) 
         finally:
             daemon.terminate()
     assert daemon.returncode == 0
+
+
+def test_man_and_the_shells_find_their_files(environment: dict[str, str]) -> None:
+    """With the folder of the command in PATH, man(1) finds each manual page, and the completions
+    lie below the same prefix, where the shells look.
+    """
+    prefix = Path(environment["HOME"]) / "netsrvd"
+    path = {"PATH": f"{prefix}/bin:{environment['PATH']}"}
+    for page in pages():
+        where = ["man", "--where", page.section, page.name]
+        found = subprocess.check_output(where, env=environment | path, text=True)
+        assert found.strip() == f"{prefix}/share/man/man{page.section}/{page.name}.{page.section}"
+    for name in (
+        "bash-completion/completions/netsrvd",
+        "fish/vendor_completions.d/netsrvd.fish",
+        "zsh/site-functions/_netsrvd",
+    ):
+        shell = "fish" if "fish" in name else name.split("/")[0].removesuffix("-completion")
+        [written] = (ROOT / "packaging/completions" / shell).iterdir()
+        assert (prefix / "share" / name).read_bytes() == written.read_bytes()
 
 
 def _answers() -> bool:

@@ -10,7 +10,7 @@ import pytest
 
 from netsrvd import cli, startup
 from netsrvd.commands import explain, status, thresholds
-from netsrvd.config import schema
+from netsrvd.config import files, schema
 from netsrvd.counters import CLOSED_REASONS, ENDED_REASONS, REFUSED_REASONS, UNANSWERED_REASONS
 from netsrvd.probe import fping, report
 from netsrvd.services import SERVICES
@@ -123,6 +123,20 @@ def test_settings_and_their_defaults_are_those_of_the_schema(heading: str) -> No
     for rule in rules:
         written = tomllib.loads(f"value = {shown[rule.key]}")["value"]
         assert rule.kind.read(written) == getattr(defaults, rule.field), rule.key
+
+
+def test_examples_of_the_configuration_are_valid(tmp_path: Path) -> None:
+    """The examples of netsrvd.toml(5), one drop-in after the other, are configurations without
+    faults.
+    """
+    main = tmp_path / "netsrvd.toml"
+    main.touch()
+    (tmp_path / "conf.d").mkdir()
+    examples = CONFIGURATION.displays()
+    assert len(examples) > 2
+    for number, text in enumerate(examples):
+        (tmp_path / f"conf.d/{number}.toml").write_text(text)
+        assert files.load(main, startup.VALIDATORS).files[-1].name == f"{number}.toml"
 
 
 def test_options_that_are_set_by_default() -> None:

@@ -71,6 +71,11 @@ class Page(NamedTuple):
         """Return the command lines of its examples."""
         return [" ".join(line) for line in self.lines("Dl", "EXAMPLES")]
 
+    def displays(self) -> list[str]:
+        """Return the files, or parts of them, among its examples."""
+        text = self.sections()["EXAMPLES"]
+        return re.findall(r"^\.Bd -literal[^\n]*\n(.*?)^\.Ed$", text, re.MULTILINE | re.DOTALL)
+
     def references(self) -> set[tuple[str, str]]:
         """Return the name and section of each page that it refers to."""
         return {*re.findall(r"(?:^\.|\s)Xr (\S+) (\d)", self.text, re.MULTILINE)}

@@ -9,6 +9,7 @@ import pytest
 from netsrvd.events.connections import Accepted, Closed
 from netsrvd.events.flows import FlowBegan
 from netsrvd.events.lifecycle import Ready, Reloaded, ReloadFailed, Starting, Stopped
+from tests.support import examples
 from tests.support.installed import (
     CLIENT,
     CONFIG,
@@ -19,6 +20,7 @@ from tests.support.installed import (
 )
 from tests.support.loads import Load, visited
 from tests.support.machine import Machine
+from tests.support.manuals import Page, pages
 from tests.support.patience import eventually
 
 
@@ -236,15 +238,27 @@ def test_detached_daemon_logs_to_syslog(quiet: Machine) -> None:
 
 
 def test_documentation_is_installed(quiet: Machine) -> None:
-    """Manual pages, examples for the well-known ports and completions are there."""
+    """All manual pages, examples for the well-known ports and completions are there."""
     files = quiet.run("dpkg", "--listfiles", "netsrvd").stdout
     for name in (
-        *["man/man1/netsrvd.1.gz", "man/man5/netsrvd.toml.5.gz", "examples/port-7.toml"],
+        *(f"/man{each.section}/{each.name}.{each.section}.gz\n" for each in pages()),
+        "examples/port-7.toml",
         *["bash-completion/completions/netsrvd", "/etc/netsrvd/netsrvd.toml"],
         *["zsh/vendor-completions/_netsrvd", "fish/vendor_completions.d/netsrvd.fish"],
         *["examples/prometheus/grafana-dashboard.json\n", "fail2ban/jail.d/netsrvd.conf\n"],
     ):
         assert name in files
+
+
+@pytest.mark.parametrize("page", examples.PAGES, ids=str)
+def test_examples_of_a_manual_page(quiet: Machine, page: Page) -> None:
+    """Each works as it is written, on a host where the daemon runs."""
+    examples.type_examples(quiet, page)
+
+
+def test_every_exception_of_the_examples_is_needed() -> None:
+    """What the tests know of the examples of manual pages is known of examples that there are."""
+    assert examples.unknown() == set()
 
 
 def test_well_known_port_by_the_example(quiet: Machine) -> None:
