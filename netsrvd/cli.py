@@ -115,7 +115,7 @@ def _complain(text: str) -> None:
 
 
 def _give_up(stream: TextIO) -> None:
-    """Throw away what is left for a stream; at the exit it would be tried again, and fail."""
+    """Discard what is left for a stream: Python would write it again at the exit, and fail."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
@@ -200,7 +200,7 @@ def _end_in_spite_of_threads(status: int) -> None:
 
 
 def _turn_away() -> None:
-    """End the connections that wait in sockets of systemd's: no daemon will come to serve them."""
+    """End the connections that wait in sockets of systemd's: no daemon will serve them."""
     with suppress(ImportError, SyntaxError):
         from netsrvd.sockets.activation import turn_away_unnamed  # noqa: PLC0415
 
@@ -223,7 +223,7 @@ def _open_standard_streams() -> None:
 
 
 def _hide_from_client() -> None:
-    """Have errors go to the log, not to a client: inetd makes its socket all three descriptors."""
+    """Send errors to the log, not to a client: inetd makes its socket all three descriptors."""
     from netsrvd.sockets import inetd  # noqa: PLC0415 - only needed with sockets there
 
     if inetd.hide_from_client():

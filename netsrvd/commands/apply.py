@@ -80,7 +80,7 @@ def _alone(arguments: argparse.Namespace) -> Iterator[None]:
     if arguments.dry_run:
         yield
         return
-    # Who may open the file may lock it: root alone.
+    # A user who may open the file may lock it: root alone.
     with os.fdopen(os.open(LOCK, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600), "w") as file:
         LOCK.chmod(0o600)
         try:

@@ -45,7 +45,7 @@ def run(arguments: argparse.Namespace) -> int:
     refusal = _refusal(listener, protocol, peer, configuration.settings)
     rule = AccessList(listener.allow, listener.deny, listener.proxies).rule(peer[0])
     reason, rule = refusal or ("", rule)
-    who = shown(*peer) if peer[1] else peer[0]
+    client = shown(*peer) if peer[1] else peer[0]
     notes = [*_notes(listener, protocol, peer)]
     keys = ["allow", "deny", "proxies", "unlogged", "unlimited", *LIMITS[protocol]]
     keys += ["refused_ports"] if protocol == "udp" else []
@@ -65,7 +65,7 @@ def run(arguments: argparse.Namespace) -> int:
         print(json.dumps(found, indent=2))
         return REFUSED if refusal else 0
     verdict = f"refused: {reason}" if refusal else "let in"
-    print(f"{listener.name}: {protocol} {who}: {verdict}: {rule}")
+    print(f"{listener.name}: {protocol} {client}: {verdict}: {rule}")
     for line in (*notes, *configuration.lines(startup.VALIDATORS, paths)):
         print(f"  {line}")
     return REFUSED if refusal else 0

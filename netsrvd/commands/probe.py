@@ -358,7 +358,7 @@ def _exchange(settings: Settings) -> Exchange:
 
 @contextmanager
 def _stopping_at_signals(engine: Engine) -> Iterator[None]:
-    """Let the first SIGINT or SIGTERM end the run, with a summary; a later one ends the command.
+    """End the run, with a summary, at the first SIGINT or SIGTERM, and the command at a later one.
 
     One that is ignored stays so: a shell has a job in the background ignore Ctrl-C. Must be used
     in the main thread.

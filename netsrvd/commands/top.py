@@ -115,7 +115,7 @@ class Watch:
         self._daemon = None
 
     def interrupt(self) -> None:
-        """Let a look that waits for an answer fail at once (handlers of signals)."""
+        """End a look that waits for an answer, with an error (handlers of signals)."""
         if self._daemon:
             self._daemon.end()
 
@@ -174,11 +174,11 @@ class Terminal:
         self._before = termios.tcgetattr(sys.stdin)
 
     def set_up(self) -> None:
-        """Have each key at once, and show none."""
+        """Deliver each key at once, and echo none."""
         tty.setcbreak(sys.stdin, termios.TCSADRAIN)
 
     def put_back(self) -> None:
-        """Have the keyboard as it was, unless the terminal is gone."""
+        """Restore the modes of the terminal, unless that is gone."""
         with suppress(termios.error):
             termios.tcsetattr(sys.stdin, termios.TCSADRAIN, self._before)
 

@@ -23,7 +23,7 @@ class PortConflicts:
             self.add(endpoint)
 
     def add(self, endpoint: Endpoint) -> None:
-        """Let it have its place; where others had it before, they are the ones to be named."""
+        """Take the place of an endpoint; one that has it already is kept as the owner."""
         for key in _keys(endpoint, (endpoint.host, None), (endpoint.interface, None)):
             self._owners.setdefault(key, endpoint)
 

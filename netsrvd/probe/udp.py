@@ -132,7 +132,7 @@ class UDPProber:
         used.sent += 1
 
     def _restart_stamps(self, used: _Socket) -> None:
-        """Have the kernel number datagrams from 0 again: one that was not sent may have a number.
+        """Restart the kernel's numbering at 0: a datagram that was not sent may have a number.
 
         The option OPT_ID begins to count when it is turned on.
         """

@@ -145,7 +145,7 @@ def _reversed(steps: Steps) -> Steps:
 
 @contextmanager
 def signals_undo() -> Iterator[None]:
-    """Have Ctrl-C and SIGTERM raise KeyboardInterrupt, so that what was begun is taken back.
+    """Make Ctrl-C and SIGTERM raise KeyboardInterrupt, so that what was begun is taken back.
 
     SIGHUP, by which a terminal goes away, is ignored meanwhile.
     """

@@ -1,6 +1,8 @@
 """Parts of `netsrvd apply` that need no systemd."""
 
 import argparse
+import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -69,6 +71,35 @@ def test_files_that_change_meanwhile_are_not_kept(
     with pytest.raises(SystemdError, match="changed meanwhile; run `netsrvd apply` again"):
         apply._apply(argparse.Namespace(dry_run=False, json=False), host)
     assert saved.read() is None
+
+
+def test_a_rollback_that_is_interrupted_is_taken_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also before the first unit is changed: a terminal that goes away does not end it, SIGTERM
+    puts the files back.
+    """
+    kept = Saved(tmp_path, "netsrvd.toml", (), {}, "then")
+    calls: list[str] = []
+
+    def interrupted(*_: object) -> None:
+        os.kill(os.getpid(), signal.SIGHUP)
+        calls.append("goes on")
+        os.kill(os.getpid(), signal.SIGTERM)
+        pytest.fail("SIGTERM was ignored")
+
+    monkeypatch.setattr(apply, "LOCK", tmp_path / "lock")
+    monkeypatch.setattr(apply, "look", lambda *_: Host((Target("netsrvd.service"),), {}))
+    monkeypatch.setattr(apply, "_apply", interrupted)
+    monkeypatch.setattr(saved, "read", lambda *_: kept)
+    monkeypatch.setattr(saved, "files", lambda path: {str(path): b""})
+    monkeypatch.setattr(saved, "put_back", lambda *_: calls.append("put back"))
+    monkeypatch.setattr(saved, "put_back_undone", lambda *_: calls.append("undone"))
+    before = [signal.getsignal(number) for number in (signal.SIGHUP, signal.SIGTERM)]
+    with pytest.raises(KeyboardInterrupt):
+        apply.run(argparse.Namespace(dry_run=False, json=False, rollback=True))
+    assert calls == ["put back", "goes on", "undone"]
+    assert [signal.getsignal(number) for number in (signal.SIGHUP, signal.SIGTERM)] == before
 
 
 @pytest.mark.parametrize(
