@@ -71,6 +71,8 @@ def judge(config: Path | None) -> Report:
         found = comparison.compare(configuration)
         report.warnings.extend(found.lines)
         report.notes.extend(found.notes)
+    else:
+        report.warnings.extend(comparison.ports_in_use(configuration.settings))
     return report._replace(as_service=as_service)
 
 

@@ -93,12 +93,33 @@ def obstacles(settings: Settings, host: Host, planned: Plan) -> tuple[str, ...]:
     """
     problems = list(_interfaces(settings, host))
     if any(change.action in ("new", "changed", "started") for change in planned.changes):
-        problems += [
-            f"listener {facts.name}: {facts.where} is in use by {_owner(one)}: stop that, or give "
-            "the listener another port or host"
-            for facts, one in _foreign(planned.sockets, host)
-        ]
+        problems += [_in_use(*pair) for pair in _foreign(planned.sockets, host)]
     return tuple(dict.fromkeys(problems))
+
+
+def ports_in_use(settings: Settings) -> Iterator[str]:
+    """Yield the ports that other programs have, for a daemon that binds its sockets by itself.
+
+    Those of another netsrvd, of systemd, and of processes that this user may not look at are left
+    out: a daemon that is to be replaced may have them.
+    """
+    facts = [
+        Facts(end.listener, end.protocol, end.host, end.port, interface(end))
+        for listener in settings.listeners
+        for end in listener.endpoints()
+    ]
+    none_of_ours = port_owners.Own((), (), ())
+    for wanted, one in port_owners.foreign(facts, port_owners.sockets(), none_of_ours):
+        names = port_owners.holders(one.inode)
+        if names and not any(name.startswith(("netsrvd (", "systemd (1)")) for name in names):
+            yield _in_use(wanted, one)
+
+
+def _in_use(wanted: Facts, one: port_owners.Owned) -> str:
+    return (
+        f"listener {wanted.name}: {wanted.where} is in use by {_owner(one)}: stop that, or give "
+        "the listener another port or host"
+    )
 
 
 def _interfaces(settings: Settings, host: Host) -> Iterator[str]:

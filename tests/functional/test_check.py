@@ -277,6 +277,21 @@ def test_a_port_that_is_wanted_twice_is_one_fault(command: Command, main: Path) 
     assert "port 51423 (tcp 0.0.0.0, tcp ::, udp 0.0.0.0, udp ::) is also wanted" in done.stderr
 
 
+def test_a_port_of_another_program_is_a_warning(
+    command: Command, main: Path, start: Start, port: int
+) -> None:
+    """The program is named, if its descriptors can be seen; another netsrvd, which may be the one
+    that serves this file now, is none.
+    """
+    main.write_text(f'[listener.echo]\nhost = "127.0.0.1"\nport = {port}\n')
+    with socket.create_server(("", port)):
+        [warning] = json.loads(command("check", "--json").stdout)["warnings"]
+    assert f"listener echo: tcp 127.0.0.1:{port} is in use by " in warning
+    assert f" ({os.getpid()}), tcp 0.0.0.0:{port}: stop that, or give the listener" in warning
+    start(echo(port))
+    assert "warning" not in command("check").stdout
+
+
 def test_programs_can_read_it(command: Command, main: Path) -> None:
     """`--json` has faults and settings with their places, and the same exit status."""
     main.write_text("[listener.echo]\nport = 7007\n")
