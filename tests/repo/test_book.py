@@ -265,3 +265,26 @@ def test_a_command_that_would_not_run_is_found() -> None:
     assert missing("make no-such")
     assert missing("python -m tests.bench.none") == {"tests.bench.none"}
     assert missing("python -m tests.bench.run --report --none") == {"--none"}
+
+
+TEST_PATH = re.compile(r"(?<![\w./])tests/[\w/.-]+\w")
+TEST_NAME = re.compile(r"\btest_\w+\b(?!\.py)")
+MODULE = re.compile(r"`(\w[\w/]*\.py)\b")
+
+
+@pytest.fixture(scope="module")
+def tests() -> set[str]:
+    """Return the names of all tests."""
+    sources = (ROOT / "tests").rglob("*.py")
+    return {name for path in sources for name in re.findall(r"def (test_\w+)", path.read_text())}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_what_a_document_names_of_the_source_is_there(document: str, tests: set[str]) -> None:
+    """Each file, folder and test that a document names as a proof or as a place exists."""
+    text = (ROOT / document).read_text()
+    assert {path for path in TEST_PATH.findall(text) if not (ROOT / path).exists()} == set()
+    sources = [f"/{path.relative_to(ROOT)}" for path in ROOT.glob("[nt]*/**/*.py")]
+    modules = MODULE.findall(text)
+    assert {name for name in modules if not [p for p in sources if p.endswith(f"/{name}")]} == set()
+    assert {*TEST_NAME.findall(TEST_PATH.sub("", text))} - tests == set()
