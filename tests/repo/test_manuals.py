@@ -1,6 +1,7 @@
 """The manual pages have what the program has, and no complaint of the programs that show them."""
 
 import argparse
+import inspect
 import re
 import subprocess
 import tomllib
@@ -123,6 +124,42 @@ def test_settings_and_their_defaults_are_those_of_the_schema(heading: str) -> No
     for rule in rules:
         written = tomllib.loads(f"value = {shown[rule.key]}")["value"]
         assert rule.kind.read(written) == getattr(defaults, rule.field), rule.key
+
+
+def written(bound: float, kind: str) -> set[str]:
+    """Return how a page may write a bound of a setting: of a duration, a size or another number."""
+    forms = {f"{bound:g}", f"{bound:,.0f}", f"{bound:.0f}"} if kind != "duration" else set()
+    if kind == "size":
+        forms |= {f"{bound / 1024**power:.0f}{unit}" for power, unit in enumerate("KMG", start=1)}
+    if kind == "duration":
+        units = {"ms": 0.001, "s": 1, "h": 3600, "d": 86400}
+        forms = {f"{bound / seconds:g} {unit}" for unit, seconds in units.items()}
+        forms |= {"0"} if bound == 0 else set()
+    return forms
+
+
+RANGES = [
+    (heading, rule.key, bounds["low"], bounds["high"], rule.kind.read.__qualname__.split(".")[0])
+    for heading, (rules, _) in SETTINGS.items()
+    for rule in rules
+    if "low" in (bounds := inspect.getclosurevars(rule.kind.read).nonlocals)
+]
+
+
+@pytest.mark.parametrize(("heading", "key", "low", "high", "kind"), RANGES)
+def test_ranges_are_those_of_the_schema(
+    heading: str, key: str, low: float, high: float, kind: str
+) -> None:
+    """netsrvd.toml(5) says from which to which value a setting may be."""
+    text = CONFIGURATION.entry(heading, key)
+    ranges = {f"from {a} to {b}" for a in written(low, kind) for b in written(high, kind)}
+    assert any(re.search(rf"{re.escape(each)}(?!\d)", text) for each in ranges), (text, ranges)
+
+
+def test_ranges_are_found() -> None:
+    """The test above looks at each kind of setting with a range."""
+    assert {kind for *_, kind in RANGES} == {"duration", "integer", "integers", "size"}
+    assert len(RANGES) > 25
 
 
 def test_examples_of_the_configuration_are_valid(tmp_path: Path) -> None:

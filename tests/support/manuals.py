@@ -88,6 +88,15 @@ class Page(NamedTuple):
                     key, _, value = entry.partition(" = ")
                     yield key, value
 
+    def entry(self, heading: str, key: str) -> str:
+        """Return the text of the entry of a setting, without macros."""
+        for entry in self.sections()[heading].split("\n.It ")[1:]:
+            first, _, rest = entry.partition("\n")
+            if re.search(rf"\b{key} = ", first):
+                text = rest.split("\n.El")[0].split("\n.Ss")[0]
+                return " ".join(re.sub(r"^\.\w\w ", "", plain(text), flags=re.MULTILINE).split())
+        raise KeyError(key)
+
     def entries(self, heading: str, subheading: str = "") -> set[str]:
         """Return the literal words of the entries of lists in a section, or in a part of it."""
         text = self.sections()[heading]
