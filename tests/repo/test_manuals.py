@@ -12,6 +12,7 @@ import pytest
 from netsrvd import cli, startup
 from netsrvd.commands import explain, status, thresholds
 from netsrvd.config import files, schema
+from netsrvd.control import interface
 from netsrvd.counters import CLOSED_REASONS, ENDED_REASONS, REFUSED_REASONS, UNANSWERED_REASONS
 from netsrvd.probe import fping, report
 from netsrvd.services import SERVICES
@@ -190,6 +191,12 @@ def test_services_are_those_of_the_program() -> None:
     assert described == {*SERVICES}
 
 
+def test_methods_are_those_of_the_control_socket() -> None:
+    """netsrvd(7) says what each method of the interface does, and has no other."""
+    methods = {*re.findall(r"^method (\w+)", interface.text(), re.MULTILINE)}
+    assert OVERVIEW.entries("CONTROL SOCKET") == methods
+
+
 def test_reasons_are_those_of_the_program() -> None:
     """netsrvd(7) explains each reason of an end and of a refusal."""
     ends = {*CLOSED_REASONS, *ENDED_REASONS, "lost"}
@@ -281,7 +288,7 @@ def test_mandoc_has_no_complaint(page: Page) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=str)
 def test_man_has_no_warning(page: Page) -> None:
-    """man(1), which uses groff, shows the page without a warning."""
+    """man(1), which uses groff, shows the page without a warning, and its headings as written."""
     file = FOLDER / f"{page.name}.{page.section}"
     done = subprocess.run(
         ["man", "--warnings", "-E", "UTF-8", "--local-file", file],
@@ -290,7 +297,8 @@ def test_man_has_no_warning(page: Page) -> None:
         check=True,
     )
     assert done.stderr == ""
-    assert len(done.stdout.splitlines()) > 20
+    shown = {line.strip() for line in done.stdout.splitlines()}
+    assert {*re.findall(r"^\.S[hs] (.*)$", page.text, re.MULTILINE)} <= shown
 
 
 @pytest.fixture(scope="module")

@@ -62,6 +62,17 @@ class Page(NamedTuple):
         lines = [words(line) for line in self.sections()["SYNOPSIS"].splitlines()]
         return {word for line in lines for macro, word in pairwise(line) if macro in {"Ar", "Cm"}}
 
+    def literals(self, heading: str) -> set[str]:
+        """Return the words that a section has as literal."""
+        found = set()
+        for line in map(words, self.sections()[heading].splitlines()):
+            is_literal = False
+            for word in line:
+                is_literal = word == "Li" or (is_literal and word not in CALLABLE)
+                if is_literal and word != "Li" and word not in DELIMITERS:
+                    found.add(word)
+        return found
+
     def statuses(self) -> set[int]:
         """Return the exit statuses that it lists."""
         entries = self.lines("It", "EXIT STATUS")
