@@ -51,6 +51,10 @@ SWEEP_SECONDS = 1.0
 
 SHORTEST_SWEEP_SECONDS = 0.01
 
+TIMEOUTS_PER_TURN = 64
+"""Connections that are closed in one turn because they have timed out. Thousands that came at the
+same time would hold up all others for a quarter of a second."""
+
 NO_DESCRIPTOR = "descriptors", "none is left; raise LimitNOFILE= or lower max_connections"
 
 IPV4_FIELDS = 2
@@ -609,14 +613,19 @@ class TCPListener:
         return self._due_at(now)
 
     def _sweep(self, now: float) -> None:
+        """Close what has timed out, `TIMEOUTS_PER_TURN` at most; the others in the next turn."""
+        ended = 0
         for connection in list(self.connections.values()):
             try:
-                reason = connection.timeout_reason(now)
+                if not (reason := connection.timeout_reason(now)):
+                    continue
+                connection.close(reason)
             except OSError as error:
                 connection.failed(error)
-                continue
-            if reason:
-                connection.close(reason)
+            ended += 1
+            if ended == TIMEOUTS_PER_TURN:
+                self._sweep_at = now
+                return
         self._sweep_at = now + self._sweep_seconds if self.connections else inf
 
     def retry_later(self, connection: Connection) -> None:

@@ -15,7 +15,7 @@ from netsrvd.handlers.pool import Task, ThreadPool
 from netsrvd.loop_thread import OnFailure
 from netsrvd.services.base import Handler
 from netsrvd.settings import ListenerSettings
-from netsrvd.tcp import SWEEP_SECONDS, sweep_seconds
+from netsrvd.tcp import SWEEP_SECONDS, TIMEOUTS_PER_TURN, sweep_seconds
 
 STUCK_SECONDS = 5.0
 """How long a handler may go on after its connection has ended, before a record says so."""
@@ -136,12 +136,19 @@ class HandlerConnections:
             of_listener.pool.shutdown()
 
     def run_due(self, now: float) -> float:
-        """End what has timed out; report what handlers do not return, and pools that are free."""
+        """End what has timed out, `TIMEOUTS_PER_TURN` connections in a turn; report handlers that
+        do not return, and pools that are free.
+        """
+        ended = 0
         for task in list(self._live.values()):
             if now - task.ended_at >= STUCK_SECONDS:
                 self._abandon(task, now)
+                ended += 1
             elif not task.reason:
-                self._check_timeout(task, now)
+                ended += self._has_timed_out(task, now)
+            if ended == TIMEOUTS_PER_TURN:
+                self._sweep_at = now
+                return now
         for of_listener in self._pools.values():
             of_listener.pool.assign()
             if of_listener.busy_since and not of_listener.pool.waiting:
@@ -155,7 +162,7 @@ class HandlerConnections:
         self._sweep_at = now + min(sweeps, default=inf)
         return self._sweep_at
 
-    def _check_timeout(self, task: HandlerTask, now: float) -> None:
+    def _has_timed_out(self, task: HandlerTask, now: float) -> bool:
         """End a connection that has timed out, or whose descriptor its handler has closed."""
         try:
             reason, detail = task.connection.timeout_reason(now), ""
@@ -163,6 +170,7 @@ class HandlerConnections:
             reason, detail = "network", format_errno(error)
         if reason:
             self._end(task, reason, now, detail)
+        return bool(reason)
 
     def _plan(self, settings: ListenerSettings) -> None:
         at = self._loop.now + sweep_seconds(settings)

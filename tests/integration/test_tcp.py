@@ -5,6 +5,7 @@ import select
 import socket
 import threading
 from collections.abc import Callable
+from contextlib import ExitStack
 from itertools import pairwise
 from time import monotonic
 from typing import Any
@@ -13,7 +14,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from netsrvd.connection import RECEIVE_BYTES
+from netsrvd import tcp
+from netsrvd.connection import RECEIVE_BYTES, Connection
 from netsrvd.events.connections import Accepted, Closed, ServiceFailed
 from netsrvd.events.refusals import Refused
 from netsrvd.services import echo
@@ -141,6 +143,34 @@ def test_a_silent_client_is_ended(serving: Serving) -> None:
     closed = serving.only(Closed)
     assert closed.reason == "idle"
     assert 0.75 < closed.seconds < 5
+
+
+def test_time_outs_of_many_take_several_turns(
+    serving: Serving, stack: ExitStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that others are served meanwhile."""
+    monkeypatch.setattr(tcp, "TIMEOUTS_PER_TURN", 2)
+    close, turns = Connection.close, list[float]()
+
+    def noted(self: Connection, *arguments: Any) -> None:
+        turns.append(serving.tcp_loop.now)
+        close(self, *arguments)
+
+    monkeypatch.setattr(Connection, "close", noted)
+    served = serving.tcp(idle_seconds=100)
+    for _ in range(7):
+        stack.enter_context(connect(served.local))
+    serving.told(Accepted, 7)
+
+    def time_out() -> None:
+        for each in served.listener.connections.values():
+            each.active_at -= 100
+        served.listener._sweep_at = 0.0
+        served.listener.look_again()
+
+    serving.tcp_loop.call_and_wait(time_out)
+    assert {each.reason for each in serving.told(Closed, 7)} == {"idle"}
+    assert [turns.count(each) for each in sorted({*turns})] == [2, 2, 2, 1]
 
 
 def test_no_time_out_is_never(serving: Serving) -> None:

@@ -14,6 +14,7 @@ from netsrvd.events.connections import Accepted, Closed, ServiceFailed
 from netsrvd.events.handlers import HandlersBusy, HandlersFree, HandlerStuck
 from netsrvd.handlers import connections
 from netsrvd.handlers.connection import HandlerConnection
+from netsrvd.handlers.connections import HandlerConnections
 from tests.support.patience import SECONDS, eventually
 from tests.support.peers import connect, reset
 from tests.support.serving import Served, Serving
@@ -226,6 +227,31 @@ def test_a_silent_client_is_ended(desk: Desk) -> None:
     assert "silent for idle_timeout" in str(found[0])
     assert isinstance(found[0], TimeoutError)
     assert ServiceFailed.__name__ not in desk.serving.reports.kinds
+
+
+def test_time_outs_of_many_take_several_turns(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that wait for a thread, too."""
+    monkeypatch.setattr(connections, "TIMEOUTS_PER_TURN", 2)
+    end, turns = HandlerConnections._end, list[float]()
+
+    def noted(self: HandlerConnections, *arguments: Any) -> None:
+        turns.append(desk.serving.tcp_loop.now)
+        end(self, *arguments)
+
+    monkeypatch.setattr(HandlerConnections, "_end", noted)
+    gate = desk.gate()
+    served = desk.listen(lambda _: gate.wait(SECONDS), idle_seconds=100, handler_threads=1)
+    for _ in range(7):
+        desk.connect(served)
+
+    def time_out() -> None:
+        for each in desk.serving.handlers.connections():
+            each.active_at -= 200
+        desk.serving.tcp_loop.call_at(0.0, desk.serving.handlers)
+
+    desk.in_loop(time_out)
+    eventually(lambda: len(turns) == 7)
+    assert [turns.count(each) for each in sorted({*turns})] == [2, 2, 2, 1]
 
 
 def test_a_client_that_takes_nothing_is_ended(desk: Desk) -> None:
