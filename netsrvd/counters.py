@@ -259,12 +259,12 @@ class RunFigures(_Figures):
     tcp_lag = _measure(
         "tcp_loop_lag_seconds",
         "seconds",
-        "How late the TCP loop turned at most since the last look.",
+        "How late the TCP loop turned at most in the last minute.",
     )
     udp_lag = _measure(
         "udp_loop_lag_seconds",
         "seconds",
-        "How late the UDP loop turned at most since the last look.",
+        "How late the UDP loop turned at most in the last minute.",
     )
 
 

@@ -238,7 +238,7 @@ class EventLoop:
                 self._run_due(now)
 
     def _run_due(self, now: float) -> None:
-        self._thread.lag.note(now - self._next_at)
+        self._thread.lag.note(now - self._next_at, now)
         for timer, due_at in list(self._deadlines.items()):
             if now >= due_at and timer in self._deadlines:
                 self._deadlines[timer] = inf  # so that what it calls may ask for an earlier time

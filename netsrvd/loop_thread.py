@@ -1,6 +1,7 @@
 """A thread with a queue of calls. netsrvd starts, watches and ends all its threads this way."""
 
 import threading
+from collections import deque
 from collections.abc import Callable
 from time import monotonic
 
@@ -10,29 +11,36 @@ from netsrvd.linux.call_queue import CallQueue
 OnFailure = Callable[[str, BaseException], None]
 
 
+LAG_SECONDS = 60.0
+"""How long a lag is told."""
+
+SLOT_SECONDS = 10.0
+"""The highest lag is kept for each of these spans: it is told for up to one of them longer."""
+
+
 class Lag:
     """How late a thread did what was due. The thread notes; any thread may ask."""
 
-    __slots__ = ("_highest",)
+    __slots__ = ("_slots",)
 
     def __init__(self) -> None:
-        self._highest = {FIRST: 0.0}
+        self._slots: deque[tuple[int, float]] = deque(maxlen=1 + int(LAG_SECONDS / SLOT_SECONDS))
+        """The number of each span since the clock's zero in which something was late, and by how
+        much at most."""
 
-    def note(self, seconds: float) -> None:
-        """Note that something was late by this time."""
-        for asker, highest in list(self._highest.items()):
-            if seconds > highest:
-                self._highest[asker] = seconds
+    def note(self, seconds: float, now: float) -> None:
+        """Note that something was late by this time, `now` by time.monotonic()."""
+        number = int(now / SLOT_SECONDS)
+        before, highest = self._slots[-1] if self._slots else (-1, 0.0)
+        if before != number:
+            self._slots.append((number, seconds))
+        elif seconds > highest:
+            self._slots[-1] = number, seconds
 
-    def take(self, asker: str) -> float:
-        """Return the highest lag in seconds since `asker` was here last, or since the start."""
-        highest = self._highest.get(asker, self._highest[FIRST])
-        self._highest[asker] = 0.0
-        return highest
-
-
-FIRST = ""
-"""The asker that never comes: it has the highest lag since the start."""
+    def highest(self, now: float) -> float:
+        """Return the highest lag in the last `LAG_SECONDS`, in seconds."""
+        first = int((now - LAG_SECONDS) / SLOT_SECONDS)
+        return max((lag for number, lag in list(self._slots) if number >= first), default=0.0)
 
 
 class LoopThread:
@@ -109,7 +117,8 @@ class LoopThread:
 
     def _answer(self, number: int) -> None:
         self.heartbeat = number
-        self.lag.note(monotonic() - self._pinged_at)
+        now = monotonic()
+        self.lag.note(now - self._pinged_at, now)
 
     def _guarded(self) -> None:
         try:

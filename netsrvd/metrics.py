@@ -15,13 +15,10 @@ from netsrvd.snapshot import Sample, Served, Snapshot, samples, steps
 UNIT = "NETSRVD_UNIT"
 """The environment variable with the unit of one of several instances (systemd/netsrvd@.service)."""
 
-ASKER = "metrics"
-"""Loop lag is the highest since the last scrape."""
-
 
 def families(server: Served) -> Iterator[Family | None]:
     """Yield None for each step in which the figures of a server are taken, then all metrics."""
-    snapshot = yield from steps(server, ASKER)
+    snapshot = yield from steps(server)
     yield from of(snapshot, unit())
 
 

@@ -12,9 +12,6 @@ from netsrvd.services.base import Fact, Overview, Table
 from netsrvd.snapshot import ListenerFigures, Served, Snapshot, steps
 from netsrvd.units import span
 
-ASKER = "page"
-"""Loop lag is the highest since the page was last made or refreshed."""
-
 BAD_LAG_SECONDS = 0.1
 """Clients notice a loop that is as late as this."""
 
@@ -27,7 +24,7 @@ class Noted(Served, Protocol):
 
 def overview(server: Noted) -> Iterator[Overview | None]:
     """Yield None for each step in which the figures of a server are taken, then what is shown."""
-    snapshot = yield from steps(server, ASKER)
+    snapshot = yield from steps(server)
     yield of(snapshot, server.notes, time(), unit())
 
 

@@ -5,6 +5,7 @@ later can serve clients meanwhile; its value is the snapshot. `samples` are the 
 """
 
 from collections.abc import Generator, Iterable, Iterator, Sequence
+from time import monotonic
 from typing import NamedTuple, Protocol
 
 import netsrvd
@@ -97,10 +98,8 @@ class Sample(NamedTuple):
     value: float
 
 
-def steps(server: Served, asker: str) -> Generator[None, None, Snapshot]:
+def steps(server: Served) -> Generator[None, None, Snapshot]:
     """Return the figures as the value of a generator, which yields between its steps.
-
-    `asker` names the caller: loop lag is the highest since its last call.
 
     Totals never fall from one snapshot to the next, if the steps run in the tcp loop: a connection
     that ends meanwhile is counted once.
@@ -142,7 +141,7 @@ def steps(server: Served, asker: str) -> Generator[None, None, Snapshot]:
     run, log = RunFigures(**vars(server.figures)), server.log_writer
     run.connections_limit = server.limit.limit
     run.log_records, run.log_records_lost = log.written, log.lost
-    run.tcp_lag, run.udp_lag = (loop.lag.take(asker) for loop in server.loops)
+    run.tcp_lag, run.udp_lag = (loop.lag.highest(monotonic()) for loop in server.loops)
     return Snapshot(netsrvd.__version__, run, tuple(listeners), retired)
 
 

@@ -22,7 +22,7 @@ FIGURES = {
     "connections": "live connections",
     "refused": "connections and datagrams refused in the last minutes",
     "lost": "log records lost in the last minutes",
-    "lag": "seconds by which a loop was late at most since the last look",
+    "lag": "seconds by which a loop was late at most in the last minute",
 }
 """What has thresholds, by the name that they are given with."""
 

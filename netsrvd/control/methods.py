@@ -21,9 +21,6 @@ from netsrvd.snapshot import ListenerFigures, Served, Snapshot, steps
 from netsrvd.tcp import TCPListener
 from netsrvd.udp import UDPListener
 
-ASKER = "control"
-"""By this name the loops keep the highest lag since the last call of Status."""
-
 MOST_SOURCES = 1000
 USUAL_SOURCES = 20
 
@@ -102,7 +99,7 @@ class Methods:
 
     def _status(self) -> Answer:
         server = self._server
-        snapshot = yield from steps(server, ASKER)
+        snapshot = yield from steps(server)
         totals, notes, now = snapshot.totals(), server.notes, monotonic()
         samples = server.samples or Samples()
         yield {
@@ -124,7 +121,7 @@ class Methods:
         }
 
     def _listeners(self) -> Answer:
-        snapshot = yield from steps(self._server, ASKER_OF_LISTENERS)
+        snapshot = yield from steps(self._server)
         yield {"listeners": [_listener(each) for each in snapshot.listeners]}
 
     # --- lists --------------------------------------------------------------------------------
@@ -200,9 +197,6 @@ class Methods:
         names = ("times", "source", "listener", "protocol", "reason")
         yield {"sources": [dict(zip(names, each, strict=True)) for each in widest]}
 
-
-ASKER_OF_LISTENERS = "listeners"
-"""Listeners are asked for without an answer that has the lag: this keeps that of Status."""
 
 _VARLINK, _text = interface.VARLINK, interface.text
 

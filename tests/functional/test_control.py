@@ -549,20 +549,21 @@ def test_the_result_of_a_reload_is_told(run: Run, path: str) -> None:
 
 
 def test_a_pause_of_the_process_is_lag(run: Run, path: str) -> None:
-    """While it was stopped its timers were due, and a status tells how late they ran."""
+    """While it was stopped its timers were due: each status for a minute says how late they ran."""
     with talking(run.port), calling(path) as caller:
 
         def lag() -> float:
             found: float = caller.call(STATUS)["parameters"]["run"]["tcp_lag"]
             return found
 
-        lag()
+        before = lag()
         run.send(signal.SIGSTOP)
         eventually(lambda: state(run) == "T")
-        until = monotonic() + 2 * LAG_SECONDS
+        until = monotonic() + before + 2 * LAG_SECONDS
         eventually(lambda: monotonic() >= until)
         run.send(signal.SIGCONT)
-        run.wait(lambda: lag() >= LAG_SECONDS, "lag")
+        run.wait(lambda: lag() >= before + LAG_SECONDS, "lag")
+        assert lag() >= before + LAG_SECONDS
 
 
 def state(run: Run) -> str:

@@ -34,7 +34,7 @@ def made(event, record=writer.record):
     return found
 writer.record = made
 def figures_of(server):
-    steps = snapshot.steps(server, "test")
+    steps = snapshot.steps(server)
     while True:
         try:
             next(steps)

@@ -8,7 +8,7 @@ from time import monotonic
 import pytest
 
 from netsrvd.errors import ResourceError
-from netsrvd.loop_thread import Lag, LoopThread
+from netsrvd.loop_thread import LAG_SECONDS, SLOT_SECONDS, Lag, LoopThread
 from tests.support.patience import SECONDS
 from tests.support.reports import Failures
 from tests.support.threads import flushed
@@ -138,16 +138,27 @@ def _refused(thread: threading.Thread) -> None:
     raise RuntimeError("can't start new thread")
 
 
-def test_each_asker_gets_the_highest_lag_since_it_asked_last() -> None:
-    """The first time that is since the start; askers do not hide anything from each other."""
+def test_the_highest_lag_of_a_minute_is_told_to_all() -> None:
+    """No one that asks takes it away from another one; it is forgotten a minute later, or up to ten
+    seconds after that.
+    """
     lag = Lag()
-    for seconds in (0.1, 0.3, 0.2):
-        lag.note(seconds)
-    assert lag.take("status") == 0.3
-    assert lag.take("status") == 0.0
-    lag.note(0.1)
-    assert lag.take("metrics") == 0.3
-    assert (lag.take("status"), lag.take("metrics")) == (0.1, 0.0)
+    assert lag.highest(1000.0) == 0.0
+    for seconds, now in ((0.1, 1000.0), (0.3, 1001.0), (0.2, 1002.0), (0.05, 1015.0)):
+        lag.note(seconds, now)
+    assert [lag.highest(1015.0)] * 2 == [0.3, lag.highest(1015.0)]
+    assert lag.highest(1001.0 + LAG_SECONDS) == 0.3
+    assert lag.highest(1001.0 + LAG_SECONDS + SLOT_SECONDS) == 0.05
+    assert lag.highest(1100.0) == 0.0
+
+
+def test_lag_that_is_noted_often_takes_no_more_room() -> None:
+    """As by timers of a busy loop: a minute is told in full, and nothing older is kept."""
+    lag = Lag()
+    for number in range(10_000):
+        lag.note(1.0 - number / 10_000, number * 0.1)
+    assert lag.highest(1000.0) == pytest.approx(1.0 - 9400 / 10_000)
+    assert len(lag._slots) <= 1 + LAG_SECONDS / SLOT_SECONDS
 
 
 def test_a_late_answer_to_a_ping_is_lag() -> None:
@@ -160,7 +171,7 @@ def test_a_late_answer_to_a_ping_is_lag() -> None:
     loop.thread.ping(1)
     asked.set()
     assert flushed(loop.thread)
-    assert loop.thread.lag.take("test") >= 0.05
+    assert loop.thread.lag.highest(monotonic()) >= 0.05
     loop.thread.calls.put(loop.stop)
     wait_end(loop.thread)
 

@@ -46,12 +46,12 @@ def value_of(steps: Generator[None, None, snapshot.Snapshot]) -> snapshot.Snapsh
 
 def taken(server: Any) -> snapshot.Snapshot:
     """Return the figures now."""
-    return value_of(snapshot.steps(server, "status"))
+    return value_of(snapshot.steps(server))
 
 
 def server(*listeners: Any) -> Any:
     """Return what a snapshot reads of a server."""
-    lag = SimpleNamespace(lag=SimpleNamespace(take=lambda asker: {"status": 0.25}[asker]))
+    lag = SimpleNamespace(lag=SimpleNamespace(highest=lambda now: 0.25))
     return SimpleNamespace(
         figures=RunFigures(start_time=1000.5),
         log_writer=SimpleNamespace(written=11, lost=2),
@@ -76,7 +76,7 @@ def test_the_bytes_of_live_connections_are_counted() -> None:
 def test_a_connection_that_ends_meanwhile_is_counted_once() -> None:
     """Totals do not fall and nothing is counted twice, whatever ends between two steps."""
     listener = FakeTCP([(1, 1)] * 2500)
-    steps = snapshot.steps(server(listener), "status")
+    steps = snapshot.steps(server(listener))
     next(steps)
     for each in listener.connections_of:
         each.bytes_received += 1
@@ -90,7 +90,7 @@ def test_a_connection_that_ends_meanwhile_is_counted_once() -> None:
 def test_a_listener_that_is_removed_meanwhile_is_counted_once() -> None:
     """A reload between two steps moves its counts to those of the listeners that are gone."""
     found = server(FakeTCP([(1, 1)] * 2500))
-    steps = snapshot.steps(found, "status")
+    steps = snapshot.steps(found)
     next(steps)
     found.retired = Counters(accepted=50, bytes_received=2600)
     found.listeners = list
@@ -100,13 +100,13 @@ def test_a_listener_that_is_removed_meanwhile_is_counted_once() -> None:
 
 def test_no_step_looks_at_more_than_a_thousand_connections() -> None:
     """With 10,000 connections there are ten steps."""
-    steps = snapshot.steps(server(FakeTCP([(1, 1)] * 10_000)), "status")
+    steps = snapshot.steps(server(FakeTCP([(1, 1)] * 10_000)))
     assert len(list(steps)) == 10
 
 
 def test_small_listeners_share_a_step() -> None:
     """A pause follows each step: 5000 of them would take longer than `netsrvd status` waits."""
-    steps = snapshot.steps(server(*[FakeTCP([(1, 1)])] * 1000), "status")
+    steps = snapshot.steps(server(*[FakeTCP([(1, 1)])] * 1000))
     assert 50 <= len(list(steps)) <= 200
 
 
