@@ -76,8 +76,9 @@ def resolve(
 ) -> list[Target]:
     """Return the target that a text names: its first address by RFC 6724, or `every` address.
 
-    It waits for the resolver. Raises UsageError for a text of another form and for the address of a
-    group, HostError if it has no address of that family.
+    An IPv4-mapped address becomes the IPv4 one, whose sockets have TTL, DSCP and ICMP. It waits for
+    the resolver. Raises UsageError for a text of another form and for the address of a group,
+    HostError if it has no address of that family.
     """
     host, port = split(text, default_port)
     try:
@@ -88,5 +89,12 @@ def resolve(
     group = next((each[4][0] for each in found if is_multicast(each[4][0])), None)
     if group is not None:
         raise UsageError(f"{host}: {group} is the address of a group; a probe is for one host")
-    addresses = [Target(host, each[4], text) for each in found]  # type: ignore[arg-type]
+    addresses = [Target(host, _unmapped(each[4]), text) for each in found]  # type: ignore[arg-type]
     return [*dict.fromkeys(addresses)][: None if every else 1]
+
+
+def _unmapped(
+    address: tuple[str, int] | tuple[str, int, int, int],
+) -> tuple[str, int] | tuple[str, int, int, int]:
+    host, port = host_and_port(address)
+    return address if ":" in host else (host, port)

@@ -704,6 +704,15 @@ def test_nagios_with_wrong_arguments(arguments: str, text: str) -> None:
     assert line.startswith(text)
 
 
+def test_a_mapped_address_is_probed_by_ipv4() -> None:
+    """Its datagrams have the TTL and the DSCP that were asked for, and the TTL of answers shows."""
+    with reflector(echo) as far:
+        target = f"[::ffff:127.0.0.1]:{far.port}"
+        found = figures(target, *QUICK, "--dscp", "EF", "--ttl", 9, "--source", "127.0.0.1")
+        assert {(ttl, tos) for _, _, ttl, tos in far.received} == {(9, 46 << 2)}
+    assert found["ttls"] == {"64": 5}
+
+
 @pytest.mark.parametrize(
     ("arguments", "status", "text"),
     [
