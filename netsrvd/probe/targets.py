@@ -86,10 +86,11 @@ def resolve(
     except (OSError, UnicodeError) as error:
         reason = getattr(error, "strerror", None) or "no host name"
         raise HostError(f"{host}: {reason}") from error
-    group = next((each[4][0] for each in found if is_multicast(each[4][0])), None)
-    if group is not None:
-        raise UsageError(f"{host}: {group} is the address of a group; a probe is for one host")
     addresses = [Target(host, _unmapped(each[4]), text) for each in found]  # type: ignore[arg-type]
+    for each in addresses:
+        if is_multicast(each.host):
+            group = f"{each.host} is the address of a group"
+            raise UsageError(f"{host}: {group}; a probe is for one host")
     return [*dict.fromkeys(addresses)][: None if every else 1]
 
 

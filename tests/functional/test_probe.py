@@ -748,6 +748,7 @@ def test_a_mapped_address_is_probed_by_ipv4() -> None:
         ("name.invalid", 68, "name.invalid: "),
         ("224.0.0.1", 64, "224.0.0.1 is the address of a group; a probe is for one host"),
         ("ff02::1%lo", 64, "is the address of a group"),
+        ("::ffff:224.0.0.1", 64, "224.0.0.1 is the address of a group"),
     ],
 )
 def test_what_cannot_be_probed(arguments: str, status: int, text: str) -> None:
