@@ -39,6 +39,11 @@ class Target(NamedTuple):
         return self.address[1]
 
     @property
+    def is_group(self) -> bool:
+        """Whether it is a multicast address, whose hosts would all answer."""
+        return ip_address(self.host).is_multicast
+
+    @property
     def lacks_interface(self) -> bool:
         """Whether it is a link-local address of IPv6 (RFC 4007) that does not say on which link."""
         return ip_address(self.host).is_link_local and self.address[3:] == (0,)
@@ -66,11 +71,6 @@ def split(text: str, default_port: int) -> tuple[str, int]:
     return found[1] or found[2], port
 
 
-def is_multicast(host: object) -> bool:
-    """Return whether an IP address is that of a group, whose hosts would all answer."""
-    return ip_address(str(host).partition("%")[0]).is_multicast
-
-
 def resolve(
     text: str, default_port: int, family: int = socket.AF_UNSPEC, *, every: bool = False
 ) -> list[Target]:
@@ -88,7 +88,7 @@ def resolve(
         raise HostError(f"{host}: {reason}") from error
     addresses = [Target(host, _unmapped(each[4]), text) for each in found]  # type: ignore[arg-type]
     for each in addresses:
-        if is_multicast(each.host):
+        if each.is_group:
             group = f"{each.host} is the address of a group"
             raise UsageError(f"{host}: {group}; a probe is for one host")
     return [*dict.fromkeys(addresses)][: None if every else 1]
