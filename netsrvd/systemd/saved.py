@@ -49,13 +49,14 @@ def is_hidden() -> bool:
 
 
 def files(main: Path) -> Files:
-    """Return the files of the configuration whose first one is `main`."""
+    """Return the files of the configuration whose first one is `main`, without FIFOs and the like."""
     drop_ins = sorted((main.parent / DROP_INS).glob("*.toml"))
     paths = [main, *(path for path in drop_ins if not path.name.startswith("."))]
     found = {}
     for path in paths:
         with contextlib.suppress(FileNotFoundError):
-            found[str(path.relative_to(main.parent))] = path.read_bytes()
+            if path.is_file():
+                found[str(path.relative_to(main.parent))] = path.read_bytes()
     return found
 
 

@@ -113,6 +113,14 @@ def test_hidden_files_are_none_of_the_configuration(main: Path) -> None:
     assert hidden.read_text() == "# half-edited"
 
 
+def test_a_fifo_is_not_waited_for(main: Path) -> None:
+    """A rollback reads the files before anything has judged them; it would wait for a writer."""
+    before = saved.files(main)
+    os.mkfifo(main.parent / "conf.d/fifo.toml")
+    (main.parent / "conf.d/endless.toml").symlink_to("/dev/zero")
+    assert saved.files(main) == before
+
+
 def test_a_state_of_root_is_hidden_from_others(main: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Which is not the same as none."""
     monkeypatch.setattr(os, "access", lambda *_: False)
