@@ -49,7 +49,7 @@ def is_hidden() -> bool:
 
 
 def files(main: Path) -> Files:
-    """Return the files of the configuration whose first one is `main`, without FIFOs and the like."""
+    """Return the regular files of the configuration whose first one is `main`."""
     drop_ins = sorted((main.parent / DROP_INS).glob("*.toml"))
     paths = [main, *(path for path in drop_ins if not path.name.startswith("."))]
     found = {}
