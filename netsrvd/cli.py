@@ -52,7 +52,10 @@ def main(argv: list[str] | None = None) -> int:
 
     The statuses are those of sysexits.h; an error is one line or more on standard error.
     """
-    _open_standard_streams()
+    try:
+        _open_standard_streams()
+    except (ImportError, SyntaxError) as error:
+        return _broken(error)
     before, errors = sys.stdout, sys.stderr
     sys.stdout = Output(before, _raise)
     if isinstance(errors, io.TextIOWrapper):  # not `StderrToLog`, whose writing never fails
@@ -60,10 +63,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         status, command = _run(argv)
     except (ImportError, SyntaxError) as error:
-        broken = failing_import(error)
-        _complain(str(broken))
-        _turn_away()
-        return broken.exit_status
+        return _broken(error)
     except KeyboardInterrupt:  # before the daemon takes signals as work
         return 128 + signal.SIGINT
     except OutputError as error:
@@ -197,6 +197,14 @@ def _end_in_spite_of_threads(status: int) -> None:
         )
         sys.stderr.flush()
         os._exit(status)
+
+
+def _broken(error: ImportError | SyntaxError) -> int:
+    """Complain about an import that fails; return the exit status."""
+    broken = failing_import(error)
+    _complain(str(broken))
+    _turn_away()
+    return broken.exit_status
 
 
 def _turn_away() -> None:

@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -12,7 +13,14 @@ from netsrvd.events.flows import FlowBegan, FlowEnded
 from netsrvd.events.lifecycle import Ready, Starting, Stopped, Stopping
 from netsrvd.events.log import RecordsLost
 from netsrvd.events.sockets import Listening
-from tests.support.installed import LOAD_CLIENT, SERVICE, main_pid, run_records, shown
+from tests.support.installed import (
+    LOAD_CLIENT,
+    SERVICE,
+    SUPPORT,
+    main_pid,
+    run_records,
+    shown,
+)
 from tests.support.machine import Machine
 from tests.support.patience import SECONDS, wait_readable
 
@@ -33,12 +41,19 @@ OWN_EVENTS = {Starting: 1, Listening: 2, Ready: 1, Stopping: 1, Stopped: 1}
 class Load:
     """The program `load_client.py` in the machine; what its figures are stands there."""
 
-    def __init__(self, machine: Machine, mode: str, count: int, messages: int = 1) -> None:
+    def __init__(
+        self, machine: Machine, mode: str, count: int, messages: int = 1, *, beside: bool = False
+    ) -> None:
+        """`beside`: the host runs the program, with its Python, in the machine's network."""
         self.spells: list[dict[str, Any]] = []
         """The figures of each time that it had to go on."""
         self.sent_bytes: dict[str, int] = {}
         """What each socket that stayed open has sent in all, by its port."""
-        self._argv = machine.command("python3", LOAD_CLIENT, mode, str(count), str(messages))
+        if beside:
+            program = machine.beside(sys.executable, str(SUPPORT / "load_client.py"))
+        else:
+            program = machine.command("python3", LOAD_CLIENT)
+        self._argv = [*program, mode, str(count), str(messages)]
 
     def __enter__(self) -> Self:
         self._process = subprocess.Popen(

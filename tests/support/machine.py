@@ -151,6 +151,10 @@ class Machine:
         enter = ["nsenter", f"--target={self.pid}", "--all", "--"]
         return [*enter, "env", "--ignore-environment", "--chdir=/", *environment, *argv]
 
+    def beside(self, *argv: str) -> list[str]:
+        """Return the command line that runs `argv` of the host in the machine's network."""
+        return ["nsenter", f"--target={self.pid}", "--net", "--", *argv]
+
     def run(
         self,
         *argv: str,

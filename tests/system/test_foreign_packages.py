@@ -110,6 +110,7 @@ def test_handlers_may_come_from_there(quiet: Machine) -> None:
         ("systemd/__init__.py", FOREIGN),
         ("netsrvd/startup.py", "import none_of_these\n"),
         ("netsrvd/commands/run.py", "print 'Python 2'\n"),
+        ("netsrvd/sockets/inetd.py", "import none_of_these\n"),
     ],
 )
 def test_a_failing_import_keeps_no_client_waiting(quiet: Machine, place: str, text: str) -> None:
