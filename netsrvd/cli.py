@@ -54,16 +54,22 @@ def main(argv: list[str] | None = None) -> int:
     """
     try:
         _open_standard_streams()
+        return _main(argv)
     except (ImportError, SyntaxError) as error:
-        return _broken(error)
+        broken = failing_import(error)
+        _complain(str(broken))
+        _turn_away()
+        return broken.exit_status
+
+
+def _main(argv: list[str] | None) -> int:
+    """Run a command with the streams that are open; return the exit status."""
     before, errors = sys.stdout, sys.stderr
     sys.stdout = Output(before, _raise)
     if isinstance(errors, io.TextIOWrapper):  # not `StderrToLog`, whose writing never fails
         sys.stderr = Output(errors, lambda _: _give_up(errors))
     try:
         status, command = _run(argv)
-    except (ImportError, SyntaxError) as error:
-        return _broken(error)
     except KeyboardInterrupt:  # before the daemon takes signals as work
         return 128 + signal.SIGINT
     except OutputError as error:
@@ -197,14 +203,6 @@ def _end_in_spite_of_threads(status: int) -> None:
         )
         sys.stderr.flush()
         os._exit(status)
-
-
-def _broken(error: ImportError | SyntaxError) -> int:
-    """Complain about an import that fails; return the exit status."""
-    broken = failing_import(error)
-    _complain(str(broken))
-    _turn_away()
-    return broken.exit_status
 
 
 def _turn_away() -> None:
