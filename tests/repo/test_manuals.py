@@ -18,7 +18,7 @@ from netsrvd.probe import fping, report
 from netsrvd.services import SERVICES
 from netsrvd.settings import DEFAULT_OPTIONS, ListenerSettings, LogSettings, Settings
 from tests.support.exit_statuses import reachable
-from tests.support.manuals import FOLDER, Page, pages
+from tests.support.manuals import FOLDER, Page, pages, plain
 
 PAGES = pages()
 BY_NAME = {str(page): page for page in PAGES}
@@ -182,6 +182,15 @@ def test_options_that_are_set_by_default() -> None:
     text = CONFIGURATION.sections()["LISTENERS"].split(".Ss Socket options\n")[1]
     shown = tomllib.loads("\n".join(re.findall(r"^\.Li (\w+ = \w+)", text, re.MULTILINE)))
     assert shown == DEFAULT_OPTIONS
+
+
+def test_defaults_of_services() -> None:
+    """netsrvd.toml(5) has the defaults of a listener that are others for its service."""
+    text = plain(CONFIGURATION.sections()["SERVICES"])
+    for service, defaults in schema.SERVICE_DEFAULTS.items():
+        entry = text.split(f".It Li {service}\n")[1].split("\n.It ")[0]
+        shown = dict(re.findall(r'^\.Li (\w+) = "(\w+)"', entry, re.MULTILINE))
+        assert {key: (value,) for key, value in shown.items()} == defaults
 
 
 def test_services_are_those_of_the_program() -> None:
