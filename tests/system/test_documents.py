@@ -28,7 +28,6 @@ ELSEWHERE = {
     "make run": "tests/repo/test_installing.py",
     "make test": "itself",
     "make deb": "the package of these tests",
-    "pytest tests/system/test_restarts.py": "itself",
     "apt install gcc libsystemd-dev pkg-config python3-dev python3-venv": (
         "tests/repo/test_installing.py"
     ),
@@ -45,6 +44,8 @@ ELSEWHERE = {
     ),
     "netsrvd top": "tests/system/test_top.py",
     "netsrvd run --control PATH": "tests/functional/test_control.py",
+    "apt install --allow-downgrades ./netsrvd_VERSION_all.deb": "tests/system/test_upgrade.py",
+    "netsrvd reload PID": "tests/functional/test_reload_command.py",
     "make fuzz": "tests/unit/test_fuzz.py",
     "netsrvd apply --rollback": "tests/system/test_apply.py",
 }
@@ -53,6 +54,7 @@ ELSEWHERE = {
 NOT_BY_A_TEST = {
     "systemctl edit": "an editor needs a terminal",
     "ssh": "it needs another host",
+    "pytest tests/": "it is a test itself",
     "make bench": "it measures for minutes; tests/repo/test_book.py tries whether it would run",
     "NETSRVD=/usr/bin/netsrvd make bench": "the same",
     "python -m tests.bench.": "the same",
