@@ -274,17 +274,16 @@ class TCPListener:
         """Use new settings from now on; close the connections that they no longer allow."""
         self.settings = settings
         self._make_service, self._echoes, self._take = make_service, is_echo, take
-        self._policy.update(settings)
-        self._refusals.update(settings)
-        self._plan_sweeps()
-        self._use_pending()
-        now = self.loop.now
-        if self._pending:
-            self._pending.update(settings, self._policy.is_proxy, now)
-        for connection in list(self.connections.values()):
-            if rule := self._policy.denied_by(connection.peer[0]):
-                connection.close("access", rule)
-        self.look_again()
+        if self._policy.update(settings):
+            self._refusals.update(settings)
+            self._plan_sweeps()
+            self._use_pending()
+            if self._pending:
+                self._pending.update(settings, self._policy.is_proxy, self.loop.now)
+            for connection in list(self.connections.values()):
+                if rule := self._policy.denied_by(connection.peer[0]):
+                    connection.close("access", rule)
+        self.look_again()  # the limit of the daemon may have changed
 
     def denied_by(self, host: str) -> str:
         """Return the rule that refuses an address, or nothing."""

@@ -170,8 +170,9 @@ class UDPListener:
     def restrict(self, sock: socket.socket, addresses: Addresses) -> None:
         """Serve other local addresses of a socket; flows of those that are left out end."""
         found = self._sockets[sock.fileno()]
-        found.addresses = addresses
-        found.recheck_access()
+        if addresses != found.addresses:
+            found.addresses = addresses
+            found.recheck_access()
 
     def close(self, sock: socket.socket, reason: str = "reload") -> int:
         """Sum up the flows of one socket and close it; return the kernel's counter of its drops, as
@@ -206,11 +207,12 @@ class UDPListener:
             service.resume(self.service)
         self.settings, self.service = settings, service
         self._use_handler(handler)
-        self.policy.update(settings, own_ports)
+        has_changed = self.policy.update(settings, own_ports)
         self.refusals.update(settings)
         for sock in self._sockets.values():
             sock.use_service()
-            sock.recheck_access()
+            if has_changed:  # with 4,000 flows it takes a fifth of a second
+                sock.recheck_access()
         self._plan()
 
     def pause(self, *, paused: bool) -> None:

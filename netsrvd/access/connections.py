@@ -25,15 +25,22 @@ class ConnectionPolicy:
 
     __slots__ = (
         *("_access", "_known", "_limits", "_most", "_proxies", "_rate_rule", "_sources"),
-        *("_unlimited", "_unlogged"),
+        *("_settings", "_unlimited", "_unlogged"),
     )
 
     def __init__(self, settings: ListenerSettings) -> None:
         self._sources = Sources()
+        self._settings: ListenerSettings | None = None
         self.update(settings)
 
-    def update(self, settings: ListenerSettings) -> None:
-        """Use new settings from now on; live connections are still counted."""
+    def update(self, settings: ListenerSettings) -> bool:
+        """Use new settings from now on; live connections are still counted.
+
+        Return False, with nothing done, if they are the same as before.
+        """
+        if settings == self._settings:
+            return False
+        self._settings = settings
         self._access = AccessList(settings.allow, settings.deny, settings.proxies)
         self._proxies = AccessList(settings.proxies, settings.deny)
         self._unlimited = AccessList(settings.unlimited)
@@ -43,6 +50,7 @@ class ConnectionPolicy:
         self._rate_rule = f"connection_rate = {settings.connection_rate:g} a second is exceeded"
         self._known: dict[str, Known] = {}
         self._sources.renew(self._limits)
+        return True
 
     def admit(self, host: str, now: float) -> tuple[Source, None] | tuple[None, tuple[str, str]]:
         """Count a new connection of this address; return its source, for `release`.

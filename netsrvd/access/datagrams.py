@@ -21,8 +21,8 @@ class DatagramPolicy:
     """The policy of a listener's datagrams. Owned by the udp event loop."""
 
     __slots__ = (
-        *("_access", "_is_broadcast", "_limits", "_ports", "_proxies", "_rules", "_sources"),
-        *("_stamp_senders", "_unlimited", "_unlogged"),
+        *("_access", "_given", "_is_broadcast", "_limits", "_ports", "_proxies", "_rules"),
+        *("_sources", "_stamp_senders", "_unlimited", "_unlogged"),
     )
 
     def __init__(
@@ -30,10 +30,17 @@ class DatagramPolicy:
     ) -> None:
         self._is_broadcast = is_broadcast
         self._sources = Sources()
+        self._given: tuple[ListenerSettings, Collection[int]] | None = None
         self.update(settings, own_ports)
 
-    def update(self, settings: ListenerSettings, own_ports: Collection[int]) -> None:
-        """Use new settings from now on; known sources are kept."""
+    def update(self, settings: ListenerSettings, own_ports: Collection[int]) -> bool:
+        """Use new settings from now on; known sources are kept, with their limits anew.
+
+        Return False, with nothing done, if they are the same as before.
+        """
+        if self._given == (settings, own_ports):
+            return False
+        self._given = settings, own_ports
         is_stamp = settings.service == "stamp"
         self._access = AccessList(settings.allow, settings.deny, settings.proxies)
         self._proxies = AccessList(settings.proxies, settings.deny)
@@ -54,6 +61,7 @@ class DatagramPolicy:
             "budget": f"reply_rate = {settings.reply_rate} bytes a second are used up",
         }
         self._sources.renew(self._limits)
+        return True
 
     def refusal(
         self,

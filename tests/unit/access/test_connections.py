@@ -118,6 +118,16 @@ def test_new_settings_count_who_is_inside() -> None:
         assert refusal(found, "192.0.2.1") is None
 
 
+def test_a_reload_that_changes_nothing_gives_no_new_allowance() -> None:
+    """The limits go on as they are; other settings begin them anew."""
+    found = policy(connection_rate=1, connection_burst=1)
+    assert refusal(found, "192.0.2.1") is None
+    assert not found.update(listener(connection_rate=1, connection_burst=1))
+    assert refusal(found, "192.0.2.1") == ("rate", "connection_rate = 1 a second is exceeded")
+    assert found.update(listener(connection_rate=1, connection_burst=2))
+    assert refusal(found, "192.0.2.1") is None
+
+
 def test_what_is_remembered_of_addresses_is_bounded() -> None:
     """Clients cannot make the memory grow, and are judged the same afterwards."""
     found = policy(deny=("192.0.2.1",))

@@ -150,3 +150,14 @@ def test_port_862_is_opened_for_listed_senders(
     refusal = made.refusal(peer, *HERE)
     assert (refusal is None) == is_answered
     assert is_answered or (refusal and refusal[0] == "port")
+
+
+def test_a_reload_that_changes_nothing_gives_no_new_allowance() -> None:
+    """Neither settings nor the daemon's own ports; either of them begins the limits anew."""
+    found = policy(datagram_rate=1, datagram_burst=1)
+    source = found.acquire(PEER[0])
+    assert [source.exceeds(9, 1.0) for _ in range(2)] == ["", "rate"]
+    assert not found.update(listener(datagram_rate=1, datagram_burst=1), (51423,))
+    assert source.exceeds(9, 1.0) == "rate"
+    assert found.update(listener(datagram_rate=1, datagram_burst=1), (51423, 7))
+    assert source.exceeds(9, 1.0) == ""
