@@ -382,8 +382,8 @@ def test_flows_are_checked_only_by_new_settings(
     which the kernel may drop datagrams.
     """
     udp = serving.udp()
-    with datagrams(udp.local) as client:
-        client.send(b"x")
+    with datagrams() as client:
+        client.sendto(b"x", udp.local)
         assert client.recv(10) == b"x"
         checked: list[UDPSocket] = []
         monkeypatch.setattr(UDPSocket, "recheck_access", checked.append)
