@@ -89,7 +89,7 @@ def _facts(snapshot: Snapshot, notes: RunNotes, now: float) -> list[Fact]:
 
 
 def _series(snapshot: Snapshot) -> dict[str, float]:
-    totals = snapshot.totals()
+    totals = snapshot.totals
     return {
         "connections": sum(each.gauges.connections for each in snapshot.listeners),
         "accepted": totals.accepted,

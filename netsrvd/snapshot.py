@@ -83,10 +83,8 @@ class Snapshot(NamedTuple):
     listeners: tuple[ListenerFigures, ...]
     retired: Counters
     """The sums of listeners that were removed by a reload."""
-
-    def totals(self) -> Counters:
-        """Return the sums of all listeners since the start of the run."""
-        return sum((each.counters for each in self.listeners), self.retired)
+    totals: Counters
+    """The sums of all listeners since the start of the run."""
 
 
 class Sample(NamedTuple):
@@ -109,6 +107,7 @@ def steps(server: Served) -> Generator[None, None, Snapshot]:
         sockets.setdefault((one.listener.name, one.protocol), []).append(one)
     # Both at once: a listener that is removed meanwhile is counted in one of them.
     present, retired = server.listeners(), server.retired
+    totals = retired
     listeners = []
     done = 0
     for listener in present:
@@ -134,6 +133,7 @@ def steps(server: Served) -> Generator[None, None, Snapshot]:
         listeners.append(
             ListenerFigures(settings.name, settings.service, protocol, addresses, counters, gauges)
         )
+        totals += counters
         done += CONNECTIONS_PER_LISTENER
         if done >= CONNECTIONS_PER_STEP:
             done = 0
@@ -142,7 +142,7 @@ def steps(server: Served) -> Generator[None, None, Snapshot]:
     run.connections_limit = server.limit.limit
     run.log_records, run.log_records_lost = log.written, log.lost
     run.tcp_lag, run.udp_lag = (loop.lag.highest(monotonic()) for loop in server.loops)
-    return Snapshot(netsrvd.__version__, run, tuple(listeners), retired)
+    return Snapshot(netsrvd.__version__, run, tuple(listeners), retired, totals)
 
 
 def samples(snapshot: Snapshot) -> Iterator[Sample]:

@@ -64,7 +64,8 @@ def snapshot(status: dict[str, Any]) -> Snapshot:
         for each in status["listeners"]
     ]
     run = RunFigures(**_known(RunFigures, status["run"]))
-    return Snapshot(status["version"], run, tuple(listeners), Counters())
+    totals = Counters(**_known(Counters, status["totals"]))
+    return Snapshot(status["version"], run, tuple(listeners), Counters(), totals)
 
 
 def _known(kind: type[Counters | Gauges | RunFigures], figures: dict[str, Any]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ A message is a JSON object that ends in NUL (https://varlink.org/Wire-Format).
 import json
 import socket
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from math import inf
 from typing import Any, Final, Literal, NamedTuple
@@ -32,6 +32,10 @@ IDLE_SECONDS = 60.0
 STUCK_SECONDS = 10.0
 """How long a caller may take nothing of its answer."""
 
+BUSY_SECONDS = 120.0
+"""How long the answers to a caller may take that is never between two calls, however it reads. A
+wait for a reload is not meant."""
+
 SWEEP_SECONDS = 5.0
 
 PAUSE_SECONDS = 0.001
@@ -47,7 +51,17 @@ Reply = dict[str, Any]
 
 WAIT: Final = "wait"
 
-Answer = Iterator[Reply | list[Reply] | Literal["wait"] | None]
+
+class Written:
+    """The parameters of the only reply to a call, as JSON: a long one is written in steps."""
+
+    __slots__ = ("text",)
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+
+Answer = Iterator[Reply | Written | list[Reply] | Literal["wait"] | None]
 """Yields the parameters of a reply or of some, None after a step of work without a reply, and WAIT
 if the next step is not to be done before `Caller.go_on`. The last reply of several is known by the
 end of the answer."""
@@ -86,6 +100,18 @@ def read_call(message: bytes) -> Call:
     return Call(method, parameters, found.get("more") is True, found.get("oneway") is True)
 
 
+def compact(value: object) -> str:
+    """Return a value as JSON without spaces."""
+    return json.dumps(value, separators=(",", ":"))
+
+
+def _text(message: Mapping[str, Any]) -> str:
+    parameters = message.get("parameters")
+    if isinstance(parameters, Written):
+        return f'{{"parameters":{parameters.text}}}'
+    return compact(message)
+
+
 class CallError(Exception):
     """The caller gets an error instead of an answer."""
 
@@ -103,8 +129,8 @@ class Caller:
     """One connection. Owned by the event loop; `Callers` runs the steps of its answer."""
 
     __slots__ = (
-        *("_callers", "_more", "_oneway", "_pending", "active_at", "answer", "inbox"),
-        *("_watched", "is_waiting", "outbox", "sock", "uid"),
+        *("_callers", "_more", "_oneway", "_pending", "active_at", "answer", "free_at"),
+        *("_watched", "inbox", "is_waiting", "outbox", "sock", "uid"),
     )
 
     def __init__(self, callers: "Callers", sock: socket.socket, uid: int, now: float) -> None:
@@ -112,12 +138,14 @@ class Caller:
         self.uid = uid
         """The user of the caller (SO_PEERCRED); in a user namespace all but root are 65534."""
         self.active_at = now
+        self.free_at = now
+        """When it was last without a call to be answered."""
         self.inbox = bytearray()
         self.outbox = memoryview(b"")
         self.answer: Answer | None = None
         self.is_waiting = False
         """Whether the next step waits for `go_on`."""
-        self._pending: Reply | None = None
+        self._pending: Reply | Written | None = None
         """A reply that waits until it is known whether it is the last one."""
         self._more = self._oneway = False
         self._watched = READ
@@ -140,6 +168,8 @@ class Caller:
     def on_ready(self, events: int, now: float) -> None:
         """Send what is left, or receive a call."""
         self.active_at = now
+        if not self.is_busy:
+            self.free_at = now
         try:
             if self.outbox:
                 self._send(b"")
@@ -201,9 +231,9 @@ class Caller:
             self._keep_last(reply)
         return not self.is_waiting
 
-    def _keep_last(self, found: Reply | list[Reply] | None) -> None:
+    def _keep_last(self, found: Reply | Written | list[Reply] | None) -> None:
         """Send the replies before the last one, which may be the last of all."""
-        replies = [self._pending] if self._pending is not None else []
+        replies: list[Reply | Written] = [self._pending] if self._pending is not None else []
         replies += found if isinstance(found, list) else [found] if found is not None else []
         if replies:
             self._pending = replies.pop()
@@ -229,7 +259,7 @@ class Caller:
 
     def _put(self, *messages: dict[str, Any]) -> None:
         if messages and not self._oneway:
-            texts = (json.dumps(each, separators=(",", ":")) for each in messages)
+            texts = map(_text, messages)
             self._send("".join(f"{text}\0" for text in texts).encode())
 
     def _send(self, data: bytes) -> None:
@@ -343,8 +373,11 @@ class Callers:
 
     def _sweep(self, now: float) -> None:
         for caller in list(self._callers.values()):
+            if caller.is_waiting:
+                continue
             limit = STUCK_SECONDS if caller.outbox else IDLE_SECONDS
-            if now - caller.active_at >= limit and not caller.is_waiting:
+            is_stuck = caller.is_busy and now - caller.free_at >= BUSY_SECONDS
+            if is_stuck or now - caller.active_at >= limit:
                 self.close(caller)
         self._listen_again()
         self._sweep_at = now + SWEEP_SECONDS if self._callers else inf

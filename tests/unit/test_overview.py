@@ -41,7 +41,8 @@ def snapshot(**run: float) -> Snapshot:
         ),
         ListenerFigures("lab", "echo", "udp", (), udp, Gauges(flows_live=3)),
     )
-    return Snapshot("1.0", figures, both, Counters(accepted=1))
+    retired = Counters(accepted=1)
+    return Snapshot("1.0", figures, both, retired, retired + tcp + udp)
 
 
 def test_a_row_for_each_listener_and_protocol() -> None:

@@ -94,8 +94,8 @@ def test_a_listener_that_is_removed_meanwhile_is_counted_once() -> None:
     next(steps)
     found.retired = Counters(accepted=50, bytes_received=2600)
     found.listeners = list
-    assert value_of(steps).totals().bytes_received == 2600
-    assert taken(found).totals().bytes_received == 2600
+    assert value_of(steps).totals.bytes_received == 2600
+    assert taken(found).totals.bytes_received == 2600
 
 
 def test_no_step_looks_at_more_than_a_thousand_connections() -> None:
@@ -112,7 +112,7 @@ def test_small_listeners_share_a_step() -> None:
 
 def test_totals_have_what_removed_listeners_counted() -> None:
     """The sums are those of the run."""
-    totals = taken(server(FakeTCP([]), FakeUDP())).totals()
+    totals = taken(server(FakeTCP([]), FakeUDP())).totals
     assert (totals.accepted, totals.datagrams_received) == (50, 7)
 
 

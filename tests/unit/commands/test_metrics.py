@@ -23,6 +23,7 @@ def status(accepted: int) -> dict[str, Any]:
     counters = {**vars(Counters(accepted=accepted)), "later": 1}
     return {
         "version": "1.0",
+        "totals": {},
         "run": vars(RunFigures()),
         "listeners": [
             {

@@ -140,6 +140,93 @@ def test_who_is_stuck_or_silent_is_disconnected(stage: Stage) -> None:
     assert silent_client.recv(1) == b""
 
 
+def test_who_reads_slowly_is_disconnected_in_the_end(stage: Stage) -> None:
+    """However little it takes each time: no place is taken for good. One that pauses between its
+    calls stays.
+    """
+    client, slow = stage.connect()
+    patient_client, patient = stage.connect()
+    stage.replies = 100_000
+    client.sendall(CALL)
+    slow.on_ready(READ, 0.0)
+    now = 0.0
+    while now < callers.BUSY_SECONDS:
+        assert slow.sock.fileno() >= 0, now
+        while not slow.outbox:
+            stage.turn(now)
+        client.recv(65_536)
+        stage.replies = 1
+        patient_client.sendall(CALL)
+        patient.on_ready(READ, now)
+        while patient.is_busy:
+            stage.turn(now)
+        assert messages(patient_client)
+        now += STUCK_SECONDS / 2
+        slow.on_ready(callers.WRITE, now)
+    stage.turn(now + callers.SWEEP_SECONDS)
+    assert slow.sock.fileno() == -1
+    assert list(stage.callers._callers.values()) == [patient]
+
+
+def test_who_waits_for_a_reload_is_not_disconnected(stage: Stage) -> None:
+    """However long it takes; no step is done meanwhile, and the answer comes when it goes on."""
+    client, caller = stage.connect()
+
+    def answer(*_: object) -> Answer:
+        stage.steps += 1
+        yield callers.WAIT
+        yield {"number": 1}
+
+    stage.callers.methods = answer
+    client.sendall(CALL)
+    caller.on_ready(READ, 0.0)
+    for now in (0.0, 1.0, IDLE_SECONDS, 10 * callers.BUSY_SECONDS):
+        stage.turn(now)
+    assert (stage.steps, caller.is_waiting) == (1, True)
+    caller.go_on()
+    while caller.is_busy:
+        stage.turn(10 * callers.BUSY_SECONDS)
+    [found] = messages(client)
+    assert found["parameters"] == {"number": 1}
+
+
+def test_a_caller_that_leaves_while_it_waits_is_forgotten(stage: Stage) -> None:
+    """Its place is another's at once, and an answer that comes later does no harm."""
+    client, caller = stage.connect()
+
+    def answer(*_: object) -> Answer:
+        yield callers.WAIT
+
+    stage.callers.methods = answer
+    client.sendall(CALL)
+    caller.on_ready(READ, 0.0)
+    stage.turn()
+    stage.turn()
+    client.close()
+    for descriptor, events in stage.loop._epoll.poll(0):
+        assert descriptor == caller.sock.fileno()
+        caller.on_ready(events, 0.0)
+    assert not stage.callers._callers
+    caller.go_on()
+    stage.turn()
+
+
+def test_a_reply_may_be_written_already(stage: Stage) -> None:
+    """It is sent as it is."""
+    client, caller = stage.connect()
+
+    def answer(*_: object) -> Answer:
+        yield None
+        yield callers.Written('{"number":7}')
+
+    stage.callers.methods = answer
+    client.sendall(CALL)
+    caller.on_ready(READ, 0.0)
+    while caller.is_busy:
+        stage.turn()
+    assert messages(client) == [{"parameters": {"number": 7}}]
+
+
 def test_callers_that_are_answered_keep_their_place(stage: Stage) -> None:
     """While all are being answered no other one is accepted: it waits in the queue."""
     for _ in range(MOST_CALLERS):

@@ -1,5 +1,6 @@
 """netsrvd.control.methods"""
 
+import json
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import pytest
 
 from netsrvd.control import methods
-from netsrvd.control.callers import CallError
+from netsrvd.control.callers import CallError, Written
 from netsrvd.control.methods import ITEMS_PER_STEP, REPLIES_PER_STEP, _highest
 
 
@@ -69,3 +70,26 @@ def test_the_highest_of_many_are_found_in_steps() -> None:
     looks.extend(0 for _ in found())
     assert result == sorted(entries, reverse=True)[:20]
     assert looks == [ITEMS_PER_STEP, *[ITEMS_PER_STEP + 20] * 3, 21, 0]
+
+
+def test_a_long_reply_is_written_in_steps() -> None:
+    """No step makes or writes more than some of its entries, of 1,000 sources as of 10,000
+    listeners; the reply has all of them.
+    """
+    made = [0]
+
+    def entries() -> Iterator[dict[str, Any]]:
+        for number in range(1000):
+            made[-1] += 1
+            yield {"number": number}
+
+    for step in methods._written({"pid": 1}, "sources", entries()):
+        made.append(0)
+        if step is not None:
+            assert isinstance(step, Written)
+            found = json.loads(step.text)
+    assert max(made) == REPLIES_PER_STEP
+    assert found == {"pid": 1, "sources": [{"number": number} for number in range(1000)]}
+    [empty] = methods._written({}, "sources", ())
+    assert isinstance(empty, Written)
+    assert empty.text == '{"sources":[]}'
