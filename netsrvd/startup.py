@@ -322,12 +322,17 @@ def choose_log(target: str, *, detached: bool) -> tuple[str, list[Event]]:
 
     `auto` is the journal under systemd, syslog off the terminal, standard error otherwise. An
     absent log is replaced by the next one that is there; raises DetachError if there is none.
+    Where systemd discards standard error nothing replaces it: the records wait for it to come.
     """
+    descriptor = _stderr_descriptor()
+    is_discarded = stderr.is_discarded(descriptor)
     if target == "auto":
-        under_systemd = stderr.is_journal(_stderr_descriptor())
+        under_systemd = is_discarded or stderr.is_journal(descriptor)
         target = "syslog" if detached else "journal" if under_systemd else "stderr"
     faults: dict[str, str] = {}
     for name in dict.fromkeys((target, "journal", "syslog", "stderr")):
+        if name == "stderr" and is_discarded:
+            return target, []
         fault = faults[name] = _fault_of_log(name, detached=detached)
         if not fault:
             return name, [] if name == target else [LogFallback(target, name, faults[target])]

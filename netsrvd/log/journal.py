@@ -5,6 +5,7 @@ send holds the interpreter lock while journald does not read, and so stops every
 """
 
 import errno
+import os
 import struct
 from pathlib import Path
 
@@ -12,6 +13,11 @@ from netsrvd.log.datagram_socket import DatagramSocket
 from netsrvd.log.records import IDENTIFIER, Record
 
 SOCKET = Path("/run/systemd/journal/socket")
+
+FOLDER = Path("/run/journal")
+"""Where systemd-257.conf shows the folder of SOCKET. SOCKET itself is a mounted file there: after
+systemd-journald.socket has been stopped and started it leads to a socket that is closed.
+"""
 
 SHORTENED = 256
 """Characters of each field that are kept when a record is too long for the socket."""
@@ -23,8 +29,8 @@ class JournalLog:
     name = "journal"
     __slots__ = ("_socket",)
 
-    def __init__(self, path: Path = SOCKET) -> None:
-        self._socket = DatagramSocket(path)
+    def __init__(self, path: Path | None = None) -> None:
+        self._socket = DatagramSocket(path or socket_path())
 
     def write(self, record: Record) -> bool:
         """Write one record; False if it was not taken now and must be offered again."""
@@ -42,6 +48,15 @@ class JournalLog:
     def close(self) -> None:
         """Close the socket."""
         self._socket.close()
+
+
+def socket_path() -> Path:
+    """Return where journald's socket is found again when it has been made anew.
+
+    systemd sets LOG_NAMESPACE where LogNamespace= gives the service another journal.
+    """
+    in_folder = FOLDER.is_dir() and not os.environ.get("LOG_NAMESPACE")
+    return FOLDER / SOCKET.name if in_folder else SOCKET
 
 
 def encoded(record: Record, longest: int | None) -> bytes:

@@ -3,6 +3,8 @@
 import os
 import select
 import time
+from contextlib import suppress
+from pathlib import Path
 
 from netsrvd.events import DEBUG, ERROR, INFO, NOTICE, WARNING
 from netsrvd.log.records import Record
@@ -19,6 +21,16 @@ def is_journal(descriptor: int) -> bool:
     except OSError:
         return False
     return os.environ.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"
+
+
+def is_discarded(descriptor: int) -> bool:
+    """Return whether a descriptor is the /dev/null that systemd gives a service as standard error
+    while it does not reach journald.
+    """
+    is_service = os.environ.get("SYSTEMD_EXEC_PID") == str(os.getpid())
+    with suppress(OSError):
+        return is_service and os.fstat(descriptor).st_rdev == Path(os.devnull).stat().st_rdev
+    return False
 
 
 class StderrLog:

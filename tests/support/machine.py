@@ -34,6 +34,12 @@ echo $$ >"$CGROUP/cgroup.procs" &&
 exec "$@"
 """
 
+# Gives a tmpfs the size of what is in it. (Where the disk is mounted it is in /run as well.)
+SHRINK = """
+used=$(df --block-size=1k --output=used /run | tail -n 1 | tr -d ' ')
+mount -o "remount,size=${used}k" /run
+"""
+
 # Reads a pipe from the test process to its end, which comes even if that process is killed.
 GUARD = 'cat; echo 1 >"$1/cgroup.kill"'
 
@@ -101,8 +107,12 @@ class Machine:
         """
         self.run("systemctl", "reboot", check=False)  # it may end before the command does
         self._nspawn.wait(POWER_OFF_SECONDS)
-        same_mounts = ["nsenter", f"--mount=/proc/{os.getpid()}/fd/{self._mounts}", "--wd=/"]
-        self._nspawn = self._start_up(self._undo, [*same_mounts, "sh", "-c", AGAIN, "sh"])
+        self._nspawn = self._start_up(self._undo, [*self._in_mounts, "sh", "-c", AGAIN, "sh"])
+
+    @property
+    def _in_mounts(self) -> list[str]:
+        """The words before a command of the host that sees the machine's disk mounted."""
+        return ["nsenter", f"--mount=/proc/{os.getpid()}/fd/{self._mounts}", "--wd=/"]
 
     def _start_up(self, undo: ExitStack, launcher: list[str]) -> subprocess.Popen[bytes]:
         notices = undo.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM))
@@ -144,6 +154,18 @@ class Machine:
             yield
         finally:
             (self.cgroup / "cgroup.freeze").write_text("0")
+
+    @contextmanager
+    def full(self, *places: str) -> Iterator[None]:
+        """Leave no room on the disk (`/`), or in `/run`, meanwhile."""
+        ways = [[*self._in_mounts] if place == "/" else self.command() for place in places]
+        for way in ways:
+            subprocess.run([*way, "sh", "-ec", SHRINK], check=True)
+        try:
+            yield
+        finally:
+            for way in ways:
+                subprocess.run([*way, "mount", "-o", "remount,size=20%", "/run"], check=True)
 
     def command(self, *argv: str) -> list[str]:
         """Return the command line that runs `argv` in the machine as root, for `Popen`."""

@@ -1,16 +1,22 @@
 """Faults that happen to a daemon under load on a real Debian: what was promised holds meanwhile."""
 
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import pytest
 
 from netsrvd.events.connections import Accepted, Closed, ServiceFailed
-from netsrvd.events.lifecycle import ReloadFailed, Stopped, ThreadFailed
+from netsrvd.events.handover import ConnectionsRestored
+from netsrvd.events.lifecycle import Ready, ReloadFailed, Starting, Stopped, ThreadFailed
 from netsrvd.events.log import RecordsLost
+from netsrvd.events.sockets import Listening
 from tests.support.installed import (
+    CLIENT,
     SERVICE,
     configure,
+    drop_in,
     main_pid,
     plant,
     run_records,
@@ -18,7 +24,15 @@ from tests.support.installed import (
     stopped,
     talk,
 )
-from tests.support.loads import TALKERS, VISITORS, Crowd, Load, go_on, visited
+from tests.support.loads import (
+    TALKERS,
+    UDP_TALKERS,
+    VISITORS,
+    Crowd,
+    Load,
+    go_on,
+    visited,
+)
 from tests.support.machine import Machine
 from tests.support.patience import SECONDS, eventually
 
@@ -102,6 +116,146 @@ def test_stopped_journald_costs_no_record_that_the_queue_holds(quiet: Machine) -
     crowd.assert_served()
     assert crowd.missing == 0
     crowd.assert_told(losses=0)
+
+
+JOURNALD_UNITS = (
+    *("systemd-journald.socket", "systemd-journald-dev-log.socket"),
+    *("systemd-journald-audit.socket", JOURNALD),
+)
+
+
+@contextmanager
+def masked(machine: Machine) -> Iterator[None]:
+    """Have no journald meanwhile, and nothing that starts it."""
+    machine.run("systemctl", "mask", "--runtime", "--now", *JOURNALD_UNITS)
+    try:
+        yield
+    finally:
+        machine.run("systemctl", "unmask", "--runtime", *JOURNALD_UNITS)
+        machine.run("systemctl", "reset-failed", check=False)
+        machine.run("systemctl", "start", *JOURNALD_UNITS)
+
+
+def test_masked_journald_is_written_to_when_it_is_back(quiet: Machine) -> None:
+    """While there is no journald all are served; the status counts the records that are lost. When
+    it is back, its sockets made anew, records are written again without a restart, and each that is
+    missing is counted, but for those that the kernel had for the journald that ended.
+    """
+    configure(quiet, "[log]\nqueue = 100\n")
+    crowd = Crowd(quiet)
+    with crowd.comes():
+        go_on(crowd.loads, 1)
+        with masked(quiet):
+            go_on(crowd.loads, 2)
+            lost = re.compile(r"[1-9]\d* records lost")
+            eventually(lambda: lost.search(shown(quiet, "StatusText")), "the count of the lost")
+            assert "log records lost" in quiet.run("netsrvd", "status").stdout
+        go_on(crowd.loads, 1)
+    crowd.assert_served()
+    assert 0 <= crowd.missing <= KERNEL_RECORDS
+    crowd.assert_told(losses=crowd.kinds[RecordsLost])
+    assert crowd.told_lost > 0
+
+
+def test_a_start_without_journald_is_recorded_when_it_is_back(quiet: Machine) -> None:
+    """A daemon that starts while there is no journald serves, and has all its records later."""
+    with masked(quiet):
+        quiet.run("systemctl", "start", SERVICE)
+        pid = main_pid(quiet)
+        assert talk(quiet, "tcp", "hello") == "hello"
+    kinds = Starting, Listening, Ready, Accepted, Closed
+
+    def found() -> bool:
+        ids = {each["MESSAGE_ID"] for each in run_records(quiet, pid)}
+        return ids == {kind.MESSAGE_ID for kind in kinds}
+
+    eventually(found, "the records of the start and of a connection")
+
+
+@pytest.mark.parametrize("places", [("/",), ("/run",), ("/", "/run")], ids=" and ".join)
+def test_a_full_disk_is_served_through(quiet: Machine, places: tuple[str, ...]) -> None:
+    """With no room on the disk, in /run or in both, all are served, and the daemon is reloaded and
+    says how it is. systemd may fail to restart it, and then does so when there is room: connections
+    go on, no client is refused, and there are records again.
+    """
+    quiet.run("systemctl", "start", SERVICE)
+    pid = main_pid(quiet)
+    with Load(quiet, "tcp", TALKERS) as talkers, visited(quiet, VISITORS) as visitors:
+        with quiet.full(*places):
+            for place in places:
+                assert quiet.run("cp", CLIENT, f"{place}/more", check=False).returncode != 0
+            quiet.run("journalctl", "--rotate", check=False)  # its next record needs a new file
+            go_on([talkers], 0.5)
+            quiet.run("systemctl", "reload", SERVICE)
+            assert f"PID {pid}" in quiet.run("netsrvd", "status").stdout
+            quiet.run("systemctl", "restart", SERVICE, check=False)
+        quiet.run("rm", "-f", *(f"{place}/more" for place in places))
+        later = main_pid(quiet, other_than=pid)
+        go_on([talkers], 0.2)
+        wait_told(quiet, later, VISITORS)
+    assert visitors.faults == []
+    assert main_pid(quiet) == later
+    [restored] = run_records(quiet, later, f"MESSAGE_ID={ConnectionsRestored.MESSAGE_ID}")
+    assert restored["NETSRVD_LOST"] == "0"
+
+
+CLOCK = """\
+import time
+from pathlib import Path
+
+offset = Path("/usr/local/lib/planted/offset")
+seconds, nanoseconds = time.time, time.time_ns
+time.time = lambda: seconds() + int(offset.read_text())
+time.time_ns = lambda: nanoseconds() + 10**9 * int(offset.read_text())
+"""
+YEAR = 365 * 86400
+
+
+def test_a_wrong_clock_concerns_no_client(quiet: Machine) -> None:
+    """A daemon that starts in 1970 and whose clock then jumps by years, forth and back, serves as
+    before, also through a restart; only what tells the time tells a wrong one. (The clock is the
+    host's, so only the daemon's view of it is changed.)
+    """
+
+    def jump(seconds: int) -> None:
+        script = f"echo {seconds} >{PLANTED}/new && mv {PLANTED}/new {PLANTED}/offset"
+        quiet.run("sh", "-c", script)
+
+    def year() -> int:
+        return int(quiet.run("nc.openbsd", "-d", "127.0.0.1", "51424").stdout[:4])
+
+    today = int(quiet.run("date", "+%s").stdout)
+    this_year = int(quiet.run("date", "+%Y").stdout)
+    quiet.run("sh", "-c", f"mkdir {PLANTED} && cat >{PLANTED}/sitecustomize.py", input=CLOCK)
+    jump(100 - today)
+    configure(quiet, '[listener.clock]\nservice = "daytime"\nport = 51424\n')
+    with drop_in(quiet, plant(PLANTED)):
+        quiet.run("systemctl", "start", SERVICE)
+        pid = main_pid(quiet)
+        loads = [Load(quiet, "tcp", TALKERS), Load(quiet, "udp", UDP_TALKERS)]
+        with loads[0], loads[1], visited(quiet, VISITORS) as visitors:
+            assert year() == 1970
+            for jumped in (12, -8, 0):
+                jump(jumped * YEAR)
+                go_on(loads, 0.5)
+                assert abs(year() - this_year - jumped) <= 1
+                assert f"PID {pid}" in quiet.run("netsrvd", "status").stdout
+            jump(100 - today)
+            quiet.run("systemctl", "restart", SERVICE)
+            later = main_pid(quiet, other_than=pid)
+            go_on(loads, 0.5)
+        assert visitors.faults == []
+        quiet.run("systemctl", "stop", SERVICE)
+    quiet.run("rm", "-r", PLANTED)
+    [restored] = run_records(quiet, later, f"MESSAGE_ID={ConnectionsRestored.MESSAGE_ID}")
+    assert restored["NETSRVD_LOST"] == "0"
+    both = [*run_records(quiet, pid), *run_records(quiet, later)]
+    closed = [each for each in both if each["MESSAGE_ID"] == Closed.MESSAGE_ID]
+    ends = [each for each in closed if each["NETSRVD_LISTENER"] == "echo"]
+    assert {each["NETSRVD_REASON"] for each in ends} == {"client"}
+    assert all(0 <= float(each["NETSRVD_SECONDS"]) < 600 for each in ends)
+    ids = [each["NETSRVD_CONNECTION"] for each in ends]
+    assert len(ids) == len({*ids})
 
 
 def wait_told(machine: Machine, pid: str, count: int) -> None:

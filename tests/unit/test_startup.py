@@ -138,6 +138,21 @@ def test_systemd_is_known_by_its_stream(logs: Path, monkeypatch: pytest.MonkeyPa
         assert startup.choose_log("auto", detached=False) == ("stderr", [])
 
 
+def test_a_service_waits_for_its_journal(logs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While journald is away systemd gives a service /dev/null as standard error: no record goes
+    there, and the journal is used as soon as it is back.
+    """
+    with Path(os.devnull).open("w") as stream:
+        monkeypatch.setattr(sys, "stderr", stream)
+        monkeypatch.setenv("SYSTEMD_EXEC_PID", str(os.getpid()))
+        assert startup.choose_log("auto", detached=False) == ("journal", [])
+        with listening(logs, "syslog"):
+            used, notes = startup.choose_log("auto", detached=False)
+            assert (used, [type(note) for note in notes]) == ("syslog", [LogFallback])
+        monkeypatch.setenv("SYSTEMD_EXEC_PID", "1")
+        assert startup.choose_log("auto", detached=False) == ("stderr", [])
+
+
 def test_without_a_standard_error_it_is_not_systemd(
     logs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

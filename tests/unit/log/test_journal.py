@@ -102,3 +102,18 @@ def test_other_errors_are_the_reporters(sends: Callable[..., list[int]]) -> None
     sends(failure(errno.EINVAL))
     with pytest.raises(OSError, match="Invalid argument"):
         JournalLog().write(PLAIN)
+
+
+def test_the_folder_of_the_socket_is_looked_into(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where systemd shows the folder, the socket there is taken, which is the present one; not for
+    the journal of a namespace, as the folder is that of the host's.
+    """
+    monkeypatch.delenv("LOG_NAMESPACE", raising=False)
+    monkeypatch.setattr(journal, "FOLDER", tmp_path / "absent")
+    assert journal.socket_path() == journal.SOCKET
+    monkeypatch.setattr(journal, "FOLDER", tmp_path)
+    assert journal.socket_path() == tmp_path / "socket"
+    monkeypatch.setenv("LOG_NAMESPACE", "netsrvd")
+    assert journal.socket_path() == journal.SOCKET
