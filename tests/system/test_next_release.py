@@ -44,8 +44,8 @@ def python_of(machine: Machine, pid: str) -> str:
 def test_a_new_release_of_debian_is_served_through(machine: Machine) -> None:
     """While systemd, libc and Python are replaced under the daemon it serves on: every connection
     goes on with every byte in its order, every datagram is answered and no client is refused. Its
-    Python may be removed under it. The restart, on the Python of Debian 13, keeps the connections;
-    each has one record of its beginning and one of its end.
+    Python may be removed under it. The restart, on the Python of Debian 13, keeps the connections,
+    also if it fails at first; each has one record of its beginning and one of its end.
     """
     pid = main_pid(machine)
     assert python_of(machine, pid).startswith("3.11.")
@@ -67,7 +67,7 @@ def test_a_new_release_of_debian_is_served_through(machine: Machine) -> None:
         assert machine.run("test", "-e", "/usr/lib/python3.11", check=False).returncode == 1
         assert_whole(machine)
 
-        machine.run("systemctl", "restart", SERVICE)
+        restart_with_half_a_python(machine)
         later = main_pid(machine, other_than=pid)
         go_on(loads, 0.2)
         assert python_of(machine, later).startswith("3.13.")
@@ -86,6 +86,21 @@ def assert_whole(machine: Machine) -> None:
     machine.run("systemctl", "reload", SERVICE)
     configure(machine, "")
     machine.run("systemctl", "reload", SERVICE)
+
+
+def restart_with_half_a_python(machine: Machine) -> None:
+    """Restart the service while Python lacks a module, as in the midst of an upgrade. The start
+    fails and names the module; it is repeated, and the connections wait for the one that succeeds.
+    """
+    module = "/usr/lib/python3.13/ctypes"
+    machine.run("mv", module, "/srv/ctypes")
+    failed = machine.run("systemctl", "restart", SERVICE, check=False)
+    assert failed.returncode != 0
+    said = machine.journal("--unit", SERVICE, "_TRANSPORT=stdout")
+    fault = "an import fails: ModuleNotFoundError: No module named 'ctypes'"
+    assert [each for each in said if fault in each["MESSAGE"]]
+    assert not [each for each in said if "Traceback" in each["MESSAGE"]]
+    machine.run("mv", "/srv/ctypes", module)
 
 
 def assert_each_has_its_records(machine: Machine, connections: int) -> None:

@@ -63,10 +63,10 @@ QUICK = 'drain_timeout = "1s"\n'
 
 
 @pytest.fixture(scope="module")
-def prepared(machine: Machine, next_package: Path) -> Machine:
+def prepared(machine: Machine, package: Path) -> Machine:
     """Copy all packages in, and the clients."""
     clients = [SUPPORT / program for program in PROGRAMS]
-    for path in (*clients, next_package, *(state.package for state in STATES)):
+    for path in (*clients, package, *(state.package for state in STATES)):
         machine.copy_in(path)
     machine.run("mkdir", "-p", "/etc/netsrvd/conf.d")
     configure(machine, QUICK)
@@ -74,10 +74,10 @@ def prepared(machine: Machine, next_package: Path) -> Machine:
 
 
 @pytest.fixture
-def upgraded(prepared: Machine, next_package: Path) -> Machine:
+def upgraded(prepared: Machine, package: Path) -> Machine:
     """Have the present version installed."""
-    if not is_installed(prepared, next_package):
-        put(prepared, next_package)
+    if not is_installed(prepared, package):
+        put(prepared, package)
     return prepared
 
 
@@ -174,7 +174,7 @@ def test_the_example_for_port_7_of_the_first_version_works(upgraded: Machine) ->
 
 @each_state
 def test_an_upgrade_keeps_or_drains_live_connections(
-    prepared: Machine, next_package: Path, state: State
+    prepared: Machine, package: Path, state: State
 ) -> None:
     """An upgrade from each earlier state keeps live connections where the old process can hand them
     over, and drains them otherwise: each has one record of its beginning and one of its end, and no
@@ -184,7 +184,7 @@ def test_an_upgrade_keeps_or_drains_live_connections(
     prepared.run("systemctl", "restart", SERVICE)
     since = prepared.run("date", "+@%s").stdout.strip()
     wait_preloaded(prepared)
-    (assert_kept if state.hands_over else assert_drained)(prepared, next_package)
+    (assert_kept if state.hands_over else assert_drained)(prepared, package)
     assert "runs since" in prepared.run("netsrvd", "status").stdout, "the control socket works"
     prepared.run("systemctl", "stop", SERVICE)
     assert_each_has_its_records(prepared, since)
@@ -200,14 +200,14 @@ def assert_each_has_its_records(machine: Machine, since: str) -> None:
     assert all(counts == {Accepted: 1, Closed: 1} for counts in records.values())
 
 
-def test_a_downgrade_to_the_first_version_drains(upgraded: Machine, next_package: Path) -> None:
+def test_a_downgrade_to_the_first_version_drains(upgraded: Machine, package: Path) -> None:
     """0.1.0 takes no connections over: a downgrade to it drains them, as a stop does. The next
     upgrade is as good as the first one.
     """
     upgraded.run("systemctl", "restart", SERVICE)
     assert_drained(upgraded, FIRST.package)
     assert talk(upgraded, "udp", "hello") == "hello"
-    put(upgraded, next_package)
+    put(upgraded, package)
     assert "runs since" in upgraded.run("netsrvd", "status").stdout, "the control socket works"
 
 
