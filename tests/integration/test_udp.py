@@ -386,7 +386,11 @@ def test_flows_are_checked_only_by_new_settings(
         client.sendto(b"x", udp.local)
         assert client.recv(10) == b"x"
         checked: list[UDPSocket] = []
-        monkeypatch.setattr(UDPSocket, "recheck_access", checked.append)
+
+        def noted(sock: UDPSocket) -> None:
+            checked.append(sock)
+
+        monkeypatch.setattr(UDPSocket, "recheck_access", noted)
         udp.update(udp.listener.settings, echo.Datagrams(), {udp.local[1]})
         udp.call("restrict", udp.sock, None)
         assert not checked
