@@ -173,11 +173,10 @@ class Page:
 
     def _running(self, found: Found, report: Reply) -> Iterator[str]:
         run = report["run"]
-        began = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(run["start_time"]))
         name = "netsrvd" if not found.state else found.name
         mark = self._paint(GREEN, self._runs)
         head = self._paint(BOLD, f"{name} {escaped(report['version'])}")
-        since = f"runs since {began} ({span(report['seconds'])})"
+        since = f"runs since {moment(run['start_time'])} ({span(report['seconds'])})"
         yield f"{mark} {head} {since}, PID {report['pid']}"
         yield from self._configuration(report)
         limit = run["connections_limit"]
@@ -196,8 +195,7 @@ class Page:
             yield from self._table(SOURCE_HEADINGS, map(source_row, report["sources"]))
 
     def _configuration(self, report: Reply) -> Iterator[str]:
-        when = time.localtime(report["run"]["reload_success_time"])
-        read = time.strftime("%Y-%m-%d %H:%M:%S", when)
+        read = moment(report["run"]["reload_success_time"])
         yield f"  Configuration: {escaped(report['configuration'])}, in force since {read}"
         if report["fault"]:
             text = f"Reload failed, the old configuration is in force: {escaped(report['fault'])}"
@@ -238,6 +236,11 @@ def amount(count: float) -> str:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
         count /= 1024
     return f"{count:.1f} TiB"
+
+
+def moment(seconds: float) -> str:
+    """Return a time, given in seconds since 1970, as it is here, with its distance from UTC."""
+    return time.strftime("%Y-%m-%d %H:%M:%S %z", time.localtime(seconds))
 
 
 def _rates(rates: Reply) -> str:

@@ -1,6 +1,7 @@
 """netsrvd.commands.status"""
 
 import argparse
+import time
 from collections.abc import Iterator
 from contextlib import nullcontext
 from typing import Any
@@ -63,6 +64,28 @@ def test_a_daemon_that_is_fine() -> None:
     assert "echo      echo     tcp [::]:7  systemd     2" in said
     assert "Since the start" not in said
     assert "\x1b" not in said
+
+
+@pytest.mark.parametrize(
+    ("zone", "began", "read"),
+    [
+        ("UTC", "1970-01-01 00:00:00 +0000", "1970-07-01 00:00:00 +0000"),
+        ("Asia/Kolkata", "1970-01-01 05:30:00 +0530", "1970-07-01 05:30:00 +0530"),
+        ("America/New_York", "1969-12-31 19:00:00 -0500", "1970-06-30 20:00:00 -0400"),
+    ],
+)
+def test_times_say_their_zone(
+    monkeypatch: pytest.MonkeyPatch, zone: str, began: str, read: str
+) -> None:
+    """That of whom looks, as it was at that time of the year."""
+    with monkeypatch.context() as here:
+        here.setenv("TZ", zone)
+        time.tzset()
+        run = {**report()["run"], "reload_success_time": 181 * 86_400.0}
+        said = text(UNIT, report(run=run))
+    time.tzset()
+    assert f"runs since {began} (1 d 1 h), PID 7" in said
+    assert f"in force since {read}\n" in said
 
 
 def test_faults_of_the_configuration() -> None:
