@@ -1,5 +1,6 @@
 """Output as a table that changes on the terminal, drawn by rich: a row for each stream."""
 
+import signal
 import sys
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -112,6 +113,16 @@ class Live:
         self._rows = {stream: Row(stream) for stream in by_target}
         self._drawing.start()
         self.tick()
+        if signal.getsignal(signal.SIGTSTP) is signal.SIG_DFL:
+            signal.signal(signal.SIGTSTP, self._pause)
+
+    def _pause(self, number: int, _frame: object) -> None:
+        """Stop as the shell's job control wants it, with the cursor shown meanwhile."""
+        self._drawing.stop()
+        signal.signal(number, signal.SIG_DFL)
+        signal.raise_signal(number)  # returns when the shell continues the job
+        signal.signal(number, self._pause)
+        self._drawing.start()
 
     def settle(self, stream: Stream, trip: Trip) -> None:
         """Take note of a probe."""
@@ -148,4 +159,6 @@ class Live:
 
     def close(self) -> None:
         """Show the cursor again."""
+        if signal.getsignal(signal.SIGTSTP) == self._pause:
+            signal.signal(signal.SIGTSTP, signal.SIG_DFL)
         self._drawing.stop()

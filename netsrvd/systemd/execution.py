@@ -147,13 +147,14 @@ def _reversed(steps: Steps) -> Steps:
 def signals_undo() -> Iterator[None]:
     """Make Ctrl-C and SIGTERM raise KeyboardInterrupt, so that what was begun is taken back.
 
-    SIGHUP, by which a terminal goes away, is ignored meanwhile.
+    One that is ignored stays so. SIGHUP, by which a terminal goes away, is ignored meanwhile.
     """
-    before = {
-        signal.SIGHUP: signal.signal(signal.SIGHUP, signal.SIG_IGN),
-        signal.SIGTERM: signal.signal(signal.SIGTERM, signal.default_int_handler),
-        signal.SIGINT: signal.signal(signal.SIGINT, signal.default_int_handler),
-    }
+    numbers = (signal.SIGHUP, signal.SIGTERM, signal.SIGINT)
+    before = {number: signal.getsignal(number) for number in numbers}
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        if before[number] is not signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler)
     try:
         yield
     finally:

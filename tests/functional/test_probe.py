@@ -23,6 +23,7 @@ from tests.functional.conftest import Start
 from tests.support.namespaces import link, namespace
 from tests.support.probes import figures, only_target, probe, reflector, report, trips
 from tests.support.run import COMMAND, ENVIRONMENT, LOOPBACK, PATIENCE, command, free_port
+from tests.support.tmux import screen
 
 PATIENT = ("-W", "60s")
 """For probes that all have answers: however slow the machine is, none is lost."""
@@ -949,6 +950,25 @@ def test_a_table_in_another_encoding(start: Start) -> None:
     good, lost = table.splitlines()[-2:]
     assert re.search(r" 5 +0 .* [_.=+*%#-]{5} *$", good)
     assert re.search(r" 5 +100 .* x{5} *$", lost)
+
+
+def test_a_stop_of_the_job(start: Start, tmp_path: Path) -> None:
+    """Ctrl-Z gives the shell a terminal with a cursor; continued, the table is drawn again."""
+    run = start()
+    command = [COMMAND, "probe", "--live", f"127.0.0.1:{run.port}", "-i", "100ms", *PATIENT]
+    with screen(tmp_path) as terminal:
+        terminal.start(command, ENVIRONMENT | {"TERM": "screen-256color"})
+        terminal.wait_text("history")
+        terminal.press("C-z")
+        terminal.wait_text("Stopped")
+        cursor = ("display-message", "-p", "#{cursor_flag}")
+        assert terminal.do(*cursor) == "1\n"
+        terminal.type("fg")
+        terminal.wait(lambda _: terminal.do(*cursor) == "0\n", "no cursor")
+        terminal.wait_text("history")
+        terminal.press("C-c")
+        terminal.wait_text(" 0 lost (0 %)")
+        terminal.wait_text("status=0 >")
 
 
 def test_a_terminal_that_cannot_draw() -> None:

@@ -125,6 +125,18 @@ def test_a_signal_does_not_end_the_way_back(manager: Manager) -> None:
     assert signal.getsignal(signal.SIGTERM) == before
 
 
+def test_an_ignored_signal_stays_ignored() -> None:
+    """A shell without job control has what runs in the background ignore Ctrl-C."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with execution.signals_undo():
+            assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+            assert signal.getsignal(signal.SIGTERM) is signal.default_int_handler
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def test_a_service_that_ran_runs_again(manager: Manager) -> None:
     """Its restart with the new sockets has failed, so it is restarted with the old ones."""
     manager.state = "active"
