@@ -88,7 +88,7 @@ USERS = {
     "ctypes": {"linux.mmsg"},
     "signal": {
         *("cli", "commands.probe", "daemon", "detach", "shutdown"),
-        *("commands.top", "systemd.execution"),
+        *("commands.top", "probe.live", "systemd.execution"),
     },
     "daemon": {"detach"},
     "systemd": {"sockets.activation"},
