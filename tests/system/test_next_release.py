@@ -23,9 +23,12 @@ SECONDS = 400
 
 
 @pytest.fixture(scope="module", params=SUITES[:1])
-def machine(request: pytest.FixtureRequest, package: Path) -> Iterator[Machine]:
+def machine(
+    request: pytest.FixtureRequest, trees: dict[str, Path], package: Path
+) -> Iterator[Machine]:
     """Boot a small Debian 12 that has the packages of Debian 13 at hand, with netsrvd running."""
     script = Path(__file__).with_name("upgrade-tree")
+    assert trees, "they are made first, and with them installed what this one needs"
     made = subprocess.run([script, *SUITES], check=True, stdout=subprocess.PIPE, text=True)
     with Machine(request.param, Path(made.stdout.strip())) as machine:
         machine.run("apt-get", "install", "--yes", machine.copy_in(package))
