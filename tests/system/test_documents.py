@@ -45,6 +45,7 @@ ELSEWHERE = {
     "netsrvd top": "tests/system/test_top.py",
     "netsrvd run --control PATH": "tests/functional/test_control.py",
     "apt install --allow-downgrades ./netsrvd_VERSION_all.deb": "tests/system/test_upgrade.py",
+    "apt autoremove": "tests/system/test_next_release.py",
     "netsrvd reload PID": "tests/functional/test_reload_command.py",
     "make fuzz": "tests/unit/test_fuzz.py",
     "netsrvd apply --rollback": "tests/system/test_apply.py",
