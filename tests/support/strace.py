@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from tests.support.patience import eventually
+
 
 def injecting(folder: Path, fault: str) -> list[str]:
     """Return the command line that runs another, in the same process, with a fault in its calls.
@@ -41,13 +43,17 @@ def injected(pid: int, fault: str, sock: socket.socket | None = None) -> Iterato
 
 
 def _other_end(pid: int, sock: socket.socket) -> str:
-    """Return the name, in /proc/PID/fd, of the other end of a TCP connection over IPv4."""
+    """Return the name, in /proc/PID/fd, of the other end of a TCP connection over IPv4.
+
+    Its inode is 0 until the process has accepted it.
+    """
     ends = [_as_in_proc(sock.getpeername()), _as_in_proc(sock.getsockname())]
-    for line in Path(f"/proc/{pid}/net/tcp").read_text().splitlines():
-        fields = line.split()
-        if fields[1:3] == ends:
-            return f"socket:[{fields[9]}]"
-    raise LookupError(f"no connection from {sock.getsockname()}")
+
+    def inode() -> int:
+        lines = Path(f"/proc/{pid}/net/tcp").read_text().splitlines()
+        return sum(int(fields[9]) for fields in map(str.split, lines) if fields[1:3] == ends)
+
+    return f"socket:[{eventually(inode, f'no connection from {sock.getsockname()}')}]"
 
 
 def _as_in_proc(address: tuple[str, int]) -> str:
