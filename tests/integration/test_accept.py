@@ -33,7 +33,7 @@ from tests.support.faulty import FaultySocket
 from tests.support.patience import SECONDS, eventually
 from tests.support.peers import connect, echoed, nothing_more
 from tests.support.proxied import LOCAL
-from tests.support.serving import Serving, listener, opened
+from tests.support.serving import Served, Serving, listener, opened
 from tests.support.waiting import wait_event
 
 PASSING = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EIO}
@@ -165,10 +165,17 @@ def test_a_full_listener_has_others_wait(serving: Serving, stack: ExitStack) -> 
     assert serving.only(ListenerFull) is full
 
 
+def served(stack: ExitStack, tcp: Served) -> socket.socket:
+    """Return a client that is accepted in a turn of its own, in which the limit is seen."""
+    client: socket.socket = stack.enter_context(connect(tcp.local))
+    assert echoed(client)
+    return client
+
+
 def test_relief_is_told_without_a_newcomer(serving: Serving, stack: ExitStack) -> None:
     """That a full listener has room again is told as soon as it has, though nobody comes."""
     tcp = serving.tcp(max_connections=40)
-    clients = [stack.enter_context(connect(tcp.local)) for _ in range(40)]
+    clients = [served(stack, tcp) for _ in range(40)]
     serving.only(ListenerFull)
     for client in clients[:3]:
         client.close()
@@ -185,7 +192,7 @@ def test_relief_of_the_daemon_is_told_by_each_listener(serving: Serving, stack: 
     """Also by one without a connection, when those of another one have ended."""
     serving.limit.limit = 20
     one, two = serving.tcp(), serving.tcp()
-    clients = [stack.enter_context(connect(one.local)) for _ in range(20)]
+    clients = [served(stack, one) for _ in range(20)]
     with connect(two.local):
         serving.told(ListenerFull, 2)
     clients[0].close()
