@@ -1,7 +1,7 @@
 """The daemon: signals, readiness, reload, drain, watchdog.
 
-The main thread. It blocks the signals before any other thread starts and then sits in
-sigtimedwait(2): a time-out is the tick of the watchdog, a signal is work.
+The main thread. It blocks the signals before any other thread starts and then waits in
+sigtimedwait(2): at a time-out it feeds the watchdog, at a signal it acts.
 """
 
 import os
@@ -72,7 +72,9 @@ RELEASE = signal.SIGWINCH
 `netsrvd apply` and ExecStop= send it before a restart. A daemon that does not know it ignores it.
 """
 WAKE = signal.SIGUSR2
-"""Sent by our own threads: a thread has failed, or the last connection of a stop has ended."""
+"""Sent by our own threads: a thread has failed, the last connection of a stop has ended, or a
+caller of the control socket asks for a reload.
+"""
 
 SIGNALS = STOP_SIGNALS | {RELOAD, RESTART, RELEASE, WAKE}
 TICK_SECONDS = 5.0

@@ -48,9 +48,9 @@ class Timer(Protocol):
 class EventLoop:
     """Calls objects when their descriptors are ready, in one thread from `start` to `stop`.
 
-    Only `call_soon_threadsafe`, `call_and_wait`, `ping`, `stop` and `join` may be called from other
-    threads; before `start` and after `join` the caller's thread has the loop. An exception that a
-    callback raises ends the loop: `on_failure(name, exception)` is called in its thread.
+    Other threads may call what stands under "for any thread" alone; before `start` and after `join`
+    the caller's thread has the loop. An exception that a callback raises ends the loop:
+    `on_failure(name, exception)` is called in its thread.
 
     A timer costs nothing in a turn in which none is due: the loop keeps the earliest deadline. To
     look through all timers in each turn would take 30 % of an echo.

@@ -5,7 +5,8 @@ descriptor store (FDSTORE=1 in sd_notify(3)). The next process finds both among 
 descriptors (sd_listen_fds(3)). Neither waits for the other.
 
 Sockets and states are matched by SO_COOKIE, a number that no other socket of this boot has. A
-connection that waits for a PROXY header has no state: it has not been accepted yet.
+connection that waits for a PROXY header has no state: nothing has been read from it, and the next
+process treats it as one that it has just accepted.
 """
 
 import base64

@@ -68,8 +68,8 @@ class Server:
 
     One thread serves all of TCP, one all of UDP, one writes the log. Listeners belong to the
     threads of their loops: the main thread changes them by `EventLoop.call_and_wait` alone. Figures
-    that it reads are a moment old. `wake` is called, in any thread, if a thread has failed or the
-    last connection of a stop has ended.
+    that it reads are a moment old. `wake` is called, in any thread, if a thread has failed, if the
+    last connection of a stop has ended, or if a caller asks for a reload.
     """
 
     def __init__(
@@ -103,10 +103,10 @@ class Server:
         self.retired = Counters()
         """The sums of listeners that were removed."""
         self.figures = RunFigures(reload_successful=1)
+        """Of the whole run, as far as the main thread knows them; see `snapshot.py`."""
         self.drops: dict[int, int] = {}
         """For UDP sockets that were closed at the end, by their cookies, the kernel's counters of
         drops as they are counted. The main thread's."""
-        """Of the whole run, as far as the main thread knows them; see `snapshot.py`."""
         self.notes = RunNotes()
         self.samples: Samples | None = None
         """None until the first sample."""

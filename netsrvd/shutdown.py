@@ -22,7 +22,9 @@ STATUS_SECONDS = 1.0
 STALLED_SECONDS = 30.0
 """A drain is over when no byte has moved for this long."""
 
-UNTRANSFERABLE = "they are about to end, more than FileDescriptorStoreMax=, or have too much unsent"
+UNTRANSFERABLE = (
+    "they are about to end, exceed FileDescriptorStoreMax=, or have too many unsent bytes"
+)
 
 OF_HANDLERS = "they are served by Python handlers"
 

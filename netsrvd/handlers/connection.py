@@ -146,9 +146,10 @@ class HandlerConnection:
 
     @property
     def deadline(self) -> float:
-        """When the connection is ended unless something is received or sent until then.
+        """The time at which the connection ends if nothing is received or sent before.
 
-        In seconds, of the clock that `time.monotonic()` reads; infinite if that is never.
+        By `idle_timeout`, `max_connection_seconds` or a stop, whichever is first; bytes postpone
+        only the first. In seconds of time.monotonic(); infinite if that is never.
         """
         connection, settings = self._task.connection, self._task.connection.owner.settings
         idle, age = settings.idle_seconds, settings.max_connection_seconds

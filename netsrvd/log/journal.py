@@ -53,9 +53,10 @@ class JournalLog:
 def socket_path() -> Path:
     """Return where journald's socket is found again when it has been made anew.
 
-    systemd sets LOG_NAMESPACE where LogNamespace= gives the service another journal.
+    systemd leaves FOLDER behind on the host, where nothing is mounted on it. It sets LOG_NAMESPACE
+    where LogNamespace= gives the service another journal.
     """
-    in_folder = FOLDER.is_dir() and not os.environ.get("LOG_NAMESPACE")
+    in_folder = FOLDER.is_mount() and not os.environ.get("LOG_NAMESPACE")
     return FOLDER / SOCKET.name if in_folder else SOCKET
 
 

@@ -44,7 +44,7 @@ class Notifier:
 
     @property
     def store_room(self) -> int:
-        """Return how many descriptors `store` may be given (FileDescriptorStoreMax=).
+        """Return how many descriptors `fdstore` may be given (FileDescriptorStoreMax=).
 
         systemd says it since version 254; before that the unit has to.
         """

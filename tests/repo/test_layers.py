@@ -172,5 +172,5 @@ def test_the_system_is_touched_in_few_places(library: str) -> None:
 
 
 def test_no_locks() -> None:
-    """Threads share nothing that would need a lock; they post to mailboxes."""
+    """Threads share nothing that would need a lock; they queue calls."""
     assert not [path for path in PACKAGE.rglob("*.py") if "Lock(" in path.read_text()]
