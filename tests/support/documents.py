@@ -13,7 +13,18 @@ DOCUMENTS = [
 
 PROGRAMS = (
     *("apt", "cp", "curl", "dpkg", "echo", "fail2ban-client", "fail2ban-regex", "firewall-cmd"),
-    *("journalctl", "make", "nc", "netsrvd", "promtool", "pytest", "python", "python3", "rm"),
+    *(
+        "journalctl",
+        "kill",
+        "make",
+        "nc",
+        "netsrvd",
+        "promtool",
+        "pytest",
+        "python",
+        "python3",
+        "rm",
+    ),
     *("ss", "ssh", "sysctl", "systemctl", "systemd-analyze", "time", "ufw", "ulimit"),
     *("varlinkctl", ".venv/bin/python", "~/netsrvd/bin/netsrvd", "~/netsrvd/bin/pip"),
 )

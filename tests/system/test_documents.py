@@ -123,10 +123,10 @@ CONTEXTS = {
     "netsrvd metrics": Context(START),
     "systemctl restart netsrvd.socket": Context(STOP),
     "systemctl start netsrvd.socket": Context(STOP),
-    "netsrvd run --detach --pid-file /run/netsrvd.pid": Context(
-        STOP,
-        "pid=$(cat /run/netsrvd.pid); kill $pid; tail --pid=$pid -f /dev/null;"
-        "systemctl start netsrvd.socket",
+    "netsrvd run --detach --pid-file /run/netsrvd.pid": Context(STOP),
+    'kill "$(cat /run/netsrvd.pid)"': Context(
+        "cp /run/netsrvd.pid /run/ended.pid",
+        'tail --pid="$(cat /run/ended.pid)" -f /dev/null; systemctl start netsrvd.socket',
     ),
     "ufw allow netsrvd": Context(after="ufw show added | grep -w netsrvd"),
     FIREWALLD: Context(after="firewall-cmd --list-services | grep -w netsrvd"),
