@@ -215,12 +215,12 @@ class Daemon:
                 return FAILURE
             if received in STOP_SIGNALS:
                 return signal.Signals(received).name
-            if received == RELOAD or self._server.reload_requests.are_waiting:
-                self._reload()
-            elif received == RESTART:
+            if received == RESTART:
                 self._restart_until = monotonic() + RESTART_SECONDS
             elif received == RELEASE:
                 self._released_until = monotonic() + RESTART_SECONDS
+            if received == RELOAD or self._server.reload_requests.are_waiting:
+                self._reload()
             if received is None or monotonic() >= due_at:  # signals must not starve the watchdog
                 if not self._is_loaded:
                     self._preload()

@@ -170,7 +170,7 @@ OLD_NAME = "netsrvd-reload"
 """The name of the socket at which versions before 1.0.0 were asked for a reload."""
 
 _DENIED = {
-    False: "process {0} is another user's; ask as root",
+    False: "process {0} is another user's, or has given up root; ask as root",
     True: "process {0} is another user's, and root lacks CAP_SYS_PTRACE; `kill -HUP {0}` reloads "
     "without an answer",
 }

@@ -59,6 +59,7 @@ def _run(arguments: argparse.Namespace) -> int:
         return _serve(start._replace(control=control), arguments, owner)
     except (NetsrvdError, OSError, MemoryError) as error:
         if control:
+            control.remove()
             passed.append(activation.ActivatedSocket(control.sock, activation.CONTROL))
         activation.drain_and_close(passed)
         found = error if isinstance(error, NetsrvdError) else shortage(error)

@@ -255,6 +255,7 @@ class Caller:
 
     def _end(self, message: dict[str, Any]) -> None:
         self.answer = self._pending = None
+        self.is_waiting = False
         self._put(message)
 
     def _put(self, *messages: dict[str, Any]) -> None:
@@ -396,6 +397,10 @@ class Callers:
         self._listen_again()
 
     def close_all(self) -> None:
-        """Close all connections."""
+        """Close all connections; a result of a reload that is known is sent before."""
         for caller in list(self._callers.values()):
+            if caller in self._steps:
+                with suppress(OSError, NoCallError):
+                    caller.step()  # its result
+                    caller.step()  # the end of the answer
             self.close(caller)

@@ -56,6 +56,12 @@ class Control(NamedTuple):
     inode: int = -1
     """The O_PATH descriptor of a private one; -1 for others."""
 
+    def remove(self) -> None:
+        """Remove its file, if it has one."""
+        if self.path and not self.path.startswith("@"):
+            with suppress(OSError):  # its folder may be another user's: root has bound it
+                Path(self.path).unlink()
+
 
 def credentials(sock: socket.socket) -> tuple[int, int]:
     """Return the process and user ID of the other end (SO_PEERCRED in unix(7))."""
@@ -70,6 +76,9 @@ def bind(path: str) -> Control:
     The file has the mode 0600. A socket that is left there and that no process listens on is
     replaced. Raises SocketError.
     """
+    if path.startswith("@") and not _is_mapped(os.geteuid()):
+        why = "other users have this user ID here, and an abstract name has no mode"
+        raise SocketError(f"control socket {path}: {why}; give --control a path")
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         if path.startswith("@"):
@@ -86,7 +95,17 @@ def bind(path: str) -> Control:
         sock.close()
         reason = getattr(error, "strerror", None) or error
         raise SocketError(f"control socket {path}: {reason}; choose another --control") from error
-    return Control(sock, path=path)
+    # A daemon that leaves its terminal changes its directory.
+    return Control(sock, path=path if path.startswith("@") else str(Path(path).absolute()))
+
+
+def _is_mapped(user: int) -> bool:
+    """Return whether the user namespace has this user ID, as it is not that of all who have none
+    there (user_namespaces(7)).
+    """
+    lines = Path("/proc/self/uid_map").read_text().splitlines()
+    ranges = [[int(field) for field in line.split()] for line in lines]
+    return any(first <= user < first + count for first, _, count in ranges)
 
 
 def _remove_stale(path: str) -> None:
@@ -108,7 +127,8 @@ def bind_private() -> Control | None:
     It has no name that another user could take, and no path by which one could fill its queue: it
     is bound in a directory of mode 0700 and unlinked at once. An O_PATH descriptor of its inode
     stays open, and /proc/PID/fd/N leads to it. The kernel lets only root and this user follow that
-    link; the mount, network and PID namespaces of the two processes do not matter.
+    link, after `--detach --user` root alone; the mount, network and PID namespaces of the two
+    processes do not matter.
     """
     for parent in (os.environ.get("TMPDIR") or DIRECTORIES[0], *DIRECTORIES):
         with suppress(OSError):  # it cannot be written to, or its path is too long
@@ -118,9 +138,13 @@ def bind_private() -> Control | None:
 
 def _bound_private(directory: Path) -> Control:
     """Raise OSError, with nothing left open or on disk, if it cannot be."""
-    directory.mkdir(mode=0o700)
     bound = directory / PRIVATE_NAME
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        directory.mkdir(mode=0o700)
+    except OSError:
+        sock.close()
+        raise
     try:
         sock.bind(str(bound))
         try:
@@ -161,11 +185,9 @@ class ControlSocket:
         self._loop.forget_timer(self)
         self._loop.remove(self.sock.fileno())
         self.sock.close()
-        _, _, path, inode = self._control
-        if inode >= 0:
-            os.close(inode)
-        if path and not path.startswith("@"):
-            Path(path).unlink(missing_ok=True)
+        if self._control.inode >= 0:
+            os.close(self._control.inode)
+        self._control.remove()
 
     def on_ready(self, _events: int, now: float) -> None:
         """Accept one caller: clients of the listeners come first."""

@@ -446,6 +446,13 @@ def test_another_unix_socket_is_still_an_error(
     assert run.lines_with("which is neither IPv4 nor IPv6")
 
 
+def test_a_failed_start_leaves_no_file(start: Start, path: str) -> None:
+    """Of the control socket that it has bound."""
+    run = start({"nonsense": 1}, "--control", path, ready=False)
+    run.wait_failure(os.EX_CONFIG)
+    assert not Path(path).exists()
+
+
 def test_a_failed_start_turns_callers_away(start: Start, path: str, passed: socket.socket) -> None:
     """A caller that waits would make systemd start the service again and again."""
     with calling(path) as caller:

@@ -262,7 +262,9 @@ def test_another_user_may_not(start: Start) -> None:
     )
     line, status = said.splitlines()
     assert status == "64"
-    assert line == f"netsrvd: process {run.pid} is another user's; ask as root"
+    assert (
+        line == f"netsrvd: process {run.pid} is another user's, or has given up root; ask as root"
+    )
     assert serves(run.port)
     assert run.lines_with("reload") == []
 

@@ -53,7 +53,7 @@ def test_an_ordinary_user_reloads_a_daemon_of_its_own(quiet: Machine) -> None:
     other = ["setpriv", "--reuid=65533", "--regid=65533", "--clear-groups", "--"]
     denied = quiet.run(*other, "netsrvd", "reload", pid, check=False)
     assert denied.returncode == 64
-    assert "another user's; ask as root" in denied.stderr
+    assert "ask as root" in denied.stderr
     assert quiet.run("sh", "-c", "ls -d /tmp/netsrvd* || true").stdout == ""
     assert talk(quiet, "tcp", "hello") == "hello"
     quiet.run("kill", pid)
@@ -90,7 +90,7 @@ def test_root_reloads_a_daemon_that_has_given_root_up(quiet: Machine) -> None:
     quiet.run("netsrvd", "reload", pid)
     denied = quiet.run(*NOBODY, "netsrvd", "reload", pid, check=False)
     assert denied.returncode == 64
-    assert "another user's; ask as root" in denied.stderr
+    assert "ask as root" in denied.stderr
     assert talk(quiet, "tcp", "hello") == "hello"
     quiet.run("kill", pid)
     eventually(lambda: not quiet.run("ps", "-p", pid, check=False).stdout.count(pid), "its end")

@@ -325,6 +325,14 @@ def test_only_an_announced_restart_hands_over(stage: Stage, signals: tuple[int, 
     assert stage.reported.only(Stopping).purpose == purpose
 
 
+def test_a_reload_that_is_asked_for_hides_no_announcement(stage: Stage) -> None:
+    """The signal that announces a restart comes while a caller waits: both are done."""
+    stage.ask()
+    stage.run(RESTART, TERM)
+    assert stage.answers == [("", ())]
+    assert stage.reported.only(Stopping).purpose == "restart"
+
+
 def test_nothing_is_handed_to_a_faulty_configuration(stage: Stage) -> None:
     """The next process would not start, so connections are drained."""
     stage.config.write_text("nonsense = 1")

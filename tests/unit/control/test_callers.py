@@ -190,6 +190,45 @@ def test_who_waits_for_a_reload_is_not_disconnected(stage: Stage) -> None:
     assert found["parameters"] == {"number": 1}
 
 
+def test_who_has_waited_for_a_reload_that_failed_is_one_like_any_other(stage: Stage) -> None:
+    """After its answer it may be silent for as long as others."""
+    client, caller = stage.connect()
+
+    def answer(*_: object) -> Answer:
+        yield callers.WAIT
+        raise callers.CallError("a.Failed")
+
+    stage.callers.methods = answer
+    client.sendall(CALL)
+    caller.on_ready(READ, 0.0)
+    stage.turn()
+    stage.turn()
+    assert caller.is_waiting
+    caller.go_on()
+    stage.turn()
+    assert messages(client) == [{"error": "a.Failed", "parameters": {}}]
+    stage.turn(IDLE_SECONDS + callers.SWEEP_SECONDS)
+    assert caller.sock.fileno() == -1
+
+
+def test_a_stop_cuts_off_no_result_of_a_reload(stage: Stage) -> None:
+    """What is known by then is sent before the connection is closed."""
+    client, caller = stage.connect()
+
+    def answer(*_: object) -> Answer:
+        yield callers.WAIT
+        yield {"number": 1}
+
+    stage.callers.methods = answer
+    client.sendall(CALL)
+    caller.on_ready(READ, 0.0)
+    stage.turn()
+    stage.turn()
+    caller.go_on()
+    stage.callers.close_all()
+    assert messages(client) == [{"parameters": {"number": 1}}]
+
+
 def test_a_caller_that_leaves_while_it_waits_is_forgotten(stage: Stage) -> None:
     """Its place is another's at once, and an answer that comes later does no harm."""
     client, caller = stage.connect()

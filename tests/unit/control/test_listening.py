@@ -125,6 +125,47 @@ def test_a_file_that_is_no_socket_is_left_alone(tmp_path: Path) -> None:
         pass
 
 
+def test_its_file_is_removed_wherever_the_daemon_is_by_then(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A daemon that leaves its terminal changes its directory; one that gives up root may have lost
+    the right to remove it.
+    """
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    control = listening.bind("socket")
+    monkeypatch.chdir("/")
+    with control.sock:
+        control.remove()
+        assert not [*folder.iterdir()]
+        folder.rmdir()
+        folder.write_text("no folder any more")
+        control.remove()
+
+
+def test_an_abstract_name_needs_a_user_id_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without one in its user namespace the daemon cannot tell its user from others."""
+    monkeypatch.setattr(os, "geteuid", lambda: 2**32 - 1)
+    with pytest.raises(SocketError, match="other users have this user ID"):
+        listening.bind("@netsrvd-test-unmapped")
+
+
+def test_no_directory_is_left_without_a_descriptor(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For the private socket."""
+
+    def refuse(*_: object) -> Any:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(listening, "DIRECTORIES", ())
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(listening.socket, "socket", refuse)
+    assert listening.bind_private() is None
+    assert not [*tmp_path.iterdir()]
+
+
 def test_a_private_socket_has_no_name() -> None:
     """Nothing is left of its path, which leads nowhere; its descriptor does. When it is closed, it
     is refused there as well.
