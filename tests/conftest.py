@@ -16,6 +16,10 @@ ROOT = Path(__file__).parent
 # inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# numpy, which matplotlib imports, would start threads that block no signal, so that a signal that a
+# test sends to itself would end the run.
+os.environ["OPENBLAS_NUM_THREADS"] = "1"
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the options that divide the tests among runs at the same time."""
