@@ -10,6 +10,7 @@ import argparse
 import csv
 import json
 import sys
+import textwrap
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -444,6 +445,11 @@ def loud_table(soak: Soak) -> str:
     return table(("warnings and errors of the daemon (numbers as N)", "times"), rows)
 
 
+def wrapped(paragraph: str) -> str:
+    """Return a paragraph in lines of 100 columns."""
+    return textwrap.fill(paragraph, 100, break_long_words=False, break_on_hyphens=False)
+
+
 def summary(soak: Soak, found: list[Check]) -> str:
     """Return the result in a few lines."""
     sums, done = soak.journal.sums, Counter(each["action"] for each in soak.deeds)
@@ -451,8 +457,8 @@ def summary(soak: Soak, found: list[Check]) -> str:
     result = f"{len(found) - len(failed)} of {len(found)} promises hold"
     result += "; not: " + "; ".join(each.name for each in failed) if failed else ""
     return (
-        f"**{result}.** {len(soak.journal.processes)} processes served {sums['accepted']:,} "
-        f"connections and {sums['datagrams_received']:,} datagrams one after the other: "
+        f"**{result}.** {len(soak.journal.processes)} processes, one after the other, had "
+        f"{sums['accepted']:,} connections and {sums['datagrams_received']:,} datagrams: "
         f"{done['restart']} restarts, {done['apply']} times `netsrvd apply`, an upgrade, "
         f"{done['reload']} reloads and {done['faulty reload']} faulty ones, {done['storm']} storms."
     )
@@ -493,9 +499,9 @@ it is restarted, reloaded, changed and upgraded. Then it compares what the clien
 the metrics and the journal say. It takes two hours (`SOAK_SECONDS=7200`) and is not part of the
 tests that each change must pass. `python -m tests.soak.report` makes this page of the last run.
 
-{summary(soak, found)}
+{wrapped(summary(soak, found))}
 
-{conditions(soak)}
+{wrapped(conditions(soak))}
 
 {findings}## What was compared
 
