@@ -23,6 +23,7 @@ from tests.support.patience import SECONDS, eventually
 from tests.support.peers import connect, echoed
 from tests.support.proxied import v1
 from tests.support.server import Reported, RunningServer, on_loopback
+from tests.support.threads import flushed
 
 TERM, WAKE, RELOAD = int(signal.SIGTERM), int(signal.SIGUSR2), int(signal.SIGHUP)
 
@@ -176,7 +177,14 @@ def test_a_drain_in_which_nothing_moves_is_over(stage: Stage) -> None:
     """However long it may take, half a minute after the last byte the rest is closed."""
     stage.serve()
     client = stage.client()
-    stage.meanwhile = lambda: stage.now < 1100 and echoed(client)
+
+    def meanwhile() -> None:
+        if stage.now < 1100:
+            assert echoed(client)
+        for thread in stage.running.server.threads():  # it has counted what has moved
+            assert flushed(thread)
+
+    stage.meanwhile = meanwhile
     assert stage.stop(3600.0).cut == 1
     assert 1129 <= stage.now <= 1131
 
