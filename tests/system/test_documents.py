@@ -59,6 +59,8 @@ NOT_BY_A_TEST = {
     "make bench": "it measures for minutes; tests/repo/test_book.py tries whether it would run",
     "NETSRVD=/usr/bin/netsrvd make bench": "the same",
     "python -m tests.bench.": "the same",
+    "make soak": "it takes two hours; the same",
+    "python -m tests.soak.": "it wants the data of such a run; the same",
     ".venv/bin/python -m tests.bench.": "the same",
 }
 """How commands begin that no test types, and why."""
@@ -67,6 +69,7 @@ MENTIONED = {
     *("systemctl start", "systemctl status", "systemctl reload"),
     *("netsrvd run --detach", "apt install --reinstall", "netsrvd explain", "netsrvd probe"),
     *("netsrvd run", "netsrvd reload", "varlinkctl introspect", "python3 -IS", "ulimit -Hn"),
+    *("netsrvd probe --stamp", "netsrvd probe --tcp", "netsrvd probe --udp"),
     "journalctl -x",
 }
 """Names of commands, without all that they need."""
