@@ -1,6 +1,12 @@
-"""Escapes text from outside for a terminal or a log."""
+"""Escapes text from outside for a terminal or a log, and says what a terminal can show."""
 
 import sys
+
+DUMB = ("dumb", "unknown")
+"""The values of TERM with which rich draws nothing."""
+
+BLOCKS = "▁▂▃▄▅▆▇█"
+"""Block characters, from the lowest to the highest."""
 
 
 def encodable(text: str, instead: str) -> str:
@@ -10,6 +16,11 @@ def encodable(text: str, instead: str) -> str:
     except UnicodeEncodeError:
         return instead
     return text
+
+
+def blocks() -> str:
+    """Return `BLOCKS`, or eight ASCII characters where standard output cannot encode them."""
+    return encodable(BLOCKS, "_.-=+*%#")
 
 
 def escaped(text: str) -> str:

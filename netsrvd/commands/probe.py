@@ -13,7 +13,7 @@ from time import time
 from typing import NamedTuple
 
 from netsrvd.errors import DependencyError, HostError, NetsrvdError, UsageError, failing_import
-from netsrvd.escapes import escaped
+from netsrvd.escapes import DUMB, escaped
 from netsrvd.probe import echo, echoplus, fping, nagios, report, stamp, stamps
 from netsrvd.probe.clocks import Clock, daytime_seconds, time_seconds
 from netsrvd.probe.csv_form import CSV
@@ -37,9 +37,6 @@ LEAST_INTERVAL_SECONDS = 0.00001
 MOST_STREAMS = 65536
 LEAST_KEPT = 1000
 """Probes of a stream whose details are kept at least."""
-
-DUMB = ("dumb", "unknown")
-"""Names of terminals on which rich draws nothing."""
 
 STAMP_TTL = 255
 """What RFC 8762, 4.2.1, asks of a sender."""

@@ -17,7 +17,7 @@ from netsrvd.commands.daemons import Conversation, Found, NotRunningError, askin
 from netsrvd.commands.status import NOT_RUNNING
 from netsrvd.commands.top_figures import ORDERS, History, first
 from netsrvd.errors import ControlError, DependencyError, UsageError, failing_import
-from netsrvd.escapes import escaped
+from netsrvd.escapes import DUMB, escaped
 
 if TYPE_CHECKING:
     from netsrvd.commands.top_screen import Screen
@@ -32,9 +32,6 @@ WAKING = (signal.SIGWINCH, signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.
 """Signals that the loop handles: a new size, an end, a stop of the job."""
 
 ENDING = {signal.SIGTERM, signal.SIGHUP, signal.SIGINT}
-
-DUMB = ("dumb", "unknown")
-"""Names of terminals on which rich draws nothing."""
 
 MOST_SOURCES = 200
 """Sources that are asked for: more than a terminal has lines."""

@@ -5,6 +5,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from heapq import nsmallest
 from typing import Any, NamedTuple
 
+from netsrvd.escapes import BLOCKS
+
 Reply = Mapping[str, Any]
 
 HISTORY = 300
@@ -12,10 +14,6 @@ HISTORY = 300
 
 SHORTEST_SECONDS = 0.2
 """Answers that are closer together than this give no rate: it would be a matter of chance."""
-
-BLOCKS = "▁▂▃▄▅▆▇█"
-ASCII = "_.-=+*%#"
-"""The same for a terminal that has no block characters."""
 
 
 def _refused(report: Reply) -> float:

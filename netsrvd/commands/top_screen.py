@@ -14,8 +14,6 @@ from rich.text import Text
 from netsrvd.addresses import shown
 from netsrvd.commands.status import amount, listener_figures, refused_row, source_row
 from netsrvd.commands.top_figures import (
-    ASCII,
-    BLOCKS,
     FIGURES,
     ORDERS,
     Figure,
@@ -23,7 +21,7 @@ from netsrvd.commands.top_figures import (
     Order,
     bars,
 )
-from netsrvd.escapes import encodable, escaped
+from netsrvd.escapes import blocks, escaped
 from netsrvd.units import span
 
 Reply = Mapping[str, Any]
@@ -63,7 +61,7 @@ class Screen:
         size = ("COLUMNS", "LINES")
         environment = {name: value for name, value in os.environ.items() if name not in size}
         self._console = Console(file=sys.stdout, highlight=False, _environ=environment)
-        self._blocks = encodable(BLOCKS, ASCII)
+        self._blocks = blocks()
         self._live: Live | None = None
 
     @property

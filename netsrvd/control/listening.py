@@ -142,21 +142,18 @@ def _bound_private(directory: Path) -> Control:
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         directory.mkdir(mode=0o700)
-    except OSError:
-        sock.close()
-        raise
-    try:
-        sock.bind(str(bound))
         try:
-            sock.listen()
-            inode = os.open(bound, os.O_PATH | os.O_CLOEXEC)
+            sock.bind(str(bound))
+            try:
+                sock.listen()
+                inode = os.open(bound, os.O_PATH | os.O_CLOEXEC)
+            finally:
+                bound.unlink()
         finally:
-            bound.unlink()
+            directory.rmdir()
     except OSError:
         sock.close()
         raise
-    finally:
-        directory.rmdir()
     return Control(sock, inode=inode)
 
 

@@ -8,8 +8,8 @@ class Refused(Event):
     """A connection was refused and closed, or a datagram is not answered; `reason` and `rule` say
     why. Further ones of the same source for the same reason are summed up, see `refusal_window`.
 
-    `access`: `allow` and `deny` do not admit the address; add it to `allow` (one word, `any`, opens
-    the listener to anybody) and reload. `source`: it has `max_connections_per_source`. `rate`,
+    `access`: `allow` and `deny` do not admit the address; add it to `allow` (one word, `any`,
+    admits all addresses) and reload. `source`: it has `max_connections_per_source`. `rate`,
     `bytes`: its connections or datagrams come faster than its limits. `budget`: all answers
     together have reached `reply_rate`. `port`: the source port is one of `refused_ports`.
     `configuration`: the files do not name the address or port that it asked for, for which systemd

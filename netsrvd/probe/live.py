@@ -11,14 +11,14 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text as Styled
 
-from netsrvd.escapes import encodable
+from netsrvd.escapes import blocks, encodable
 from netsrvd.probe.report import Report
 from netsrvd.probe.settings import Settings
 from netsrvd.probe.statistics import percentile
 from netsrvd.probe.text import Text, milliseconds
 from netsrvd.probe.trips import State, Stream, Trip
 
-BLOCKS = encodable("▁▂▃▄▅▆▇█", "_.-=+*%#")
+BLOCKS = blocks()
 LOSS = encodable("×", "x")  # noqa: RUF001 - as it is drawn
 
 HISTORY = 40

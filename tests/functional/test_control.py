@@ -424,7 +424,7 @@ def test_a_passed_socket_is_no_listener(
 def test_a_passed_socket_reloads_for_root_alone(
     start: Start, path: str, passed: socket.socket
 ) -> None:
-    """Who may open its file may look; the configuration is read again for nobody but root."""
+    """Users that may open its file may look; root alone has the configuration read again."""
     run = start(None, **passing([passed], "netsrvd-control"))
     for folder in Path(path).parents[:3]:
         folder.chmod(0o755)

@@ -15,7 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from netsrvd.commands.top_figures import BLOCKS, FIGURES
+from netsrvd.commands.top_figures import FIGURES
+from netsrvd.escapes import BLOCKS
 from tests.functional.conftest import Start
 from tests.support.clients import answer, ended
 from tests.support.patience import wait_readable

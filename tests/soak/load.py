@@ -122,7 +122,7 @@ class Load:
 
 
 async def read_exactly(sock: socket.socket, size: int) -> bytes:
-    """Return so many bytes, or fewer if the other side has ended."""
+    """Return `size` bytes, or fewer if the other side has ended."""
     loop, found = asyncio.get_running_loop(), b""
     while len(found) < size:
         piece = await asyncio.wait_for(loop.sock_recv(sock, size - len(found)), PATIENCE_SECONDS)
@@ -444,7 +444,7 @@ async def odd_datagrams(load: Load) -> None:
 
 
 async def denied(load: Load) -> None:
-    """Come from where nobody is admitted."""
+    """Connect from an address that the listener does not admit."""
     with await load.connect(STRICT, source="127.9.0.1") as sock:
         await read_to_end(sock)
 

@@ -99,7 +99,7 @@ def test_a_connection_that_is_lost() -> None:
 
 
 def test_refusals_are_summed() -> None:
-    """A record with a count stands for so many."""
+    """A record with a count stands for that number of refusals."""
     common = {"listener": "strict", "protocol": "tcp", "reason": "rate"}
     journal = Journal([record(Refused, **common), record(RefusedAgain, **common, times=5)])
     assert journal.processes["7"].records["refused"] == 6

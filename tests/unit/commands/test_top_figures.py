@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from netsrvd.commands.top_figures import BLOCKS, HISTORY, ORDERS, History, bars, first
+from netsrvd.commands.top_figures import HISTORY, ORDERS, History, bars, first
+from netsrvd.escapes import BLOCKS
 
 
 def report(seconds: float, pid: int = 1, **totals: Any) -> dict[str, Any]:

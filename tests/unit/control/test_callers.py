@@ -2,7 +2,7 @@
 
 import json
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
@@ -59,6 +59,14 @@ class Stage:
         self.accept(now)
         new = {*self.callers._callers} - before
         return client, self.callers._callers[new.pop()] if new else None
+
+    def call(self, answer: Callable[..., Answer]) -> tuple[socket.socket, Any]:
+        """Return a client that has made a call, which is answered so, and its caller."""
+        client, caller = self.connect()
+        self.callers.methods = answer
+        client.sendall(CALL)
+        caller.on_ready(READ, 0.0)
+        return client, caller
 
     def accept(self, now: float) -> None:
         """Have the next client accepted if there is room."""
@@ -170,16 +178,13 @@ def test_who_reads_slowly_is_disconnected_in_the_end(stage: Stage) -> None:
 
 def test_who_waits_for_a_reload_is_not_disconnected(stage: Stage) -> None:
     """However long it takes; no step is done meanwhile, and the answer comes when it goes on."""
-    client, caller = stage.connect()
 
     def answer(*_: object) -> Answer:
         stage.steps += 1
         yield callers.WAIT
         yield {"number": 1}
 
-    stage.callers.methods = answer
-    client.sendall(CALL)
-    caller.on_ready(READ, 0.0)
+    client, caller = stage.call(answer)
     for now in (0.0, 1.0, IDLE_SECONDS, 10 * callers.BUSY_SECONDS):
         stage.turn(now)
     assert (stage.steps, caller.is_waiting) == (1, True)
@@ -192,15 +197,12 @@ def test_who_waits_for_a_reload_is_not_disconnected(stage: Stage) -> None:
 
 def test_who_has_waited_for_a_reload_that_failed_is_one_like_any_other(stage: Stage) -> None:
     """After its answer it may be silent for as long as others."""
-    client, caller = stage.connect()
 
     def answer(*_: object) -> Answer:
         yield callers.WAIT
         raise callers.CallError("a.Failed")
 
-    stage.callers.methods = answer
-    client.sendall(CALL)
-    caller.on_ready(READ, 0.0)
+    client, caller = stage.call(answer)
     stage.turn()
     stage.turn()
     assert caller.is_waiting
@@ -213,15 +215,12 @@ def test_who_has_waited_for_a_reload_that_failed_is_one_like_any_other(stage: St
 
 def test_a_stop_cuts_off_no_result_of_a_reload(stage: Stage) -> None:
     """What is known by then is sent before the connection is closed."""
-    client, caller = stage.connect()
 
     def answer(*_: object) -> Answer:
         yield callers.WAIT
         yield {"number": 1}
 
-    stage.callers.methods = answer
-    client.sendall(CALL)
-    caller.on_ready(READ, 0.0)
+    client, caller = stage.call(answer)
     stage.turn()
     stage.turn()
     caller.go_on()
@@ -231,14 +230,11 @@ def test_a_stop_cuts_off_no_result_of_a_reload(stage: Stage) -> None:
 
 def test_a_caller_that_leaves_while_it_waits_is_forgotten(stage: Stage) -> None:
     """Its place is another's at once, and an answer that comes later does no harm."""
-    client, caller = stage.connect()
 
     def answer(*_: object) -> Answer:
         yield callers.WAIT
 
-    stage.callers.methods = answer
-    client.sendall(CALL)
-    caller.on_ready(READ, 0.0)
+    client, caller = stage.call(answer)
     stage.turn()
     stage.turn()
     client.close()
@@ -252,15 +248,12 @@ def test_a_caller_that_leaves_while_it_waits_is_forgotten(stage: Stage) -> None:
 
 def test_a_reply_may_be_written_already(stage: Stage) -> None:
     """It is sent as it is."""
-    client, caller = stage.connect()
 
     def answer(*_: object) -> Answer:
         yield None
         yield callers.Written('{"number":7}')
 
-    stage.callers.methods = answer
-    client.sendall(CALL)
-    caller.on_ready(READ, 0.0)
+    client, caller = stage.call(answer)
     while caller.is_busy:
         stage.turn()
     assert messages(client) == [{"parameters": {"number": 7}}]
@@ -315,7 +308,6 @@ def test_a_oneway_call_has_no_reply(stage: Stage) -> None:
 
 def test_some_replies_are_sent_at_once(stage: Stage) -> None:
     """An answer may give several in a step; only the last of all has none that follows it."""
-    client, caller = stage.connect()
 
     def answer(*_: object) -> Answer:
         yield [{"number": 0}, {"number": 1}]
@@ -323,9 +315,7 @@ def test_some_replies_are_sent_at_once(stage: Stage) -> None:
         yield None
         yield [{"number": 2}]
 
-    stage.callers.methods = answer
-    client.sendall(CALL)
-    caller.on_ready(READ, 0.0)
+    client, _ = stage.call(answer)
     while stage.turn() <= PAUSE_SECONDS:
         pass
     found = messages(client)

@@ -43,7 +43,7 @@ def test_nobody_is_an_empty_list() -> None:
 
 
 def test_an_empty_list_is_not_remembered() -> None:
-    """At a start nobody knows yet who is there; whoever asks a moment later sees it."""
+    """At a start there is no connection yet; a client that asks a moment later sees those there."""
     roll, connections = crowd()
     assert roll.make_text(CLIENT, 100.0) == b""
     connections.clients.append(CLIENT)
