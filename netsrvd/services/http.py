@@ -5,6 +5,7 @@ The server has no clock here, and so sends no Date (RFC 9110, 6.6.1).
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import NamedTuple
 
 import h11
@@ -16,6 +17,11 @@ MOST_HEAD_BYTES = 16 << 10
 
 MOST_HEAD_LINES = 100
 """Of a request. h11 takes 4 µs for each, and no other client is served meanwhile."""
+
+HOSTS = Path("/etc/hosts")
+MOST_HOSTS_BYTES = 16 << 10
+"""Of this file: it is read for a request with an unknown name, and no other client is served
+meanwhile. Lists of blocked sites can have megabytes; they stand after the names of the host."""
 
 _END_OF_HEAD = re.compile(rb"\n\r?\n")
 
@@ -213,18 +219,30 @@ class Stream(base.Stream):
         return data
 
 
-def names_loopback(host: str, node: str) -> bool:
+def names_loopback(host: str, node: str, hosts: Path = HOSTS) -> bool:
     """Return whether a Host field (RFC 9110, 7.2) may be meant for a loopback address.
 
     A foreign site can make its own name lead to loopback, so that a browser takes the answer for
-    that site's (DNS rebinding). Such a name has dots, and is not that of this `node`.
+    that site's (DNS rebinding). Such a name has dots, is not that of this `node` (uname(2)), and is
+    not in the file at `hosts`, where a resolver looks before it asks DNS.
     """
     if host.startswith("["):
         return True
     name = host.partition(":")[0].lower().rstrip(".")
-    labels = name.split(".")
-    is_address = labels[-1].isdecimal()
-    return len(labels) == 1 or is_address or labels[-1] == "localhost" or labels[0] == node
+    *domains, last = name.split(".")
+    if not domains or last.isdecimal() or last == "localhost":
+        return True
+    return name == node.lower().rstrip(".") or _is_in_hosts(name, hosts)
+
+
+def _is_in_hosts(name: str, path: Path) -> bool:
+    """Return whether a file of the form of hosts(5) has a name, in its first `MOST_HOSTS_BYTES`."""
+    try:
+        with path.open(encoding="latin-1") as file:
+            lines = file.read(MOST_HOSTS_BYTES).lower().splitlines()
+    except OSError:
+        return False
+    return any(name in line.partition("#")[0].split()[1:] for line in lines)
 
 
 def _error(status: int, text: str = "") -> Answer:

@@ -26,7 +26,7 @@ def prepare(_settings: base.ServiceSettings, server: base.ServerView) -> base.Se
         if error.name != "h11":
             raise
         raise ValueError(MISSING) from error
-    node = uname().nodename.partition(".")[0].lower()
+    node = uname().nodename
 
     def metrics(accept: str) -> "http.Answer":
         shape = exposition.accepted(accept)

@@ -205,6 +205,27 @@ def test_curl_gets_the_right_statuses(start: Start, port: int, scraped: int) -> 
     assert curl(*write, "--http2-prior-knowledge", f"{url}/metrics", "--http1.1") == "200 1\n"
 
 
+def test_a_site_that_knows_the_host_name_is_refused(
+    start: Start, port: int, scraped: int, tmp_path: Path
+) -> None:
+    """On loopback `web.evil.example` is not taken for the host `web`; names of its hosts file are
+    served, also those that came after the start.
+    """
+    hosts = tmp_path / "hosts"
+    hosts.write_text("127.0.0.1 localhost\n")
+    script = 'hostname web; mount --bind "$0" /etc/hosts; exec "$@"'
+    under = ["unshare", "--uts", "--mount", "sh", "-ec", script, str(hosts)]
+    start(with_metrics(port, scraped), under=under)
+
+    def status(host: str) -> int:
+        return get(scraped, "/", Host=f"{host}:{scraped}").status
+
+    assert [status(name) for name in ("web", "localhost", "127.0.0.1")] == [200, 200, 200]
+    assert [status(name) for name in ("web.evil.example", "web.example.org")] == [421, 421]
+    hosts.write_text("127.0.1.1 web.example.org web\n")
+    assert [status(name) for name in ("web.evil.example", "web.example.org")] == [421, 200]
+
+
 def test_a_connection_is_kept_and_a_pipeline_answered(
     start: Start, port: int, scraped: int
 ) -> None:

@@ -57,6 +57,18 @@ def test_promtool_has_nothing_to_say(scraped: Machine) -> None:
     assert 'origin="systemd"' in text
 
 
+def test_the_names_of_the_hosts_file_are_known(scraped: Machine) -> None:
+    """The daemon reads /etc/hosts from within its sandbox; a name that the file lacks has 421."""
+    scraped.run("sh", "-c", "echo 127.0.1.1 lab.example.org >>/etc/hosts")
+    try:
+        scraped.run("systemctl", "restart", "netsrvd.service")
+        assert metrics(scraped, "--header", "Host: lab.example.org")
+        asked = ["curl", "-sS", "--header", "Host: evil.example.org", f"http://{TARGET}/"]
+        assert scraped.run(*asked).stdout.startswith("421 ")
+    finally:
+        scraped.run("sed", "-i", "/ lab.example.org$/d", "/etc/hosts")
+
+
 def number(machine: Machine, expression: str) -> float | None:
     """Return the value of an expression in Prometheus; None if it has none."""
     url = "http://127.0.0.1:9090/api/v1/query"

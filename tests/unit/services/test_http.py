@@ -1,6 +1,7 @@
 """netsrvd.services.http: requests and answers"""
 
 from collections.abc import Iterator
+from pathlib import Path
 from time import process_time
 
 import pytest
@@ -247,21 +248,42 @@ def test_the_effort_grows_with_the_input() -> None:
         ("localhost", True),
         ("LOCALHOST.:80", True),
         ("a.localhost:1", True),
-        ("node", True),
-        ("Node.example.org:9", True),
+        ("web", True),
+        ("web.Example.org.:9", True),
+        ("own.example.net", True),
+        ("Own2.Example.Net.:80", True),
         ("monitor", True),
         ("", True),
         ("evil.example", False),
         ("localhost.evil.example", False),
         ("127.0.0.1.evil.example:51425", False),
-        ("x.node.example.org", False),
+        ("x.web.example.org", False),
+        ("web.evil.example", False),
+        ("comment.example.net", False),
+        ("127.0.1.1.", True),
+        ("ff02.example", False),
+        ("late.example.net", False),
     ],
 )
-def test_a_foreign_name_of_loopback_is_refused(host: str, known: bool) -> None:  # noqa: FBT001
-    """What may be a site of somebody else has a dot in its name, which is not this host's; it gets
-    421 and no figure.
-    """
-    stream = Stream(SITE, lambda text: http.names_loopback(text, "node"))
+def test_a_foreign_name_of_loopback_is_refused(
+    tmp_path: Path,
+    host: str,
+    known: bool,  # noqa: FBT001
+) -> None:
+    """A name with a dot that is neither the node's nor in the hosts file gets 421 and no figure."""
+    hosts = tmp_path / "hosts"
+    hosts.write_bytes(
+        b"127.0.1.1\town.example.net own2.example.NET\tweb # comment.example.net\n"
+        b"ff02.example\n\n# caf\xe9\n" + b"#" * http.MOST_HOSTS_BYTES + b"\n::1 late.example.net\n"
+    )
+    stream = Stream(SITE, lambda text: http.names_loopback(text, "Web.example.org", hosts))
     sent = b"".join(parts(stream, GET.replace(b"Host: a", f"Host: {host}".encode())))
     assert sent.startswith(b"HTTP/1.1 200 " if known else b"HTTP/1.1 421 Misdirected Request\r\n")
     assert not stream.finished
+
+
+def test_without_a_hosts_file_the_other_names_are_known(tmp_path: Path) -> None:
+    """A file that is missing, or not readable as one, is no error."""
+    for hosts in (tmp_path / "none", tmp_path):
+        assert http.names_loopback("web", "web", hosts)
+        assert not http.names_loopback("web.evil.example", "web", hosts)
