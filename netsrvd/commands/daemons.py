@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from netsrvd.commands.reply_types import is_reply
 from netsrvd.control.listening import PRIVATE_NAME, credentials
 from netsrvd.errors import ControlError, SystemdError, UsageError
 from netsrvd.systemd import systemctl
@@ -40,9 +41,6 @@ PATIENCE_SECONDS = 10.0
 RECEIVE_BYTES = 65_536
 LONGEST_ANSWER = 64 << 20
 """Bytes of one reply. The figures of 10,000 listeners take 7 MB."""
-
-OF_STATUS = ("version", "pid", "seconds", "run", "connections", "flows", "totals", "listeners")
-"""What the answer to Status has in all versions."""
 
 Reply = dict[str, Any]
 
@@ -220,21 +218,18 @@ class Conversation:
     def call(self, method: str, **parameters: object) -> Reply:
         """Return the answer to a call. Raises ControlError."""
         self._send(method, parameters, more=False)
-        return self._receive()["parameters"]  # type: ignore[no-any-return]
+        return self._receive(method)["parameters"]  # type: ignore[no-any-return]
 
     def status(self) -> Reply:
-        """Return the figures. Raises ControlError, also for a socket that is not of netsrvd."""
-        report = self.call("Status")
-        if not all(name in report for name in OF_STATUS):
-            raise self._foreign()
-        return report
+        """Return the figures. Raises ControlError."""
+        return self.call("Status")
 
     def replies(self, method: str, **parameters: object) -> Iterator[Reply]:
         """Yield the replies to a call that has several. Raises ControlError."""
         self._send(method, parameters, more=True)
         goes_on = True
         while goes_on:
-            message = self._receive()
+            message = self._receive(method)
             goes_on = message.get("continues", False)
             yield message["parameters"]
 
@@ -251,7 +246,10 @@ class Conversation:
         except OSError as error:
             raise self._failed(error) from error
 
-    def _receive(self) -> Reply:
+    def _receive(self, method: str) -> Reply:
+        """Return the next message, a reply to this method. Raises ControlError, also for one that
+        has other types than the interface says.
+        """
         searched = 0
         while (end := self._rest.find(b"\0", searched)) < 0:
             searched = len(self._rest)
@@ -272,6 +270,8 @@ class Conversation:
         del self._rest[: end + 1]
         if "error" in message:
             raise CallError(self._daemon, str(message["error"]), parameters)
+        if not is_reply(method)(parameters):
+            raise self._foreign()
         return {**message, "parameters": parameters}
 
     def _foreign(self) -> ControlError:

@@ -12,6 +12,7 @@ from typing import Any
 from netsrvd.commands.daemons import Found, asking, find
 from netsrvd.counters import ByReason, Counters, Gauges, RunFigures, definitions
 from netsrvd.errors import ControlError
+from netsrvd.escapes import escaped
 from netsrvd.metrics import of
 from netsrvd.services import exposition
 from netsrvd.services.base import Family
@@ -35,9 +36,18 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _families(found: Found) -> list[Family]:
     with asking(found) as daemon:
-        status = daemon.status()
+        status = _printable(daemon.status())
     unit = found.name if "@" in found.name and found.name.endswith(".service") else ""
     return list(of(snapshot(status), unit))
+
+
+def _printable(value: Any) -> Any:
+    """Return a part of a reply, which may be another program's, with its texts escaped."""
+    if isinstance(value, dict):
+        return {escaped(name): _printable(each) for name, each in value.items()}
+    if isinstance(value, list):
+        return [_printable(each) for each in value]
+    return escaped(value) if isinstance(value, str) else value
 
 
 def _merged(daemons: Iterable[Iterable[Family]]) -> Iterator[Family]:

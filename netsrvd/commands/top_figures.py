@@ -113,7 +113,10 @@ def _age(connection: Reply) -> float:
 def _source(connection: Reply) -> tuple[int, bytes, int]:
     from ipaddress import ip_address  # noqa: PLC0415 - for this order alone
 
-    address = ip_address(connection["peer_address"])
+    try:
+        address = ip_address(connection["peer_address"])
+    except ValueError:  # what answers may be another program
+        return 0, b"", connection["peer_port"]
     return address.version, address.packed, connection["peer_port"]
 
 

@@ -182,19 +182,24 @@ error Failed (reason: string)
 """
 
 
+FIGURES = {"Counters": Counters, "Gauges": Gauges, "RunFigures": RunFigures}
+"""The types that are made from definitions."""
+
+
 def text() -> str:
     """Return the interface."""
-    kinds = {"Counters": Counters, "Gauges": Gauges, "RunFigures": RunFigures}
     figures = "".join(
-        f"type {name} (\n{_fields(definitions(kind))}\n)\n\n" for name, kind in kinds.items()
+        f"type {name} (\n{_fields(definitions(kind))}\n)\n\n" for name, kind in FIGURES.items()
     )
     return HEAD + figures + BODY
 
 
 def _fields(defined: tuple[Definition, ...]) -> str:
-    return ",\n".join(f"  {each.name}: {_type(each)}" for each in defined)
+    return ",\n".join(
+        f"  {each.name}: {'?' if each.protocols else ''}{kind_of(each)}" for each in defined
+    )
 
 
-def _type(definition: Definition) -> str:
-    kind = "[string]int" if definition.label else "float" if definition.is_float else "int"
-    return f"?{kind}" if definition.protocols else kind
+def kind_of(figure: Definition) -> str:
+    """Return the type of a figure where it is not missing."""
+    return "[string]int" if figure.label else "float" if figure.is_float else "int"

@@ -257,6 +257,14 @@ FOREIGN = {
     "deep": b"[" * 100_000 + b"\0",
     "nothing in it": b"{}\0",
     "endless": b"x" * (65 << 20),
+    "wrong types": json.dumps(
+        {
+            "parameters": dict.fromkeys(
+                ("version", "pid", "seconds", "run", "connections", "flows", "totals", "listeners")
+            )
+        }
+    ).encode()
+    + b"\0",
 }
 
 
