@@ -57,6 +57,10 @@ same time would hold up all others for a quarter of a second."""
 
 NO_DESCRIPTOR = "descriptors", "none is left; raise LimitNOFILE= or lower max_connections"
 
+LOCALS_KEPT = 64
+"""Local addresses that connections share, instead of 160 bytes for each. A client on this host can
+name any of 127.0.0.0/8."""
+
 IPV4_FIELDS = 2
 """Fields of the address of an IPv4 socket; one of IPv6 has four."""
 
@@ -162,6 +166,7 @@ class TCPListener:
         "_held",
         "_is_listening",
         "_is_paused",
+        "_locals",
         "_make_service",
         "_new_id",
         "_pending",
@@ -213,6 +218,8 @@ class TCPListener:
         self._errors = ErrorThrottle(report, settings.name, AcceptFailing, AcceptRecovered)
         self._sockets: dict[int, TCPSocket] = {}
         self._pending: PendingConnections | None = None
+        self._locals: dict[Peer, Peer] = {}
+        """Local addresses that connections came to."""
         self._stored: set[int] = set()
         """Descriptors that systemd's store may still have, too."""
         self._retries: list[Connection] = []
@@ -342,7 +349,10 @@ class TCPListener:
         """Serve a connection that another process began, whether there is room or not."""
         self._held += 1
         self._total.used += 1
-        connection.source = self._policy.acquire(connection.peer[0])
+        known = self._policy.look_up(connection.peer[0])
+        connection.source = self._policy.acquire(known)
+        connection.peer = known.host, connection.peer[1]
+        connection.local = self._shared(connection.local)
         self.counters.restored += 1
         self._exclude_bytes(connection)
         self._stored.add(connection.descriptor)
@@ -350,7 +360,7 @@ class TCPListener:
             return
         is_echo = self._echoes and make_service is self._make_service
         connection.resume(make_service, is_echo=is_echo)
-        rule = self._policy.denied_by(connection.peer[0]) if self._sockets else ""
+        rule = known.denied_by if self._sockets else ""
         if rule and connection.descriptor in self.connections:
             connection.close("access", rule)
 
@@ -466,7 +476,8 @@ class TCPListener:
         local: Peer | None = None,
     ) -> None:
         """Serve a connection, or refuse it by its source. The hot path of new connections."""
-        source, refusal = self._policy.admit(peer[0], now)
+        known = self._policy.look_up(peer[0])
+        source, refusal = self._policy.admit(known, now)
         if source is None:
             self._reject(sock, peer, refusal, now, proxy)
             return
@@ -474,11 +485,13 @@ class TCPListener:
         if local is None:
             address = sock.getsockname()
             local = address if len(address) == IPV4_FIELDS else host_and_port(address)
+            local = self._shared(local)
+        peer = known.host, peer[1]
         connection = Connection(self, sock, self._new_id(), peer, local, proxy, now)
         connection.source = source
         self.counters.accepted += 1
         report = self.report
-        if self._policy.is_unlogged(peer[0]):
+        if known.is_unlogged:
             connection.is_logged = False
         elif report.level >= INFO:
             report(connection.accepted())
@@ -487,6 +500,12 @@ class TCPListener:
             return
         if self._watch(connection):
             connection.start(self._make_service, is_echo=self._echoes)
+
+    def _shared(self, local: Peer) -> Peer:
+        """Return a local address, as the same object for all connections that came to it."""
+        if len(self._locals) >= LOCALS_KEPT:
+            self._locals.clear()
+        return self._locals.setdefault(local, local)
 
     def _watch(self, connection: Connection) -> bool:
         """Serve a connection in the loop; close it if epoll(7) does not take it."""

@@ -13,9 +13,13 @@ KNOWN_KEPT = 1024
 class Known(NamedTuple):
     """The result of the configuration for one address."""
 
+    host: str
+    """The address: one text for all of its connections, instead of 64 bytes for each."""
     denied_by: str
+    """The rule of `allow`, `deny` or `proxies` that refuses it, or nothing."""
     is_proxy: bool
     is_unlogged: bool
+    """Whether its connections have no records of their beginning and end."""
     source: str
     limits: Limits | None
 
@@ -52,12 +56,24 @@ class ConnectionPolicy:
         self._sources.renew(self._limits)
         return True
 
-    def admit(self, host: str, now: float) -> tuple[Source, None] | tuple[None, tuple[str, str]]:
-        """Count a new connection of this address; return its source, for `release`.
+    def look_up(self, host: str) -> Known:
+        """Return the result of the configuration for an address."""
+        known = self._known.get(host)
+        if known is None:
+            if len(self._known) >= KNOWN_KEPT:
+                self._known.clear()
+            shared = share(host, self._unlimited, self._limits)
+            is_proxy = not self._proxies.denied_by(host)
+            is_unlogged = not self._unlogged.denied_by(host)
+            rule = self._access.denied_by(host)
+            known = self._known[host] = Known(host, rule, is_proxy, is_unlogged, *shared)
+        return known
+
+    def admit(self, known: Known, now: float) -> tuple[Source, None] | tuple[None, tuple[str, str]]:
+        """Count a new connection of an address; return its source, for `release`.
 
         Or return the reason and the rule that refuse it.
         """
-        known = self._known.get(host) or self._look(host)
         if known.denied_by:
             return None, ("access", known.denied_by)
         source = self._sources.find(known.source, known.limits)
@@ -69,21 +85,8 @@ class ConnectionPolicy:
         self._sources.acquire(source)
         return source, None
 
-    def denied_by(self, host: str) -> str:
-        """Return the rule of `allow`, `deny` or `proxies` that refuses an address, or nothing."""
-        return self._look(host).denied_by
-
-    def is_proxy(self, host: str) -> bool:
-        """Return whether connections of this address name their clients."""
-        return self._look(host).is_proxy
-
-    def is_unlogged(self, host: str) -> bool:
-        """Return whether connections of this address have no records of their beginning and end."""
-        return self._look(host).is_unlogged
-
-    def acquire(self, host: str) -> Source:
+    def acquire(self, known: Known) -> Source:
         """Count a connection that another process accepted; return its source, for `release`."""
-        known = self._look(host)
         source = self._sources.find(known.source, known.limits)
         self._sources.acquire(source)
         return source
@@ -92,14 +95,10 @@ class ConnectionPolicy:
         """Count the end of a connection of this source."""
         self._sources.release(source.name)
 
-    def _look(self, host: str) -> Known:
-        known = self._known.get(host)
-        if known is None:
-            if len(self._known) >= KNOWN_KEPT:
-                self._known.clear()
-            shared = share(host, self._unlimited, self._limits)
-            is_proxy = not self._proxies.denied_by(host)
-            is_unlogged = not self._unlogged.denied_by(host)
-            rule = self._access.denied_by(host)
-            known = self._known[host] = Known(rule, is_proxy, is_unlogged, *shared)
-        return known
+    def denied_by(self, host: str) -> str:
+        """Return the rule of `allow`, `deny` or `proxies` that refuses an address, or nothing."""
+        return self.look_up(host).denied_by
+
+    def is_proxy(self, host: str) -> bool:
+        """Return whether connections of this address name their clients."""
+        return self.look_up(host).is_proxy

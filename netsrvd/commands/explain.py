@@ -99,7 +99,8 @@ def _refusal(
     if protocol not in listener.protocols:
         return "protocol", f"the listener serves {', '.join(listener.protocols)} only"
     if protocol == "tcp":
-        return ConnectionPolicy(listener).admit(peer[0], 0.0)[1]
+        policy = ConnectionPolicy(listener)
+        return policy.admit(policy.look_up(peer[0]), 0.0)[1]
     own_ports = {each.port for each in settings.listeners if "udp" in each.protocols}
     if not peer[1]:
         listener = listener._replace(refused_ports=())

@@ -19,6 +19,7 @@ from netsrvd.connection import RECEIVE_BYTES, Connection
 from netsrvd.events.connections import Accepted, Closed, ServiceFailed
 from netsrvd.events.refusals import Refused
 from netsrvd.services import echo
+from netsrvd.tcp import LOCALS_KEPT
 from tests.support.patience import SECONDS, eventually
 from tests.support.peers import connect, echoed, exchange, nothing_more, read_exactly, reset
 from tests.support.serving import Serving, adopted, listener
@@ -476,3 +477,32 @@ def test_connections_are_few_bytes_each(serving: Serving, many_descriptors: Any)
         for client in clients:
             client.close()
     assert used / 200 < 4096
+
+
+def test_connections_share_their_addresses(serving: Serving) -> None:
+    """The local address is one object for all connections that came to it, and the text of a
+    client's address is one for all of its connections; each is right all the same.
+    """
+    tcp = serving.tcp(host="0.0.0.0")
+    port = tcp.local[1]
+    with ExitStack() as stack:
+        for local in ("127.0.0.1", "127.0.0.2") * 2:
+            assert echoed(stack.enter_context(connect((local, port))))
+        one, two, again, last = sorted(serving.connections(), key=lambda each: each.opened_at)
+        assert one.local is again.local
+        assert two.local is last.local
+        assert (one.local, two.local) == (("127.0.0.1", port), ("127.0.0.2", port))
+        assert one.peer[0] is again.peer[0]
+
+
+def test_shared_addresses_are_bounded(serving: Serving) -> None:
+    """A client that names ever new local addresses does not make the memory grow."""
+    tcp = serving.tcp(host="0.0.0.0")
+    most = 0
+    for number in range(2, 3 * LOCALS_KEPT):
+        with connect((f"127.0.0.{number}", tcp.local[1])) as client:
+            assert echoed(client)
+            most = max(most, len(tcp.listener._locals))
+    assert most == LOCALS_KEPT
+    told = [event.local_address for event in serving.told(Accepted, 3 * LOCALS_KEPT - 2)]
+    assert told == [f"127.0.0.{number}" for number in range(2, 3 * LOCALS_KEPT)]

@@ -20,7 +20,7 @@ def listener(**settings: Any) -> ListenerSettings:
 
 def refusal(found: ConnectionPolicy, host: str, now: float = 1.0) -> tuple[str, str] | None:
     """Return why a connection is refused; one that is not has ended again."""
-    source, refused = found.admit(host, now)
+    source, refused = found.admit(found.look_up(host), now)
     if source is not None:
         found.release(source)
     return refused
@@ -65,7 +65,7 @@ def test_a_source_may_have_so_many(hosts: list[str], others: list[str]) -> None:
     found, inside = policy(max_connections_per_source=2), []
     for host in hosts[:2]:
         assert refusal(found, host) is None
-        inside.append(found.acquire(host))
+        inside.append(found.acquire(found.look_up(host)))
     assert refusal(found, hosts[2]) == ("source", "max_connections_per_source = 2 are live")
     assert all(refusal(found, host) is None for host in others)
     found.release(inside[0])
@@ -89,7 +89,7 @@ def test_no_limit_holds_for_the_unlimited() -> None:
     found = policy(unlimited=("192.0.2.0/24",), deny=("192.0.2.9",), max_connections_per_source=1)
     for _ in range(5000):
         assert refusal(found, "192.0.2.1") is None
-        found.acquire("192.0.2.1")
+        found.acquire(found.look_up("192.0.2.1"))
     assert refusal(found, "192.0.2.9") == ("access", 'deny has "192.0.2.9"')
 
 
@@ -98,16 +98,16 @@ def test_an_unlimited_address_leaves_its_neighbours_limited() -> None:
     found = policy(unlimited=("2001:db8::1",), max_connections_per_source=1)
     for _ in range(3):
         assert refusal(found, "2001:db8::1") is None
-        found.acquire("2001:db8::1")
+        found.acquire(found.look_up("2001:db8::1"))
     assert refusal(found, "2001:db8::2") is None
-    found.acquire("2001:db8::2")
+    found.acquire(found.look_up("2001:db8::2"))
     assert refusal(found, "2001:db8::3")
 
 
 def test_new_settings_count_who_is_inside() -> None:
     """A reload judges by the new limits, and those who came before it count, whatever they were."""
     found = policy()
-    inside = [found.acquire("192.0.2.1") for _ in range(3)]
+    inside = [found.acquire(found.look_up("192.0.2.1")) for _ in range(3)]
     found.update(listener(max_connections_per_source=3))
     assert refusal(found, "192.0.2.1")
     found.update(listener(unlimited=("any",)))
@@ -140,6 +140,6 @@ def test_what_is_remembered_of_addresses_is_bounded() -> None:
 def test_the_unlogged_are_known() -> None:
     """By the rules of `allow`: the entries are addresses, networks and words."""
     found = policy(unlogged=("192.0.2.0/24", "loopback"))
-    assert [found.is_unlogged(host) for host in ("192.0.2.7", "::1", "192.0.3.1")] == [
+    assert [found.look_up(host).is_unlogged for host in ("192.0.2.7", "::1", "192.0.3.1")] == [
         *(True, True, False)
     ]
