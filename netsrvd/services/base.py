@@ -136,10 +136,9 @@ class ServerView:
 
 
 class Stream:
-    """One TCP connection's service. By default it sends nothing and does not end.
+    """The service of a TCP connection. By default it sends nothing and does not end.
 
-    It never sees a socket, a clock or a thread. It is made with the client, which it must not
-    keep, and the time at which it came, in seconds since 1970.
+    It never sees a socket, a clock or a thread.
     """
 
     __slots__ = ()
@@ -151,9 +150,6 @@ class Stream:
     """True for a service of requests and answers, whose clients connect anew at any time. Input
     that completes no request is no activity for `idle_timeout`. Such a connection is not handed
     over at a restart: it ends when `end_soon` says so."""
-
-    def __init__(self, client: Client, at: float) -> None:
-        """Begin."""
 
     def greeting(self) -> bytes:
         """Return what is sent before the client has sent anything."""
@@ -199,7 +195,17 @@ class Datagrams:
 
 
 StreamFactory = Callable[[Client, float], Stream]
-"""Called with the client, and with the time in seconds since 1970."""
+"""Called with the client, which the stream must not keep, and with the time in seconds since 1970.
+"""
+
+
+def shared(stream: Stream) -> StreamFactory:
+    """Return what serves all connections by one stream, which must keep nothing of any of them."""
+    return lambda _client, _at: stream
+
+
+SILENT = shared(Stream())
+"""Sends nothing and does not end."""
 
 Handler = Callable[[Any], Any]
 """A Python handler: called with a connection or a datagram, in a thread of a pool."""

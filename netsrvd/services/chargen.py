@@ -44,4 +44,4 @@ class Datagrams(base.Datagrams):
 
 def prepare(_settings: base.ServiceSettings, _server: base.ServerView) -> base.Service:
     """Return the service."""
-    return base.Service(Stream, Datagrams())
+    return base.Service(base.shared(Stream()), Datagrams())

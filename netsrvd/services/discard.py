@@ -5,4 +5,4 @@ from netsrvd.services import base
 
 def prepare(_settings: base.ServiceSettings, _server: base.ServerView) -> base.Service:
     """Return the service."""
-    return base.Service(base.Stream, base.Datagrams())
+    return base.Service(base.SILENT, base.Datagrams())

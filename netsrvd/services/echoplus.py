@@ -84,4 +84,4 @@ class EchoPlus(base.Datagrams):
 def prepare(settings: base.ServiceSettings, _server: base.ServerView) -> base.Service:
     """Return the service; raises ValueError if the listener is to serve TCP."""
     needs_udp_alone(settings)
-    return base.Service(base.Stream, EchoPlus())
+    return base.Service(base.SILENT, EchoPlus())

@@ -98,7 +98,7 @@ def find(name: str) -> base.Handler:
 
 def prepare(name: str) -> base.Service:
     """Return the service of a handler. Raises ValueError."""
-    return base.Service(base.Stream, base.Datagrams(), find(name))
+    return base.Service(base.SILENT, base.Datagrams(), find(name))
 
 
 def _look_everywhere() -> None:

@@ -293,4 +293,4 @@ def _key(data: bytes, path: Path) -> bytes:
 def prepare(settings: base.ServiceSettings, _server: base.ServerView) -> base.Service:
     """Return the service, with its key in memory; raises ValueError if that cannot be read."""
     needs_udp_alone(settings)
-    return base.Service(base.Stream, Reflector(settings, read_key(settings.stamp_key)))
+    return base.Service(base.SILENT, Reflector(settings, read_key(settings.stamp_key)))

@@ -217,7 +217,7 @@ def test_a_higher_limit_lets_the_waiting_in(serving: Serving, stack: ExitStack) 
     second.settimeout(SECONDS)
     for limit in (5, 1):
         changed = listener(max_connections=limit)
-        tcp.update(changed, echo.Stream)
+        tcp.update(changed, base.shared(echo.Stream()))
         if limit == 5:
             assert second.recv(1) == b"x"
             serving.only(ListenerBelowLimit)

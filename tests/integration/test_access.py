@@ -13,6 +13,7 @@ from netsrvd.events.connections import Accepted, Closed, ListenerFull
 from netsrvd.events.flows import FlowBegan, FlowEnded
 from netsrvd.events.refusals import Refused, RefusedAgain
 from netsrvd.services import echo
+from netsrvd.services.base import shared
 from netsrvd.sockets.broadcast import is_broadcast
 from tests.integration.conftest import Network
 from tests.support import forged
@@ -200,7 +201,7 @@ def test_new_limits_count_those_inside(
     address = (SERVER, tcp.local[1])
     inside = [stack.enter_context(network.caller("10.9.0.9", address)) for _ in range(3)]
     assert all(echoed(sock) for sock in inside)
-    tcp.update(listener(max_connections_per_source=3, **ANYBODY), echo.Stream)
+    tcp.update(listener(max_connections_per_source=3, **ANYBODY), shared(echo.Stream()))
     serving.settle()
     assert ended(stack.enter_context(network.caller("10.9.0.9", address)))
     assert all(echoed(sock) for sock in inside)

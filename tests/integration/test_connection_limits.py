@@ -15,6 +15,7 @@ from netsrvd.event_loop import READ
 from netsrvd.events.connections import Accepted, Closed, ListenerFull
 from netsrvd.events.refusals import Refused
 from netsrvd.handover import ConnectionState
+from netsrvd.services.base import shared
 from netsrvd.services.echo import Stream
 from tests.support.patience import eventually
 from tests.support.peers import connect, echoed, nothing_more
@@ -141,7 +142,7 @@ class Successor:
             "eof_received": False,
         }
         made = ConnectionState("echo", state | values).connection(self.served.listener, sock)
-        self.served.call("restore", made, Stream)
+        self.served.call("restore", made, shared(Stream()))
         return client, kept
 
     def close(self) -> None:

@@ -11,7 +11,7 @@ from netsrvd import proxy_pending
 from netsrvd.events.connections import Accepted, Closed, ListenerFull
 from netsrvd.events.refusals import Refused, RefusedAgain
 from netsrvd.services import echo
-from netsrvd.services.base import Client
+from netsrvd.services.base import Client, shared
 from tests.support.clients import ended
 from tests.support.patience import SECONDS, eventually
 from tests.support.peers import connect, echoed, nothing_more, read_exactly, reset
@@ -28,8 +28,7 @@ LATE = {"proxy_seconds": 0.2, **BEHIND}
 class Greeter(echo.Stream):
     """Says first whom it takes its client for."""
 
-    def __init__(self, client: Client, at: float) -> None:
-        super().__init__(client, at)
+    def __init__(self, client: Client, _at: float) -> None:
         self._peer = client.peer
 
     def greeting(self) -> bytes:
@@ -333,20 +332,20 @@ def test_a_reload_reaches_those_who_wait(serving: Serving, stack: ExitStack) -> 
     tcp = serving.tcp()
     with connect(tcp.local) as sock:
         assert echoed(sock, v1())
-    tcp.update(listener(**BEHIND), echo.Stream)
+    tcp.update(listener(**BEHIND), shared(echo.Stream()))
     serving.settle()
     waiting, own_one = (stack.enter_context(connect(tcp.local)) for _ in range(2))
     own_one.sendall(LOCAL)
     serving.settle()
-    tcp.update(listener(), echo.Stream)
+    tcp.update(listener(), shared(echo.Stream()))
     assert ended(waiting)
     assert ended(own_one)
     assert serving.only(Refused).rule == "proxies no longer has it"
-    tcp.update(listener(**BEHIND), echo.Stream)
+    tcp.update(listener(**BEHIND), shared(echo.Stream()))
     serving.settle()
     late = stack.enter_context(connect(tcp.local))
     serving.settle()
-    tcp.update(listener(**LATE), echo.Stream)
+    tcp.update(listener(**LATE), shared(echo.Stream()))
     assert ended(late)
     assert tcp.counters.proxy_late == 1
 

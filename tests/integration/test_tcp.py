@@ -19,6 +19,7 @@ from netsrvd.connection import RECEIVE_BYTES, Connection
 from netsrvd.events.connections import Accepted, Closed, ServiceFailed
 from netsrvd.events.refusals import Refused
 from netsrvd.services import echo
+from netsrvd.services.base import shared
 from netsrvd.tcp import LOCALS_KEPT
 from tests.support.patience import SECONDS, eventually
 from tests.support.peers import connect, echoed, exchange, nothing_more, read_exactly, reset
@@ -372,7 +373,7 @@ def test_new_settings_hold_for_live_connections(serving: Serving) -> None:
     with connect(one.local) as client, connect(other.local) as neighbour:
         assert echoed(client)
         assert echoed(neighbour)
-        one.update(listener(idle_seconds=0.1), echo.Stream)
+        one.update(listener(idle_seconds=0.1), shared(echo.Stream()))
         assert client.recv(1) == b""
         assert serving.only(Closed).reason == "idle"
         assert echoed(neighbour)
@@ -389,7 +390,7 @@ def test_who_may_no_longer_come_in_is_ended(serving: Serving) -> None:
         connect(other.local) as neighbour,
     ):
         assert all(echoed(client) for client in (turned_out, welcome, neighbour))
-        one.update(listener(deny=("127.0.0.1",)), echo.Stream)
+        one.update(listener(deny=("127.0.0.1",)), shared(echo.Stream()))
         assert turned_out.recv(1) == b""
         closed = serving.only(Closed)
         assert (closed.reason, closed.error) == ("access", 'deny has "127.0.0.1"')
@@ -405,7 +406,7 @@ def test_new_access_holds_for_newcomers(serving: Serving) -> None:
     tcp = serving.tcp()
     with connect(tcp.local) as client:
         assert echoed(client)
-        tcp.update(listener(deny=("127.0.0.2",)), echo.Stream)
+        tcp.update(listener(deny=("127.0.0.2",)), shared(echo.Stream()))
         with connect(tcp.local, source="127.0.0.2") as late:
             assert late.recv(1) == b""
         assert echoed(client)

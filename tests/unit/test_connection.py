@@ -11,12 +11,13 @@ from netsrvd.event_loop import READ, WRITE
 from netsrvd.events import ERROR
 from netsrvd.events.connections import Accepted, Closed, ServiceFailed
 from netsrvd.linux.send_queue import unacknowledged_bytes
-from netsrvd.services.base import Stream
-from netsrvd.services.echo import Stream as Echo
+from netsrvd.services.base import Stream, StreamFactory, shared
+from netsrvd.services.echo import Stream as EchoStream
 from netsrvd.settings import ListenerSettings
 from tests.support.owner import LOCAL, PEER, Owner
 from tests.support.patience import eventually
 
+ECHO = shared(EchoStream())
 SETTINGS = ListenerSettings("lab", idle_seconds=10.0, write_seconds=3.0)
 
 
@@ -219,9 +220,9 @@ def test_it_greets_when_it_begins_and_not_when_it_goes_on(
     far.setblocking(False)
     first, second = owner.connection(near), owner.connection(near)
     owner.loop.add(near.fileno(), first)
-    first.start(Greeting, is_echo=False)
+    first.start(shared(Greeting()), is_echo=False)
     assert far.recv(100) == b"hello"
-    second.resume(Greeting, is_echo=False)
+    second.resume(shared(Greeting()), is_echo=False)
     with pytest.raises(BlockingIOError):
         far.recv(100)
 
@@ -259,11 +260,11 @@ class Loop:
         return len(ready)
 
 
-def restored(owner: Owner, sock: socket.socket, service: type[Stream], **seen: object) -> Loop:
+def restored(owner: Owner, sock: socket.socket, service: StreamFactory, **seen: object) -> Loop:
     """Return a connection that another process began, after its first step here."""
     connection = owner.connection(sock, **seen)
     made = Loop(owner, connection)
-    connection.resume(service, is_echo=service is Echo)
+    connection.resume(service, is_echo=service is ECHO)
     return made
 
 
@@ -272,7 +273,7 @@ def test_what_was_half_sent_is_sent_first(
 ) -> None:
     """Then what the client has sent meanwhile is answered; no byte is missing or twice."""
     pair[1].send(b"more")
-    loop = restored(owner, pair[0], Echo, send_buffer=memoryview(b"rest"), bytes_sent=6)
+    loop = restored(owner, pair[0], ECHO, send_buffer=memoryview(b"rest"), bytes_sent=6)
     while loop.turn():
         pass
     assert pair[1].recv(100) == b"restmore"
@@ -285,7 +286,7 @@ def test_a_half_closed_client_gets_the_rest_and_the_end(
 ) -> None:
     """The client has said in the other process that it sends nothing more."""
     buffer = memoryview(unsent) if unsent else None
-    loop = restored(owner, pair[0], Echo, send_buffer=buffer, eof_received=True)
+    loop = restored(owner, pair[0], ECHO, send_buffer=buffer, eof_received=True)
     while not owner.ended and loop.turn():
         pass
     assert pair[1].recv(100) == unsent
@@ -309,7 +310,8 @@ def test_a_service_that_had_finished_ends(
 ) -> None:
     """Its client gets what is left of the answer, and our end; then its end closes."""
     near, far = pair
-    loop = restored(owner, near, Finished, send_buffer=memoryview(unsent) if unsent else None)
+    buffer = memoryview(unsent) if unsent else None
+    loop = restored(owner, near, shared(Finished()), send_buffer=buffer)
     while loop.turn():
         pass
     far.settimeout(5)
@@ -338,7 +340,7 @@ def test_a_service_without_an_end_goes_on(
     owner: Owner, pair: tuple[socket.socket, socket.socket]
 ) -> None:
     """It is asked for the next piece when all so far is sent; a turn sends one."""
-    loop = restored(owner, pair[0], Endless, send_buffer=memoryview(b"rest"))
+    loop = restored(owner, pair[0], shared(Endless()), send_buffer=memoryview(b"rest"))
     for sent in (b"rest", b"more", b"more"):
         assert loop.turn() == 1
         assert pair[1].recv(100) == sent
@@ -347,7 +349,7 @@ def test_a_service_without_an_end_goes_on(
 def test_a_wake_up_for_nothing_changes_nothing(owner: Owner, connection: Connection) -> None:
     """Readable is a hint; the event may be of an earlier connection of this descriptor."""
     Loop(owner, connection)
-    connection.start(Echo, is_echo=True)
+    connection.start(ECHO, is_echo=True)
     connection.on_ready(READ, 150.0)
     assert owner.ended == []
     assert connection.active_at == 100.0
@@ -364,7 +366,7 @@ def test_a_client_that_takes_nothing_is_not_read_from(
     far.setblocking(False)
     connection = owner.connection(near)
     loop = Loop(owner, connection)
-    connection.start(Echo, is_echo=True)
+    connection.start(ECHO, is_echo=True)
     sent = received = 0
     with suppress(BlockingIOError):
         while True:
@@ -387,7 +389,7 @@ def test_a_socket_that_takes_nothing_although_it_has_room_is_left_alone_for_a_mo
     """The kernel lacks memory then; epoll(7) would go on reporting room at once."""
     connection = owner.connection(pair[0])
     loop = Loop(owner, connection)
-    connection.start(Echo, is_echo=True)
+    connection.start(ECHO, is_echo=True)
     connection._buffer(memoryview(b"x"))
 
     def no_memory(*_: object) -> int:
@@ -447,7 +449,7 @@ def test_the_end_of_a_client_is_read_once(
     near, far = pair
     far.shutdown(socket.SHUT_WR)
     loop = Loop(owner, owner.connection(near))
-    loop.connection.start(Heedless, is_echo=False)
+    loop.connection.start(shared(Heedless()), is_echo=False)
 
     def sleeps() -> bool:
         return any(loop.turn() == 0 for _ in range(100))

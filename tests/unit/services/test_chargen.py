@@ -20,7 +20,7 @@ def test_the_pattern_is_that_of_the_rfc() -> None:
 
 def test_a_stream_never_ends_and_has_no_seam() -> None:
     """Each piece goes on where the one before ended, whatever the client sends meanwhile."""
-    stream = chargen.Stream(CLIENT, 0.0)
+    stream = chargen.Stream()
     said = stream.greeting() + stream.respond(b"stop!") + stream.more() + stream.more()
     assert said == chargen.PATTERN * (len(said) // len(chargen.PATTERN))
     assert len(said) > 2 * len(chargen.PATTERN)

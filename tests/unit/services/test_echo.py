@@ -4,7 +4,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from netsrvd.services import echo
-from tests.support.service_client import CLIENT
 
 CHUNKS = st.lists(st.binary(max_size=100))
 
@@ -12,7 +11,7 @@ CHUNKS = st.lists(st.binary(max_size=100))
 @given(CHUNKS)
 def test_echo_sends_back_every_byte_in_order(chunks: list[bytes]) -> None:
     """What comes in goes out, however it is cut; nothing is added before, after or between."""
-    service = echo.Stream(CLIENT, 0.0)
+    service = echo.Stream()
     said = service.greeting() + b"".join(
         service.respond(chunk) + service.more() for chunk in chunks
     )
