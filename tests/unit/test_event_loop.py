@@ -1,6 +1,7 @@
 """netsrvd.event_loop"""
 
 import errno
+import fcntl
 import itertools
 import os
 import select
@@ -398,9 +399,35 @@ def test_a_descriptor_that_is_forgotten_and_closed_is_not_heard_of(
 
 
 def test_to_remove_what_is_not_watched_is_nothing(running: Running) -> None:
-    """A connection may be closed twice over on two ways."""
-    running.loop.remove(0)
-    running.loop.forget(0)
+    """A connection may be closed twice over on two ways; others are watched all the same."""
+    near, far = socket.socketpair()
+    with near, far:
+        called = threading.Event()
+        running.loop.add(far.fileno(), Watched(lambda _: (far.recv(1), called.set())))
+        for descriptor in (0, 100_000):
+            running.loop.remove(descriptor)
+            running.loop.forget(descriptor)
+        running.loop.forget(-1)  # of a socket that is closed
+        running.loop.start()
+        near.send(b"x")
+        assert called.wait(SECONDS)
+
+
+def test_a_descriptor_that_is_reserved_may_have_events(running: Running) -> None:
+    """Such as those that epoll(7) always reports: they are nothing, whatever its number is."""
+    number = 1000
+    with socket.socket() as sock:  # without a peer: EPOLLHUP
+        assert fcntl.fcntl(sock, fcntl.F_DUPFD_CLOEXEC, number) == number
+    try:
+        running.loop.reserve(number)
+        polled = running.loop._epoll.poll(0)
+        assert [descriptor for descriptor, _ in polled] == [number]
+        running.loop.start()
+        running.turn()
+        running.turn()
+        running.loop.release(number)
+    finally:
+        os.close(number)
 
 
 def test_what_cannot_be_watched_is_an_error(running: Running) -> None:

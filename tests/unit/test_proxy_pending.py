@@ -60,7 +60,7 @@ class Waiting:
     def turn(self, now: float) -> None:
         """Do what one turn of the loop does at this time."""
         for descriptor, events in self.loop._epoll.poll(0):
-            if found := self.loop._watched.get(descriptor):
+            if found := self.loop._watched[descriptor]:
                 found.on_ready(events, now)
         self.pending.run_due(now)
 
