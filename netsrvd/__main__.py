@@ -1,6 +1,7 @@
 """The command `netsrvd`, and what `python -m netsrvd` does."""
 
 import _signal  # type: ignore[import-not-found] # built in: `signal` would import others first
+import gc
 import sys
 
 if _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler:
@@ -21,6 +22,7 @@ def main() -> int:
     if sys.argv[1:2] == ["run"]:
         numbers = [getattr(_signal, name) for name in SIGNALS_OF_RUN]
         _signal.pthread_sigmask(_signal.SIG_BLOCK, numbers)
+    gc.disable()  # until all is imported, see `cli`: imports leave no garbage
     from netsrvd import cli  # noqa: PLC0415 - signals first: imports take 0.2 s on slow machines
 
     return cli.main()

@@ -1,6 +1,7 @@
 """The command line: its arguments, and the command that they belong to."""
 
 import argparse
+import gc
 import importlib
 import io
 import os
@@ -95,9 +96,11 @@ def _run(argv: list[str] | None) -> tuple[int, str]:
     """Return the exit status of a command line, and which command it was."""
     try:
         words = sys.argv[1:] if argv is None else argv
-        arguments = parser(words[0] if words else "").parse_args(words)
+        arguments = parser(words[0] if words else None).parse_args(words)
         arguments.began_at = BEGAN_AT
         command = importlib.import_module(f"netsrvd.commands.{arguments.command}")
+        gc.freeze()  # what has been imported stays: no collection need look through it
+        gc.enable()
         status = int(command.run(arguments))
     except OutputError:
         raise
@@ -238,10 +241,10 @@ def _hide_from_client() -> None:
         sys.stderr = StderrToLog()
 
 
-def parser(first_word: str = "probe") -> argparse.ArgumentParser:
-    """Return the parser of a command line that begins with this word.
+def parser(command: str | None = None) -> argparse.ArgumentParser:
+    """Return the parser of the command line: for all commands, or just for this one.
 
-    Only for `probe` it has the arguments of that command: a start need not wait for them.
+    A start need not wait for the arguments of other commands.
     """
     top = Parser(
         prog="netsrvd", description="Serve small network services, such as TCP and UDP echo."
@@ -250,77 +253,39 @@ def parser(first_word: str = "probe") -> argparse.ArgumentParser:
     commands = top.add_subparsers(
         dest="command", required=True, metavar="COMMAND", title="commands"
     )
-    by_name = {
-        name: commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
-        for name, text in COMMANDS.items()
-    }
-    _add_shared(by_name)
-    _add_run(by_name["run"])
-    _add_configuration(by_name)
-    _add_status(by_name["status"])
-    by_name["metrics"].add_argument(
-        "--openmetrics", action="store_true", help="print OpenMetrics, not Prometheus' text format"
-    )
-    if first_word == "probe":
-        from netsrvd.probe.arguments import add  # noqa: PLC0415 - for this command alone
-
-        add(by_name["probe"])
+    for name in (command,) if command in COMMANDS else COMMANDS:
+        text = COMMANDS[name]
+        one = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
+        _add_shared(one, name)
+        if name in OWN_ARGUMENTS:
+            OWN_ARGUMENTS[name](one)
     return top
 
 
-def _add_shared(by_name: dict[str, "Parser"]) -> None:
-    """Add the options that several commands have."""
-    for name in ("run", "check", "explain", "sockopts"):
-        by_name[name].add_argument(
+def _add_shared(parser: "Parser", name: str) -> None:
+    """Add those options of a command that several have."""
+    if name in ("run", "check", "explain", "sockopts"):
+        parser.add_argument(
             *("-c", "--config"),
             type=Path,
             metavar="FILE",
             help="read FILE and conf.d/*.toml beside it (default: /etc/netsrvd/netsrvd.toml)",
         )
-    for name in ("check", "apply", "explain", "status", "sockopts"):
-        by_name[name].add_argument(
+    if name in ("check", "apply", "explain", "status", "sockopts"):
+        parser.add_argument(
             "--json",
             action="store_true",
             help="print JSON, also if there are faults" if name == "check" else "print JSON",
         )
-    for name in ("status", "top", "metrics"):
-        by_name[name].add_argument(
+    if name in ("status", "top", "metrics"):
+        parser.add_argument(
             "--control",
             metavar="PATH",
             help="ask the daemon at this socket, not those that systemd runs",
         )
 
 
-def _add_configuration(by_name: dict[str, "Parser"]) -> None:
-    """Add the arguments of the commands that are about the configuration."""
-    by_name["check"].add_argument(
-        "--all", action="store_true", help="print all settings, also those with their defaults"
-    )
-    apply, explain = by_name["apply"], by_name["explain"]
-    apply.add_argument(
-        "--dry-run", action="store_true", help="show what would change, and change nothing"
-    )
-    apply.add_argument(
-        "--rollback", action="store_true", help="restore and apply the last good configuration"
-    )
-    explain.add_argument(
-        "--udp", action="store_true", help="judge a datagram instead of a connection"
-    )
-    explain.add_argument("listener", help="name of a listener")
-    explain.add_argument("address", help="IP address, with or without a port: 192.0.2.1:40000")
-    by_name["reload"].add_argument(
-        *("pid",),
-        type=_pid,
-        nargs="?",
-        metavar="PID",
-        help="process ID of the daemon (default: each that systemd runs)",
-    )
-    by_name["sockopts"].add_argument(
-        "--listener", metavar="NAME", help="show what the configuration of this listener sets"
-    )
-
-
-def _add_run(run: argparse.ArgumentParser) -> None:
+def _add_run(run: "Parser") -> None:
     """Add the arguments of `run` alone."""
     run.add_argument(
         "--detach", action="store_true", help="serve in the background, and log to syslog"
@@ -352,8 +317,45 @@ def _add_run(run: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_status(status: argparse.ArgumentParser) -> None:
-    """Add the arguments of `status`."""
+def _add_check(check: "Parser") -> None:
+    """Add the arguments of `check` alone."""
+    check.add_argument(
+        "--all", action="store_true", help="print all settings, also those with their defaults"
+    )
+
+
+def _add_apply(apply: "Parser") -> None:
+    """Add the arguments of `apply` alone."""
+    apply.add_argument(
+        "--dry-run", action="store_true", help="show what would change, and change nothing"
+    )
+    apply.add_argument(
+        "--rollback", action="store_true", help="restore and apply the last good configuration"
+    )
+
+
+def _add_explain(explain: "Parser") -> None:
+    """Add the arguments of `explain` alone."""
+    explain.add_argument(
+        "--udp", action="store_true", help="judge a datagram instead of a connection"
+    )
+    explain.add_argument("listener", help="name of a listener")
+    explain.add_argument("address", help="IP address, with or without a port: 192.0.2.1:40000")
+
+
+def _add_reload(reload: "Parser") -> None:
+    """Add the arguments of `reload`."""
+    reload.add_argument(
+        *("pid",),
+        type=_pid,
+        nargs="?",
+        metavar="PID",
+        help="process ID of the daemon (default: each that systemd runs)",
+    )
+
+
+def _add_status(status: "Parser") -> None:
+    """Add the arguments of `status` alone."""
     status.add_argument(
         "what", nargs="?", choices=("connections",), help="list the live connections"
     )
@@ -371,6 +373,40 @@ def _add_status(status: argparse.ArgumentParser) -> None:
             metavar="NAME=RANGE",
             help=f"work as a monitoring plugin: {level} if this figure is out of range",
         )
+
+
+def _add_metrics(metrics: "Parser") -> None:
+    """Add the arguments of `metrics` alone."""
+    metrics.add_argument(
+        "--openmetrics", action="store_true", help="print OpenMetrics, not Prometheus' text format"
+    )
+
+
+def _add_probe(probe: "Parser") -> None:
+    """Add the arguments of `probe`."""
+    from netsrvd.probe.arguments import add  # noqa: PLC0415 - for this command alone
+
+    add(probe)
+
+
+def _add_sockopts(sockopts: "Parser") -> None:
+    """Add the arguments of `sockopts` alone."""
+    sockopts.add_argument(
+        "--listener", metavar="NAME", help="show what the configuration of this listener sets"
+    )
+
+
+OWN_ARGUMENTS: dict[str, Callable[["Parser"], None]] = {
+    "run": _add_run,
+    "check": _add_check,
+    "apply": _add_apply,
+    "explain": _add_explain,
+    "reload": _add_reload,
+    "status": _add_status,
+    "metrics": _add_metrics,
+    "probe": _add_probe,
+    "sockopts": _add_sockopts,
+}
 
 
 def _pid(text: str) -> int:

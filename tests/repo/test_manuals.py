@@ -42,7 +42,7 @@ OF_OTHERS = {
 
 def parsers() -> dict[str, argparse.ArgumentParser]:
     """Return the parser of each command by the name of its page."""
-    top = cli.parser("probe")
+    top = cli.parser()
     [commands] = [each.choices for each in top._actions if isinstance(each.choices, dict)]
     return {f"netsrvd-{name}": parser for name, parser in commands.items()}
 

@@ -20,7 +20,7 @@ COMPLETIONS = sorted((ROOT / "packaging/completions").glob("*/*"))
 
 def options() -> list[str]:
     """Return the long options of the command."""
-    top = cli.parser("probe")
+    top = cli.parser()
     [commands] = [each.choices for each in top._actions if isinstance(each.choices, dict)]
     actions = commands["probe"]._actions
     return [action.option_strings[-1] for action in actions if action.option_strings]
