@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from itertools import groupby
 
 from netsrvd.counters import Definition
-from netsrvd.services.base import Family, Labels
+from netsrvd.services.shown import Family, Labels
 from netsrvd.snapshot import Sample, Served, Snapshot, samples, steps
 
 UNIT = "NETSRVD_UNIT"

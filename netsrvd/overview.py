@@ -8,7 +8,7 @@ from netsrvd.addresses import shown
 from netsrvd.counters import ByReason
 from netsrvd.metrics import unit
 from netsrvd.run_state import RunNotes
-from netsrvd.services.base import Fact, Overview, Table
+from netsrvd.services.shown import Fact, Overview, Table
 from netsrvd.snapshot import ListenerFigures, Served, Snapshot, steps
 from netsrvd.units import span
 

@@ -46,10 +46,12 @@ MODULES = (
     "netsrvd.services.qotd",
     "netsrvd.services.time",
     "netsrvd.services.whoami",
-    # a configuration with lists or faults
+    # a configuration that says something, with lists or faults
     "netsrvd.config.key_lines",
     "difflib",
+    "ipaddress",
     "json",
+    "tomllib",
     # tracebacks: these modules are imported by traceback only when a line needs them
     "ast",
     "linecache",

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from netsrvd.handlers.connections import HandlerConnections
     from netsrvd.handover import Restored
     from netsrvd.samples import Samples
-    from netsrvd.services.base import Family, Overview
+    from netsrvd.services.shown import Family, Overview
 
 JOIN_SECONDS = 5.0
 """How long to wait for a thread that was asked to end. None needs this long unless it is stuck."""

@@ -2,14 +2,14 @@
 
 import re
 
-_SIZE = re.compile(r"([0-9]{1,10}) ?([KMG]?)")
-_NUMBER = re.compile(r"[+-]?[0-9]{1,30}")
+_SIZE = r"([0-9]{1,10}) ?([KMG]?)"
+_NUMBER = r"[+-]?[0-9]{1,30}"
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 
 
 def size(value: object) -> int | None:
     """Return a size in bytes, None for what is none."""
-    found = _SIZE.fullmatch(value) if isinstance(value, str) else None
+    found = re.fullmatch(_SIZE, value) if isinstance(value, str) else None
     if found:
         return int(found[1]) * _UNITS[found[2]]
     return value if isinstance(value, int) and not isinstance(value, bool) else None
@@ -29,7 +29,7 @@ def if_quoted(value: object) -> str:
         return ""
     if value in ("true", "false"):
         return ", without quotes"
-    return ": a number, without quotes" if _NUMBER.fullmatch(value) else ""
+    return ": a number, without quotes" if re.fullmatch(_NUMBER, value) else ""
 
 
 def span(seconds: float) -> str:

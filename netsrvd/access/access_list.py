@@ -4,7 +4,6 @@ The most specific entry of `allow` and `deny` that contains the address decides;
 `deny` wins; an address that no entry contains is refused.
 """
 
-import ipaddress
 import socket
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -19,7 +18,7 @@ NAMED_NETWORKS = {
     "any": ("0.0.0.0/0", "::/0"),
 }
 
-MAPPED = ipaddress.IPv6Network("::ffff:0:0/96")
+MAPPED = "::ffff:0:0/96"
 
 
 class Entry(NamedTuple):
@@ -48,11 +47,14 @@ def _is_network(text: str) -> bool:
     """
     if "%" in text:
         return False
+    import ipaddress  # noqa: PLC0415 - most configurations name no network
+
     try:
         network = ipaddress.ip_network(text, strict=False)
     except ValueError:
         return False
-    if isinstance(network, ipaddress.IPv6Network) and network.subnet_of(MAPPED):
+    mapped = ipaddress.IPv6Network(MAPPED)
+    if isinstance(network, ipaddress.IPv6Network) and network.subnet_of(mapped):
         number, length = int(network.network_address) % 2**32, network.prefixlen - 96
         ipv4 = ipaddress.ip_network((number, length))
         raise ValueError(f'IPv4 in its own form, such as "{ipv4}"')
@@ -105,10 +107,18 @@ def _rule(entry: Entry | None) -> str:
 def _entries(key: str, texts: Iterable[str]) -> list[Entry]:
     found = []
     for text in texts:
-        for each in NAMED_NETWORKS.get(text, (text,)):
-            network = ipaddress.ip_network(each)
-            family = socket.AF_INET6 if network.version == 6 else socket.AF_INET  # noqa: PLR2004
-            shift = network.max_prefixlen - network.prefixlen
-            number = int(network.network_address) >> shift
+        for network in NAMED_NETWORKS.get(text) or (_with_length(text),):
+            address, _, length = network.partition("/")
+            family = socket.AF_INET6 if ":" in address else socket.AF_INET
+            packed = socket.inet_pton(family, address)
+            shift = 8 * len(packed) - int(length)
+            number = int.from_bytes(packed, "big") >> shift
             found.append(Entry(family, shift, number, key != "deny", text, key))
     return found
+
+
+def _with_length(text: str) -> str:
+    """Return a network as `ADDRESS/LENGTH`, also one with a mask, or of a single address."""
+    import ipaddress  # noqa: PLC0415 - see `_is_network`
+
+    return str(ipaddress.ip_network(text))

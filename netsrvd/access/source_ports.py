@@ -28,7 +28,7 @@ TABLE = {
     OWN: Row(range(0), "this daemon serves it, too"),
 }
 
-_RANGE = re.compile(r"([0-9]{1,5})(?:-([0-9]{1,5}))?")
+_RANGE = r"([0-9]{1,5})(?:-([0-9]{1,5}))?"
 HIGHEST_PORT = 65535
 
 
@@ -38,7 +38,7 @@ def checked_ports(value: object) -> str:
         return value
     if isinstance(value, int) and not isinstance(value, bool):
         value = str(value)
-    found = _RANGE.fullmatch(value) if isinstance(value, str) else None
+    found = re.fullmatch(_RANGE, value) if isinstance(value, str) else None
     if found and int(found[1]) <= int(found[2] or found[1]) <= HIGHEST_PORT:
         return found[0]
     known = ", ".join(f'"{word}"' for word in TABLE)

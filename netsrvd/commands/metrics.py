@@ -15,7 +15,7 @@ from netsrvd.errors import ControlError
 from netsrvd.escapes import escaped
 from netsrvd.metrics import of
 from netsrvd.services import exposition
-from netsrvd.services.base import Family
+from netsrvd.services.shown import Family
 from netsrvd.snapshot import Address, ListenerFigures, Snapshot
 
 

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from netsrvd import detach, startup
+from netsrvd import startup
 from netsrvd.control.listening import Control, bind
 from netsrvd.daemon import Daemon, Start
 from netsrvd.errors import NetsrvdError, UsageError, shortage
@@ -15,6 +15,7 @@ from netsrvd.sockets import activation
 from netsrvd.systemd.notify import Notifier
 
 if TYPE_CHECKING:
+    from netsrvd.detach import User
     from netsrvd.handover import Restored
 
 SERVES_AS_ROOT = (
@@ -49,7 +50,7 @@ def _run(arguments: argparse.Namespace) -> int:
         raise UsageError("--pid-file goes with --detach; a service manager needs none")
     if arguments.user and not arguments.detach:
         raise UsageError("--user goes with --detach; a service manager has a setting of its own")
-    owner = detach.user(arguments.user) if arguments.user else None
+    owner = _owner(arguments.user) if arguments.user else None
     passed, kept = activation.passed()
     control = _control(arguments, passed)
     listening = [each for each in kept if each[1].startswith(activation.STORED_SOCKET)]
@@ -88,7 +89,13 @@ def _control(
         raise
 
 
-def _serve(start: Start, arguments: argparse.Namespace, owner: detach.User | None) -> int:
+def _owner(name: str) -> "User":
+    from netsrvd.detach import user  # noqa: PLC0415 - a service manager has a setting of its own
+
+    return user(name)
+
+
+def _serve(start: Start, arguments: argparse.Namespace, owner: "User | None") -> int:
     def serve(on_ready: Callable[[], None]) -> int:
         return Daemon(start, on_ready).run()
 
@@ -97,7 +104,9 @@ def _serve(start: Start, arguments: argparse.Namespace, owner: detach.User | Non
     sockets += [start.control.sock] if start.control else []
     try:
         if arguments.detach:
-            status = detach.detached(serve, sockets, arguments.pid_file, owner)
+            from netsrvd.detach import detached  # noqa: PLC0415 - not under a service manager
+
+            status = detached(serve, sockets, arguments.pid_file, owner)
             if owner is None and os.geteuid() == 0:
                 print(SERVES_AS_ROOT, file=sys.stderr)
             return status

@@ -33,7 +33,7 @@ WIDEST = 60
 """Characters of a line behind which origins stand in a column; longer lines stand out alone."""
 
 
-TOML_PLACE = re.compile(r" \(at line ([0-9]+)(?:, (column [0-9]+))?\)$")
+TOML_PLACE = r" \(at line ([0-9]+)(?:, (column [0-9]+))?\)$"
 """Where an error of tomllib says that it is."""
 
 QUOTES_MISSING = ("Invalid value", "Expected newline or end of document after a statement")
@@ -226,7 +226,7 @@ def _drop_ins(folder: Path, faults: list[Fault]) -> tuple[list[Path], list[Path]
 def _not_toml(file: Path, error: Exception) -> Fault:
     """Return the fault of a file that is not TOML, with the line where that shows."""
     said = str(error)
-    found = TOML_PLACE.search(said)
+    found = re.search(TOML_PLACE, said)
     hint = "; a text stands in quotation marks" if said.startswith(QUOTES_MISSING) else ""
     line = int(found[1]) if found else 0
     column = f" ({found[2]})" if found and found[2] else ""

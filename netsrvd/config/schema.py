@@ -24,7 +24,7 @@ TERABYTE = 1 << 40
 MOST_HINTS = 100
 """To look for the nearest of all socket options takes 0.4 ms, to list them 2 KB."""
 
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
+NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}"
 
 Tree = Mapping[str, Any]
 
@@ -181,7 +181,7 @@ def _listeners(
     for name, entry in named.items():
         faults_before = len(problems)
         path = ("listener", name)
-        if not NAME.fullmatch(name):
+        if not re.fullmatch(NAME, name):
             problems.append(Problem(path, "expected a name of letters, digits and _ . -"))
         given = _table(entry, path, problems)
         enabled = _read(given.pop("enabled", True), (*path, "enabled"), values.boolean(), problems)

@@ -3,7 +3,6 @@
 import os
 import re
 import stat
-import tomllib
 from errno import EINVAL, EISDIR
 from pathlib import Path
 from typing import Any
@@ -30,7 +29,7 @@ UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 """The marks with which a file in UTF-16 begins."""
 
 _PART = r"""(?:[\w-]++|"(?:[^"\\\n]|\\.)*+"|'[^'\n]*+')"""
-_LONG_KEY = re.compile(rf"(?<![\w-]){_PART}(?:[ \t]*+\.[ \t]*+{_PART}){{{MOST_PARTS}}}")
+_LONG_KEY = rf"(?<![\w-]){_PART}(?:[ \t]*+\.[ \t]*+{_PART}){{{MOST_PARTS}}}"
 
 
 def read(file: Path) -> dict[str, Any]:
@@ -66,10 +65,19 @@ def text_of(file: Path) -> str:
 
 def parse(text: str) -> dict[str, Any]:
     """Return what a text means. Raises ValueError and RecursionError, see `read`."""
-    if found := _LONG_KEY.search(text):
+    if all(map(_is_comment, text.split("\n"))):
+        return {}
+    import tomllib  # noqa: PLC0415 - a new installation has comments alone
+
+    if found := re.search(_LONG_KEY, text):
         line = text.count("\n", 0, found.start()) + 1
         raise ValueError(f"a key has more than {MOST_PARTS} parts (at line {line})")
     return tomllib.loads(text)
+
+
+def _is_comment(line: str) -> bool:
+    """Return whether a line says nothing; not of one with characters that TOML may refuse."""
+    return line.isprintable() and line.lstrip(" ")[:1] in ("", "#")
 
 
 def _refuse_special(file: Path, status: os.stat_result) -> None:

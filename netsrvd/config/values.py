@@ -4,7 +4,6 @@ A `Type` reads what TOML gave or raises ValueError, whose text completes the sen
 it shows a setting as the TOML value that would be read as the same.
 """
 
-import ipaddress
 import re
 from collections.abc import Callable, Collection
 from typing import Any, NamedTuple
@@ -12,9 +11,11 @@ from typing import Any, NamedTuple
 from netsrvd import units
 
 DURATION_UNITS = {"ms": 0.001, "s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
-_DURATION = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,6})?) ?(ms|s|min|h|d)")
+_DURATION = r"([0-9]{1,15}(?:\.[0-9]{1,6})?) ?(ms|s|min|h|d)"
+"""Compiled, and then kept by `re`, when a value comes: a start need not wait for it. So are all
+patterns of the daemon."""
 
-_CREDENTIAL = re.compile(r"credential:[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
+_CREDENTIAL = r"credential:[A-Za-z0-9][A-Za-z0-9_.-]{0,99}"
 
 IFNAMSIZ = 16
 """Bytes that the kernel has for the name of an interface, a final NUL included (netdevice(7))."""
@@ -93,7 +94,7 @@ def duration(low: float, high: float) -> Type:
 def _seconds(value: object) -> float | None:
     if isinstance(value, int | float) and not isinstance(value, bool):
         return value
-    found = _DURATION.fullmatch(value) if isinstance(value, str) else None
+    found = re.fullmatch(_DURATION, value) if isinstance(value, str) else None
     return float(found[1]) * DURATION_UNITS[found[2]] if found else None
 
 
@@ -160,18 +161,18 @@ def key_source() -> Type:
 
     def read(value: object) -> str:
         text = value if isinstance(value, str) and value.isprintable() else "."
-        if text[:1] in ("", "/") or _CREDENTIAL.fullmatch(text):
+        if text[:1] in ("", "/") or re.fullmatch(_CREDENTIAL, text):
             return text
         raise ValueError('"credential:NAME", the absolute path of a file, or "" for none')
 
     return Type(read, identity)
 
 
-def matching(pattern: re.Pattern[str], what: str) -> Type:
+def matching(pattern: str, what: str) -> Type:
     """Return the type of texts that a pattern describes as a whole."""
 
     def read(value: object) -> str:
-        if isinstance(value, str) and pattern.fullmatch(value):
+        if isinstance(value, str) and re.fullmatch(pattern, value):
             return value
         raise ValueError(what)
 
@@ -208,6 +209,8 @@ def address(value: object) -> str:
     known = 'IP addresses such as "192.0.2.1" or "::1" (names are not resolved)'
     if not isinstance(value, str) or not _may_be_interface(value.partition("%")[2]):
         raise ValueError(known)
+    import ipaddress  # noqa: PLC0415 - most configurations name no address
+
     try:
         found = ipaddress.ip_address(value)
     except ValueError:

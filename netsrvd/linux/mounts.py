@@ -17,7 +17,8 @@ SYSTEM = "/usr"
 
 ZONE = Path("/etc/localtime")
 
-ESCAPE = re.compile(r"\\([0-7]{3})")
+ESCAPE = r"\\([0-7]{3})"
+"""A blank or a backslash in a path."""
 
 
 def roots() -> dict[str, str]:
@@ -29,8 +30,8 @@ def roots() -> dict[str, str]:
     found = {}
     with suppress(OSError):
         for line in MOUNTS.read_text(errors="surrogateescape").splitlines():
-            fields = [ESCAPE.sub(_character, each) for each in line.split(" ")[: POINT + 1]]
-            found[fields[POINT]] = fields[ROOT]  # of several mounts the last one is seen
+            fields = line.split(" ")  # of several mounts at one point the last one is seen
+            found[_unescaped(fields[POINT])] = _unescaped(fields[ROOT])
     return found
 
 
@@ -44,8 +45,11 @@ def moved(path: str, before: Mapping[str, str], now: Mapping[str, str]) -> str:
     return ""
 
 
-def _character(found: re.Match[str]) -> str:
-    return chr(int(found[1], 8))
+def _unescaped(path: str) -> str:
+    """Return a path as it is; most have no escape, and a start need not compile the pattern."""
+    if "\\" not in path:
+        return path
+    return re.sub(ESCAPE, lambda found: chr(int(found[1], 8)), path)
 
 
 class Outside(NamedTuple):

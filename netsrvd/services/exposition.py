@@ -7,7 +7,7 @@ a family.
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from netsrvd.services.base import Family
+from netsrvd.services.shown import Family
 
 PIECE_SAMPLES = 250
 """Samples after which a piece ends, with the family that it is in: 250 take 0.3 ms. A family has a

@@ -12,7 +12,7 @@ from os import urandom
 from pathlib import Path
 from typing import NamedTuple
 
-from netsrvd.services.base import Overview, Table
+from netsrvd.services.shown import Overview, Table
 
 PIECE_ROWS = 100
 """Rows of a table that are written in one turn, in 0.3 ms."""

@@ -43,7 +43,7 @@ FINAL_OPTIONS = ("TCP_WINDOW_CLAMP",)
 _LINGER = struct.Struct("@ii")  # struct linger { int l_onoff; int l_linger; };
 _TIMEVAL = struct.Struct("@ll")  # struct timeval { time_t tv_sec; suseconds_t tv_usec; };
 
-_WORD = re.compile(r"[A-Za-z0-9_-]{1,15}")
+_WORD = r"[A-Za-z0-9_-]{1,15}"
 
 
 def parse(name: str, value: object) -> OptionValue:
@@ -242,7 +242,7 @@ def _check_linger(_option: Option, value: object) -> OptionValue:
 
 
 def _check_text(_option: Option, value: object) -> str:
-    if isinstance(value, str) and _WORD.fullmatch(value):
+    if isinstance(value, str) and re.fullmatch(_WORD, value):
         return value
     raise ValueError('expected a name such as "cubic", at most 15 letters, digits, "_" or "-"')
 

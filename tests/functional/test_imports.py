@@ -4,8 +4,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from netsrvd.settings import DEFAULT_PORT
 from tests.functional.conftest import Start
 from tests.support.clients import serves
+
+PACKAGED = Path(__file__).parents[2] / "packaging/netsrvd.toml"
 
 PLANTED = """
 from netsrvd import daemon
@@ -19,7 +24,7 @@ Shutdown.run = end
 
 PUBLIC = {
     *("argparse", "collections", "contextlib", "copyreg", "ctypes", "datetime", "enum", "errno"),
-    *("fcntl", "fnmatch", "functools", "gettext", "glob", "importlib", "ipaddress", "itertools"),
+    *("fnmatch", "functools", "gettext", "glob", "importlib", "ipaddress", "itertools"),
     *("keyword", "locale", "mmap", "netsrvd", "ntpath", "operator", "pathlib", "re", "reprlib"),
     *("resource", "select", "selectors", "signal", "socket", "string", "struct", "threading"),
     *("tomllib", "types", "typing", "urllib", "warnings", "weakref"),
@@ -28,7 +33,7 @@ PUBLIC = {
 
 OURS = {
     *("__main__", "access", "addresses", "cli", "commands", "config", "connection", "contracts"),
-    *("control", "counters", "daemon", "detach", "errnos", "errors", "escapes", "event_loop"),
+    *("control", "counters", "daemon", "errnos", "errors", "escapes", "event_loop"),
     *("events", "flow", "linux", "log", "loop_thread", "proxy_datagrams", "proxy_pending"),
     *("proxy_protocol", "run_state", "server", "services", "settings", "shutdown", "sockets"),
     *("startup", "systemd", "tcp", "tracebacks", "udp", "units", "upgrade"),
@@ -38,7 +43,9 @@ OURS = {
 NOT_OURS = {
     *("netsrvd.services.chargen", "netsrvd.services.discard", "netsrvd.events.handover"),
     *("netsrvd.handover", "netsrvd.linux.memfd", "netsrvd.linux.reply"),
+    *("netsrvd.detach", "fcntl"),
     *("netsrvd.handlers", "netsrvd.services.handler", "netsrvd.events.handlers"),
+    *("netsrvd.services.shown",),
     *("netsrvd.commands.inetd", "netsrvd.sockets.inetd", "netsrvd.log.stderr_to_log"),
     *("netsrvd.commands.check", "netsrvd.commands.sockopts"),
     *("netsrvd.timed", "netsrvd.services.timed", "netsrvd.services.stamp"),
@@ -66,6 +73,17 @@ def test_nothing_is_imported_before_it_is_needed(start: Start) -> None:
     own = {name.split(".")[1] for name in imported if name.startswith("netsrvd.")}
     assert own == OURS
     assert not imported & NOT_OURS
+
+
+@pytest.mark.usefixtures("alone")
+def test_what_reads_toml_is_imported_for_settings_alone(start: Start) -> None:
+    """The file of a new installation has nothing but comments, and waits for no module."""
+    run = start(PACKAGED.read_text(), planted=PLANTED)
+    assert serves(DEFAULT_PORT)
+    run.allow("IMPORTED ")
+    run.end()
+    [line] = run.lines_with("IMPORTED ")
+    assert not {*line.split()[1:]} & {"datetime", "string", "tomllib"}
 
 
 def test_a_control_socket_alone_imports_no_answers(start: Start, tmp_path: Path) -> None:

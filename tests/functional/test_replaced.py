@@ -206,10 +206,10 @@ def test_everything_is_imported_soon(start: Start, copy: Path) -> None:
     missing = expected - imported
     of_others = ("netsrvd.commands.", "netsrvd.probe", "netsrvd.systemd")
     assert {name for name in missing if not name.startswith(of_others)} == {
-        *("netsrvd.sockets.inetd", "netsrvd.log.stderr_to_log"),
+        *("netsrvd.detach", "netsrvd.sockets.inetd", "netsrvd.log.stderr_to_log"),
         *("netsrvd.services.http", "netsrvd.services.page"),
         *(f"netsrvd.services.{name}" for name in ("echoplus", "exposition", "metrics", "stamp")),
-        *("netsrvd.services.timed", "netsrvd.timed"),
+        *("netsrvd.services.shown", "netsrvd.services.timed", "netsrvd.timed"),
         *("netsrvd.packets", "netsrvd.packets.stamp", "netsrvd.packets.udpechoplus"),
         *("netsrvd.control.interface", "netsrvd.control.methods"),
         *("netsrvd.metrics", "netsrvd.overview", "netsrvd.snapshot"),

@@ -58,7 +58,7 @@ def _judges_right(entry: str) -> None:
     networks = [ipaddress.ip_network(each) for each in NAMED_NETWORKS.get(entry, (entry,))]
     allows, denies = AccessList([entry]), AccessList(["any"], [entry])
     for address in {*FAR, *(each for network in networks for each in _around(network))}:
-        if address in MAPPED:
+        if address in ipaddress.IPv6Network(MAPPED):
             continue  # no peer has one: it is known by its IPv4 address
         inside = any(address in network for network in networks)
         assert (allows.denied_by(str(address)) == "") == inside, address

@@ -8,7 +8,7 @@ import pytest
 
 from netsrvd import snapshot
 from netsrvd.connection import Connection
-from netsrvd.services.base import Family
+from netsrvd.services.shown import Family
 from tests.support.peers import connect, echoed, read_exactly
 from tests.support.server import Reported, RunningServer, on_loopback
 

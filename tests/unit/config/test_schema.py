@@ -1,5 +1,6 @@
 """netsrvd.config.schema"""
 
+import re
 from typing import Any
 
 import pytest
@@ -272,13 +273,13 @@ def test_of_many_on_one_address_each_is_named_once() -> None:
 @pytest.mark.parametrize("name", ["echo", "a", "lab-2", "my.service_1", "7", "x" * 63])
 def test_names_of_listeners(name: str) -> None:
     """A name is something that FileDescriptorName= and a log line can hold."""
-    assert NAME.fullmatch(name)
+    assert re.fullmatch(NAME, name)
 
 
 @pytest.mark.parametrize("name", ["", "-a", "a b", "a:b", "a\n", "ö", "x" * 64])
 def test_what_is_no_name_of_a_listener(name: str) -> None:
     """Colons separate the names in LISTEN_FDNAMES; other signs would have to be escaped."""
-    assert not NAME.fullmatch(name)
+    assert not re.fullmatch(NAME, name)
 
 
 def test_effective_settings_are_in_the_order_of_the_rules() -> None:

@@ -46,6 +46,31 @@ def test_a_file_is_what_toml_says(file: Path) -> None:
     assert toml.read(file) == {"a": {"b": "ö"}, "c": {"d": [1]}}
 
 
+@pytest.mark.parametrize(
+    ("text", "is_valid"),
+    [
+        *(
+            (each, True)
+            for each in ("", "\n", "# a = 1", "  # a\n\n#", "#\t\r\n\t# ö", "#\u2028a = 1")
+        ),
+        *(
+            (each, False)
+            for each in ("#\0", "# a\v# b", "#\n\f\n", "#\r#", "#\x7f", "\u2003", "#\na")
+        ),
+    ],
+)
+def test_comments_alone_say_nothing(text: str, *, is_valid: bool) -> None:
+    """A text of them is empty, and one with characters that no comment may have is a fault, as in
+    any other text.
+    """
+    for more in ("", "\nb = 1"):
+        if is_valid:
+            assert toml.parse(text + more) == ({"b": 1} if more else {})
+        else:
+            with pytest.raises(ValueError, match=r"at (line|end)"):
+                toml.parse(text + more)
+
+
 @pytest.mark.parametrize(("kind", "name"), [(stat.S_IFIFO, "a FIFO"), (stat.S_IFSOCK, "a socket")])
 def test_only_regular_files_are_opened(file: Path, kind: int, name: str) -> None:
     """Nobody waits for who writes into a FIFO; what it is stands in the complaint."""

@@ -6,7 +6,6 @@ from hypothesis import strategies as st
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as read_open
 from prometheus_client.parser import text_string_to_metric_families as read_plain
 
-from netsrvd.services.base import Family
 from netsrvd.services.exposition import (
     LONGEST_ACCEPT,
     OPENMETRICS,
@@ -15,6 +14,7 @@ from netsrvd.services.exposition import (
     accepted,
     pieces,
 )
+from netsrvd.services.shown import Family
 from tests.support.effort import in_proportion
 
 FAMILIES = (

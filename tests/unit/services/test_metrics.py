@@ -5,7 +5,8 @@ from collections.abc import Iterator
 import pytest
 
 from netsrvd.services import metrics
-from netsrvd.services.base import Family, ServerView
+from netsrvd.services.base import ServerView
+from netsrvd.services.shown import Family
 from netsrvd.settings import ListenerSettings
 from tests.support.service_client import FakeClient
 

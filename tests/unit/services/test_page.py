@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from netsrvd.services import page
-from netsrvd.services.base import Fact, Overview, Table
+from netsrvd.services.shown import Fact, Overview, Table
 from tests.support.effort import in_proportion
 
 PIECES = ("<b>", "</td>", "<script>", "<!--", "&lt;", "&", '"', "'", ">", " on=", "\\u003c", "é")
