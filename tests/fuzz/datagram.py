@@ -50,7 +50,7 @@ def _answer_from(arrival: Arrival) -> None:
 def _is_welcome(host: str) -> bool:
     """Say at length what the words of the policy mean."""
     address = ipaddress.ip_address(host.partition("%")[0])
-    assert address not in MAPPED or "%" in host or "." not in host
+    assert address not in ipaddress.IPv6Network(MAPPED) or "%" in host or "." not in host
     allowed = ("127.0.0.0/8", "169.254.0.0/16", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16")
     allowed += ("::1/128", "fe80::/10", "fc00::/7")
     inside = any(address in ipaddress.ip_network(each) for each in allowed)
