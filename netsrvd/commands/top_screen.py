@@ -125,7 +125,7 @@ class Screen:
 
 def _head(frame: Frame) -> Iterator[Text]:
     """Yield the first lines of a frame."""
-    clock = time.strftime("%H:%M:%S")
+    clock = time.strftime("%H:%M:%S %z")
     if frame.report is None:
         yield _line(f"{frame.name}  {clock}", "bold")
         yield _line(frame.problem, "bold red")

@@ -99,6 +99,14 @@ def test_rates_with_their_history(run: Run, top: Screen) -> None:
     assert any(shown.match(each) for each in lines)
 
 
+def test_the_clock_has_its_zone(run: Run, terminal: Screen, path: Path) -> None:
+    """The time is that of the caller's zone, with its distance from UTC, as in `netsrvd status`."""
+    terminal.start([COMMAND, "top", "--control", path], TERMINAL | {"TZ": "Asia/Kolkata"})
+    terminal.resize(200, 24)
+    clock = re.compile(rf"PID {run.pid}  \d\d:\d\d:\d\d \+0530$")
+    terminal.wait(lambda lines: bool(clock.search(lines[0])), "the clock")
+
+
 def test_connections_by_bytes_age_and_source(run: Run, top: Screen) -> None:
     """The view of the connections has them in the order of the key that was pressed."""
     with ExitStack() as stack:
