@@ -1,6 +1,7 @@
 """What the scripts install on a developer's or a user's machine."""
 
 import re
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -107,6 +108,73 @@ def test_servers_are_unpacked_once(calls: Path) -> None:
     assert not packages(run(calls, "make-test-tools", folder / "venv", servers), "download")
     (servers / "ready").write_text("haproxy nginx\n")
     assert packages(run(calls, "make-test-tools", folder / "venv", servers), "download") == SERVERS
+
+
+LOCKED = """
+[ "$(grep -c 'apt-get .* update' {log})" -gt 2 ] && exit
+echo 'E: Could not get lock /var/lib/apt/lists/lock. It is held by process 7 (apt-get)' >&2
+exit 100
+"""
+
+
+def add_stub(calls: Path, name: str, body: str) -> None:
+    """Give those programs another one, or another body of one."""
+    stub = calls.parent / "bin" / name
+    stub.write_text(f'#!/bin/sh\necho "{name} $*" >>{calls}\n{body}\n')
+    stub.chmod(0o755)
+
+
+def test_a_locked_apt_is_waited_for(calls: Path) -> None:
+    """While another apt has the lock of the lists, an update is tried again; what fails for another
+    reason fails at once, with what apt says.
+    """
+    add_stub(calls, "sleep", "")
+    add_stub(calls, "apt-get", LOCKED.replace("{log}", str(calls)))
+    lines = run(calls, "apt-get", "update")
+    assert [line.partition(" ")[0] for line in lines] == ["apt-get", "sleep"] * 2 + ["apt-get"]
+    calls.write_text("")
+    add_stub(calls, "apt-get", "echo 'E: no network' >&2; exit 100")
+    environment = {"PATH": f"{calls.parent}/bin:/usr/bin:/bin"}
+    argv = [ROOT / "packaging/apt-get", "update"]
+    done = subprocess.run(argv, env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (100, "E: no network\n")
+    assert len(calls.read_text().splitlines()) == 1
+
+
+BOOTSTRAP = """
+for sources; do :; done
+mkdir -p "${sources%/*}/root/etc/apt/apt.conf.d"
+cp "$sources" "${sources%/*}/root/sources"
+"""
+
+
+def test_a_change_of_the_sources_makes_other_trees(calls: Path) -> None:
+    """The list of sources is made by debian-sources, whose text decides, with that of the script
+    itself, whether a tree is the one that is wanted.
+    """
+    folder = calls.parent
+    (folder / "copy/tests/system").mkdir(parents=True)
+    (folder / "copy/packaging").symlink_to(ROOT / "packaging")
+    trees, sources = (
+        Path(shutil.copy(ROOT / "tests/system" / name, folder / "copy/tests/system"))
+        for name in ("trees", "debian-sources")
+    )
+    add_stub(calls, "id", "echo 0")
+    add_stub(calls, "apt-get", "echo 'Debian http://mirror.example/debian/ bookworm-updates'")
+    add_stub(calls, "mmdebstrap", BOOTSTRAP)
+    environment = {"PATH": f"{folder}/bin:/usr/bin:/bin", "XDG_CACHE_HOME": str(folder)}
+
+    def made() -> str:
+        argv = [trees, "trixie"]
+        done = subprocess.run(argv, env=environment, stdout=subprocess.PIPE, text=True, check=True)
+        return done.stdout.strip()
+
+    first = made()
+    source = "deb http://mirror.example/debian/ trixie-updates main\n"
+    assert (Path(first) / "sources").read_text() == source
+    assert made() == first
+    sources.write_text(sources.read_text() + "# changed\n")
+    assert made() != first
 
 
 def test_nothing_is_masked() -> None:
