@@ -36,7 +36,7 @@ from netsrvd.settings import EVERYWHERE, Endpoint, ListenerSettings, Settings
 from netsrvd.sockets import activation, bind, descriptors, options
 from netsrvd.sockets.activation import ActivatedSocket, Stored
 from netsrvd.sockets.bind import ListeningSocket
-from netsrvd.sockets.matching import Match, match, uncovered
+from netsrvd.sockets.matching import Listeners, Match, uncovered
 from netsrvd.systemd.notify import Notifier
 from netsrvd.upgrade import is_replaced
 
@@ -191,10 +191,10 @@ def rematched(
     One that is for another listener now has a descriptor of its own: see `close_moved`. Raises
     SocketError where there is none.
     """
-    listeners, named = configuration.settings.listeners, configuration.named
+    known = Listeners(configuration.settings.listeners, configuration.named)
     found: list[ListeningSocket] = []
     for one in passed:
-        to = match(activation.facts(one.sock, one.name), listeners, named)
+        to = known.match(activation.facts(one.sock, one.name))
         moves = to.listener.name != one.listener.name
         try:
             sock = one.sock.dup() if moves else one.sock

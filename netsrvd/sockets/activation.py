@@ -12,7 +12,7 @@ from netsrvd.settings import TIMED_SERVICES, ListenerSettings
 from netsrvd.sockets import options
 from netsrvd.sockets.bind import ListeningSocket, answer_from_routed_addresses, set_options
 from netsrvd.sockets.interfaces import bound_name
-from netsrvd.sockets.matching import NO_ADDRESS, Facts, Match, Named, match
+from netsrvd.sockets.matching import NO_ADDRESS, Facts, Listeners, Match, Named
 
 SO_TIMESTAMP, SO_TIMESTAMPNS = 29, 35
 """Which Timestamping= of a socket unit sets (socket(7))."""
@@ -103,12 +103,13 @@ def adopt(
     is of the wrong kind.
     """
     opened, problems = [], []
+    known = Listeners(listeners, named)
     for one in sockets:
         if fault := _wrong_kind(one.sock):
             what = f"{one.name or 'an unnamed socket'} (descriptor {one.sock.fileno()})"
             problems.append(f"systemd passed {what}, which {fault}")
         else:
-            matched = match(facts(one.sock, one.name), listeners, named)
+            matched = known.match(facts(one.sock, one.name))
             opened.append(bind_to_interface(_prepared(one, matched)))
     if problems:
         raise ActivationError("\n".join(problems))

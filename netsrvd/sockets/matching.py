@@ -52,25 +52,43 @@ class Match(NamedTuple):
         return self.addresses != NO_ADDRESS
 
 
-def match(facts: Facts, listeners: Sequence[ListenerSettings], named: Named) -> Match:
-    """Return the listener for a socket: the one of its name, else the one of its address.
+class Listeners:
+    """Finds the listener of a socket, without comparing it with all of them."""
 
-    A listener whose port the files name counts before one that has the name alone. A socket that
-    the files contradict, or that no listener is for, is matched as well: it serves no address, and
-    `problem` says why.
-    """
-    by_name = [each for each in listeners if each.name == facts.name]
-    by_address = [each for each in listeners if _has_address(each, facts)]
-    candidates = sorted(
-        (*by_name, *by_address), key=lambda each: "port" not in named.get(each.name, ())
-    )
-    for listener in candidates:
-        found = _compared(facts, listener, named)
-        if found.serves:
-            return found
-    for listener in by_name:
-        return _compared(facts, listener, named)
-    return Match(ListenerSettings(facts.name or "none"), NO_ADDRESS, _no_listener(facts, listeners))
+    __slots__ = ("_all", "_by_name", "_by_port", "_named")
+
+    def __init__(self, listeners: Sequence[ListenerSettings], named: Named) -> None:
+        """Find those of these listeners. `named` are the keys that the files have for each."""
+        self._all = listeners
+        self._named = named
+        self._by_name = {each.name: each for each in listeners}
+        self._by_port: dict[int, list[ListenerSettings]] = {}
+        for each in listeners:
+            self._by_port.setdefault(each.port, []).append(each)
+
+    def match(self, facts: Facts) -> Match:
+        """Return the listener for a socket: the one of its name, else the one of its address.
+
+        A listener whose port the files name counts before one that has the name alone. A socket
+        that the files contradict, or that no listener is for, is matched as well: it serves no
+        address, and `problem` says why.
+        """
+        named = self._named
+        by_name = [self._by_name[facts.name]] if facts.name in self._by_name else []
+        by_address = [
+            each for each in self._by_port.get(facts.port, ()) if _has_address(each, facts)
+        ]
+        candidates = sorted(
+            (*by_name, *by_address), key=lambda each: "port" not in named.get(each.name, ())
+        )
+        for listener in candidates:
+            found = _compared(facts, listener, named)
+            if found.serves:
+                return found
+        for listener in by_name:
+            return _compared(facts, listener, named)
+        nothing = ListenerSettings(facts.name or "none")
+        return Match(nothing, NO_ADDRESS, _no_listener(facts, self._all))
 
 
 def uncovered(
@@ -81,16 +99,16 @@ def uncovered(
     Only listeners and protocols are looked at for which a passed socket serves: for the others the
     daemon binds its own.
     """
+    by_listener: dict[tuple[str, str], list[Facts]] = {}
+    for facts, one in matched:
+        if one.serves:
+            by_listener.setdefault((one.listener.name, facts.protocol), []).append(facts)
     found = []
     for listener in listeners:
         if "host" not in named.get(listener.name, ()):
             continue
         for protocol in listener.protocols:
-            sockets = [
-                facts
-                for facts, one in matched
-                if one.serves and (one.listener.name, facts.protocol) == (listener.name, protocol)
-            ]
+            sockets = by_listener.get((listener.name, protocol), [])
             for host in listener.hosts:
                 if sockets and not any(_covers(facts, host) for facts in sockets):
                     where = f"{protocol} {shown(host, sockets[0].port)}"

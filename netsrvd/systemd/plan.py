@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from netsrvd.errors import SystemdError
 from netsrvd.settings import Endpoint, ListenerSettings, Settings
-from netsrvd.sockets.matching import Facts, Match, Named, match, uncovered
+from netsrvd.sockets.matching import Facts, Listeners, Match, Named, uncovered
 from netsrvd.systemd.unit_files import UnitFile, drop_in, interface, unit_files
 from netsrvd.systemd.units import Unit, described
 
@@ -140,22 +140,24 @@ def plan(settings: Settings, named: Named, host: Host) -> Plan:
     others is in the way.
     """
     found = _by_others(host)
-    kept = _kept(found, settings.listeners, named)
+    listeners = Listeners(settings.listeners, named)
+    kept = _kept(found, listeners, named)
+    served = _matched(kept.values(), listeners)
     wanted = [
         unit_file
         for listener in settings.listeners
         for unit_file in unit_files(
             listener,
-            _missing(listener, kept.values(), settings.listeners, named),
+            _missing(listener, served.get(listener.name, ()), named),
             instances=host.instances,
             has_devices=host.has_devices,
         )
     ]
-    _raise_if_in_the_way(wanted, host, settings.listeners, named)
+    _raise_if_in_the_way(wanted, host, listeners, named)
     names = [*kept, *(each.name for each in wanted)]
     text = "" if names == [host.shipped] else drop_in(host.service, [_specifier(n) for n in names])
     retired = {
-        name: _complaint(unit, settings.listeners, named)
+        name: _complaint(unit, listeners, named)
         for name, unit in found.items()
         if name not in kept and _in_use_anywhere(name, host)
     }
@@ -165,7 +167,8 @@ def plan(settings: Settings, named: Named, host: Host) -> Plan:
         each.compare(wanted, kept, retired)
         changes += each.changes
         steps.append(each.steps(names))
-    gone = tuple(name for name in host.written if name not in names)
+    known = {*names}
+    gone = tuple(name for name in host.written if name not in known)
     return Plan(
         tuple(dict.fromkeys(changes)),
         tuple(steps),
@@ -173,7 +176,7 @@ def plan(settings: Settings, named: Named, host: Host) -> Plan:
         gone,
         text,
         text != host.drop_in,
-        tuple(_serving(wanted, kept, settings.listeners, named)),
+        tuple(_serving(wanted, kept, settings, listeners)),
         tuple(kept),
         (
             *(facts for each in wanted for facts in facts_of(each)),
@@ -289,9 +292,7 @@ def _by_others(host: Host) -> dict[str, Unit]:
     return dict(sorted(found.items(), key=lambda item: not item[1].is_in_use))
 
 
-def _kept(
-    found: Mapping[str, Unit], listeners: Sequence[ListenerSettings], named: Named
-) -> dict[str, Unit]:
+def _kept(found: Mapping[str, Unit], listeners: Listeners, named: Named) -> dict[str, Unit]:
     kept: dict[str, Unit] = {}
     for name, unit in found.items():
         if _complaint(unit, listeners, named):
@@ -302,33 +303,29 @@ def _kept(
     return kept
 
 
-def _is_needed(
-    unit: Unit,
-    kept: Mapping[str, Unit],
-    listeners: Sequence[ListenerSettings],
-    named: Named,
-) -> bool:
+def _is_needed(unit: Unit, kept: Mapping[str, Unit], listeners: Listeners, named: Named) -> bool:
     """Return whether a unit that is not in use serves what no other does, and all of it."""
     served = {
-        (one.listener.name, facts.protocol)
-        for facts, one in _matched(kept.values(), listeners, named)
+        (name, facts.protocol)
+        for name, pairs in _matched(kept.values(), listeners).items()
+        for facts, _ in pairs
     }
-    own = _matched([unit], listeners, named)
     return all(
-        (one.listener.name, facts.protocol) not in served
-        and one.listener.name == facts.name
-        and not _missing(one.listener, [unit], listeners, named)
-        for facts, one in own
+        (name, facts.protocol) not in served
+        and name == facts.name
+        and not _missing(one.listener, pairs, named)
+        for name, pairs in _matched([unit], listeners).items()
+        for facts, one in pairs
     )
 
 
-def _complaint(unit: Unit, listeners: Sequence[ListenerSettings], named: Named) -> str:
+def _complaint(unit: Unit, listeners: Listeners, named: Named) -> str:
     """Return why a unit does not serve what the files say, "" if it does."""
     if unit.load_state != "loaded":
         return f"it is {unit.load_state}"
     if unit.others or not unit.sockets:
         return f"it listens on {unit.addresses}"
-    for facts, one in _matched([unit], listeners, named):
+    for facts, one in ((facts, listeners.match(facts)) for facts in unit.sockets):
         keys, listener = named.get(one.listener.name, ()), one.listener
         if not one.serves or one.addresses is not None:
             return one.problem
@@ -339,23 +336,22 @@ def _complaint(unit: Unit, listeners: Sequence[ListenerSettings], named: Named) 
     return ""
 
 
-def _matched(
-    units: Iterable[Unit], listeners: Sequence[ListenerSettings], named: Named
-) -> list[tuple[Facts, Match]]:
-    return [(facts, match(facts, listeners, named)) for unit in units for facts in unit.sockets]
+def _matched(units: Iterable[Unit], listeners: Listeners) -> dict[str, list[tuple[Facts, Match]]]:
+    """Return the sockets of units by the names of the listeners that they are for."""
+    found: dict[str, list[tuple[Facts, Match]]] = {}
+    for facts in (facts for unit in units for facts in unit.sockets):
+        one = listeners.match(facts)
+        found.setdefault(one.listener.name, []).append((facts, one))
+    return found
 
 
 def _missing(
-    listener: ListenerSettings,
-    units: Iterable[Unit],
-    listeners: Sequence[ListenerSettings],
-    named: Named,
+    listener: ListenerSettings, own: Sequence[tuple[Facts, Match]], named: Named
 ) -> list[Endpoint]:
-    """Return the endpoints of a listener that no unit has.
+    """Return the endpoints of a listener that none of its sockets has.
 
     Where the files name no host, one socket of each protocol is enough: the unit chooses which.
     """
-    own = [pair for pair in _matched(units, listeners, named) if pair[1].listener == listener]
     found = []
     for endpoint in listener.endpoints():
         protocol = endpoint.protocol
@@ -374,7 +370,7 @@ def _for(
 
 
 def _raise_if_in_the_way(
-    wanted: Sequence[UnitFile], host: Host, listeners: Sequence[ListenerSettings], named: Named
+    wanted: Sequence[UnitFile], host: Host, listeners: Listeners, named: Named
 ) -> None:
     units = {unit.name: unit for target in host.targets for unit in target.units}
     problems = [
@@ -413,14 +409,14 @@ def _specifier(name: str) -> str:
 def _serving(
     wanted: Sequence[UnitFile],
     kept: Mapping[str, Unit],
-    listeners: Sequence[ListenerSettings],
-    named: Named,
+    settings: Settings,
+    listeners: Listeners,
 ) -> list[tuple[str, str, str]]:
     rows = [(each.listener, each.name, described(facts_of(each))) for each in wanted]
     for name, unit in kept.items():
-        by_listener: dict[str, list[Facts]] = {}
-        for facts, one in _matched([unit], listeners, named):
-            by_listener.setdefault(one.listener.name, []).append(facts)
-        rows += [(listener, name, described(facts)) for listener, facts in by_listener.items()]
-    order = [listener.name for listener in listeners]
-    return sorted(rows, key=lambda row: (order.index(row[0]), row[1]))
+        rows += [
+            (listener, name, described([facts for facts, _ in pairs]))
+            for listener, pairs in _matched([unit], listeners).items()
+        ]
+    order = {listener.name: number for number, listener in enumerate(settings.listeners)}
+    return sorted(rows, key=lambda row: (order[row[0]], row[1]))

@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from netsrvd.settings import ListenerSettings
-from netsrvd.sockets.matching import Facts, Match, match, uncovered
+from netsrvd.sockets.matching import Facts, Listeners, Match, uncovered
+from tests.support.effort import in_proportion
 
 ALL = ("host", "port", "protocols", "interface")
 
@@ -45,7 +46,7 @@ def test_what_the_files_name_is_served(
     sock: Facts, wanted: ListenerSettings, addresses: set[str] | None
 ) -> None:
     """A socket serves those of its addresses that the files name."""
-    found = match(sock, [wanted], {"echo": ALL})
+    found = Listeners([wanted], {"echo": ALL}).match(sock)
     assert (found.listener, found.addresses) == (wanted, addresses)
     assert bool(found.problem) == (addresses is not None)
 
@@ -66,7 +67,7 @@ def test_what_the_files_contradict_is_not_served(
     sock: Facts, wanted: ListenerSettings, said: str
 ) -> None:
     """The socket stays with its listener and serves nothing; the problem has the file's words."""
-    found = match(sock, [wanted], {"echo": ALL})
+    found = Listeners([wanted], {"echo": ALL}).match(sock)
     assert (found.listener, found.serves) == (wanted, False)
     assert found.problem.startswith(sock.where)
     assert found.problem.endswith(f"is not served, as the files say {said}")
@@ -84,17 +85,17 @@ def test_what_the_files_do_not_name_is_the_choice_of_the_unit(
     sock: Facts, wanted: ListenerSettings
 ) -> None:
     """Without a key in any file the socket is served as it is, and there is nothing to say."""
-    assert match(sock, [wanted], {"echo": ("allow",)}) == Match(wanted, None)
+    assert Listeners([wanted], {"echo": ("allow",)}).match(sock) == Match(wanted, None)
 
 
 def test_a_protocol_that_the_listener_has_not_is_never_served() -> None:
     """A listener serves no other protocols than its own, named or not."""
-    assert not match(DUAL, [listener(protocols=("udp",))], {}).serves
+    assert not Listeners([listener(protocols=("udp",))], {}).match(DUAL).serves
 
 
 def test_an_interface_that_the_files_do_not_name_is_served_and_told() -> None:
     """It may be the unit's choice, or left from a configuration that named it."""
-    found = match(facts(interface="eth0"), [listener()], {})
+    found = Listeners([listener()], {}).match(facts(interface="eth0"))
     assert found.serves
     assert "is bound to interface eth0, which the files do not name" in found.problem
 
@@ -115,13 +116,13 @@ TWO = [listener("echo", port=7), listener("lab", port=9)]
 )
 def test_a_socket_finds_its_listener(sock: Facts, named: dict[str, Any], name: str) -> None:
     """The name counts, unless the files name the port for another listener."""
-    found = match(sock, TWO, named)
+    found = Listeners(TWO, named).match(sock)
     assert (found.listener.name, found.addresses) == (name, None)
 
 
 def test_a_socket_without_a_listener_serves_nothing() -> None:
     """It is matched to a listener of its own name, which is not configured."""
-    found = match(facts(port=11, name="ehco"), TWO, {})
+    found = Listeners(TWO, {}).match(facts(port=11, name="ehco"))
     assert (found.listener.name, found.serves) == ("ehco", False)
     assert found.problem == (
         "tcp [::]:11 (ehco) is not served, as no listener is for it; configured are: echo, lab"
@@ -133,9 +134,27 @@ def test_an_address_without_a_socket_is_told() -> None:
     wanted = listener(protocols=("tcp",), hosts=("192.0.2.1", "192.0.2.2"))
     named = {"echo": ("host",)}
     sock = facts("192.0.2.1")
-    [found] = uncovered([wanted], named, [(sock, match(sock, [wanted], named))])
+    [found] = uncovered([wanted], named, [(sock, Listeners([wanted], named).match(sock))])
     problem = "tcp 192.0.2.2:7 is not served: systemd has no socket for it"
     assert found == (wanted, "tcp", problem)
-    assert uncovered([wanted], named, [(DUAL, match(DUAL, [wanted], named))]) == []
+    assert uncovered([wanted], named, [(DUAL, Listeners([wanted], named).match(DUAL))]) == []
     assert uncovered([wanted], named, []) == []
-    assert uncovered([wanted], {}, [(sock, match(sock, [wanted], {}))]) == []
+    assert uncovered([wanted], {}, [(sock, Listeners([wanted], {}).match(sock))]) == []
+
+
+def test_four_times_the_sockets_take_four_times_the_work() -> None:
+    """Each socket is compared with the listeners of its name and port alone, and so is what has no
+    socket.
+    """
+
+    def matched(count: int) -> None:
+        ports = range(1000, 1000 + count)
+        wanted = [listener(f"l{port}", port=port, hosts=("192.0.2.1",)) for port in ports]
+        named = {each.name: ("host", "port") for each in wanted}
+        known = Listeners(wanted, named)
+        sockets = [facts("192.0.2.1", port, name=f"l{port}") for port in ports]
+        found = [(sock, known.match(sock)) for sock in sockets]
+        assert [one.listener.name for _, one in found] == [sock.name for sock in sockets]
+        assert uncovered(wanted, named, found) == []
+
+    assert in_proportion(matched, 20)

@@ -10,6 +10,7 @@ from netsrvd.sockets.matching import Facts
 from netsrvd.systemd.plan import Host, Plan, Target, plan
 from netsrvd.systemd.unit_files import drop_in, unit_files
 from netsrvd.systemd.units import Unit
+from tests.support.effort import in_proportion
 
 ECHO = ListenerSettings("echo")
 BOTH = ("tcp", "udp")
@@ -264,3 +265,20 @@ def test_instances_have_units_of_their_own() -> None:
         ("netsrvd-echo@2.socket",),
     ]
     assert not planned([listener], {"echo": {"port"}}, applied(made, before)).needs_units
+
+
+@pytest.mark.parametrize("has_units", [False, True])
+def test_four_times_the_listeners_take_four_times_the_work(has_units: bool) -> None:  # noqa: FBT001
+    """With the shipped unit alone, and with a unit by the administrator for each listener."""
+
+    def compared(count: int) -> None:
+        ports = range(1000, 1000 + count)
+        listeners = [ECHO, *(ListenerSettings(f"l{port}", port=port) for port in ports)]
+        units = [unit(f"by-hand{port}.socket", f"l{port}", port) for port in ports]
+        named = {f"l{port}": {"port"} for port in ports}
+        before = host(unit(), *(units if has_units else ()))
+        made = planned(listeners, named, before)
+        assert len(made.write) == (0 if has_units else count)
+        assert not planned(listeners, named, applied(made, before)).needs_units
+
+    assert in_proportion(compared, 20)
