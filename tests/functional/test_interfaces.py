@@ -98,6 +98,23 @@ def test_a_reload_finds_the_new_interface_at_once(start: Start, site: Site, port
     assert run.lines_with("receives nothing: interface") == []
 
 
+def test_a_new_socket_has_the_service_of_now(start: Start, site: Site, port: int) -> None:
+    """After a reload has changed the service of a listener, the record of a socket that is bound
+    anew names the new one.
+    """
+    keys = {"port": port, "interface": "wg9"}
+    run = start({"listener": {"lab": keys, "echo": {"enabled": False}}}, environment=QUICK)
+    run.reload({"listener": {"lab": {**keys, "service": "whoami"}, "echo": {"enabled": False}}})
+    run.wait_line("configuration reloaded: ")
+    sockets = len(run.lines_with("lab: serving "))
+    site.delete()
+    run.wait_line("receives nothing: interface wg9: ", sockets)
+    site.make()
+    run.wait_line("lab: serving ", 2 * sockets)
+    anew = run.lines_with("lab: serving ")[sockets:]
+    assert [line for line in anew if "serving whoami on " not in line] == []
+
+
 def test_an_address_that_comes_later_is_waited_for(start: Start, site: Site, port: int) -> None:
     """The interface is back before its address: a record says what lacks, and it is served then."""
     keys = {"interface": "wg9", "host": "10.9.0.1", "port": port}
