@@ -2,6 +2,7 @@
 
 import socket
 from collections.abc import Collection, Mapping, Sequence
+from itertools import islice
 from math import inf
 from time import monotonic, time
 from typing import TYPE_CHECKING, cast
@@ -45,6 +46,10 @@ REFUSED_PEERS_KEPT = 4096
 SWEEP_SECONDS = 5.0
 """How often to look for flows that have ended and for datagrams that the kernel dropped."""
 
+CHECKS_PER_TURN = 32
+"""Flows that are checked in one turn after a reload. Thousands would hold up all datagrams for a
+fifth of a second."""
+
 Batches = dict[tuple[int, bool], Batch]
 """The buffers of an event loop, which all its sockets share: by address family, and by whether
 datagrams are timed."""
@@ -59,6 +64,7 @@ class UDPListener:
 
     __slots__ = (
         "_batches",
+        "_check_at",
         "_errors",
         "_is_listening",
         "_is_paused",
@@ -110,7 +116,7 @@ class UDPListener:
         self._errors = ErrorThrottle(report, settings.name, ReceiveFailing, ReceiveRecovered)
         self._sockets: dict[int, UDPSocket] = {}
         self._is_listening, self._is_paused = True, False
-        self._sweep_at = inf
+        self._sweep_at = self._check_at = inf
         self._use_handler(handler)
 
     # --- from the server, in the loop's thread ------------------------------------------------
@@ -118,13 +124,11 @@ class UDPListener:
     @property
     def flows(self) -> int:
         """How many peers it remembers (any thread)."""
-        return sum(len(sock.flows) for sock in tuple(self._sockets.values()))
+        return sum(sock.flow_count for sock in tuple(self._sockets.values()))
 
     def live_flows(self) -> list[Flow]:
         """Return the flows, to be looked at (any thread)."""
-        return [
-            flow for sock in tuple(self._sockets.values()) for flow in list(sock.flows.values())
-        ]
+        return [flow for sock in tuple(self._sockets.values()) for flow in sock.live_flows()]
 
     def refused_sources(self) -> list[tuple[str, str, int]]:
         """Return the sources that are refused, the reasons and numbers of times (any thread)."""
@@ -172,7 +176,7 @@ class UDPListener:
         found = self._sockets[sock.fileno()]
         if addresses != found.addresses:
             found.addresses = addresses
-            found.recheck_access()
+            self._recheck(found)
 
     def close(self, sock: socket.socket, reason: str = "reload") -> int:
         """Sum up the flows of one socket and close it; return the kernel's counter of its drops, as
@@ -211,8 +215,8 @@ class UDPListener:
         self.refusals.update(settings)
         for sock in self._sockets.values():
             sock.use_service()
-            if has_changed:  # with 4,000 flows it takes a fifth of a second
-                sock.recheck_access()
+            if has_changed:
+                self._recheck(sock)
         self._plan()
 
     def pause(self, *, paused: bool) -> None:
@@ -276,9 +280,13 @@ class UDPListener:
     # --- time ---------------------------------------------------------------------------------
 
     def run_due(self, now: float) -> float:
-        """End flows that are silent, sum up refusals and errors, receive again after a pause."""
+        """End flows that are silent, check some after a reload, sum up refusals and errors, receive
+        again after a pause.
+        """
         if now >= self._sweep_at:
             self._sweep(now)
+        if now >= self._check_at:
+            self._check()
         self._errors.expire(now)
         self.refusals.expire(now)
         self._listen(now)
@@ -296,6 +304,19 @@ class UDPListener:
         if self.flows or is_dropping or (self.handler is not None and self.handler.is_busy):
             self.plan_sweep()
 
+    def _recheck(self, sock: "UDPSocket") -> None:
+        """Check the flows of a socket by the new settings, each before its next datagram."""
+        sock.recheck_access()
+        self._check_at = self.loop.now
+        self._plan()
+
+    def _check(self) -> None:
+        """Check flows that have not been since a reload, `CHECKS_PER_TURN` at most."""
+        left = CHECKS_PER_TURN
+        for sock in self._sockets.values():
+            left -= sock.check_some(left)
+        self._check_at = inf if left else self.loop.now
+
     def _listen(self, now: float) -> None:
         """Watch the sockets while datagrams may be received."""
         wanted = not (self._is_paused or self.report.congested or self._errors.pausing(now))
@@ -312,6 +333,7 @@ class UDPListener:
     def _due_at(self, now: float) -> float:
         return min(
             self._sweep_at,
+            self._check_at,
             self._errors.due_at,
             self.refusals.due_at,
             now + CONGESTED_SECONDS if self.report.congested else inf,
@@ -354,6 +376,7 @@ class UDPSocket:
         "_forwarded",
         "_listener",
         "_refused",
+        "_unchecked",
         "addresses",
         "batch",
         "descriptor",
@@ -372,6 +395,8 @@ class UDPSocket:
         self.flows: dict[bytes, Flow] = {}
         """By their keys: each is a message header (`Batch.headers`), which the name of the client
         follows behind a proxy (`ProxyDatagrams.unwrap`)."""
+        self._unchecked: dict[bytes, Flow] = {}
+        """Those that have not been checked since a reload, by the same keys."""
         self.batch = listener.batch(sock.family)
         self.timed: TimedDatagrams | None = None
         """What reads and answers datagrams whose service asks when they came."""
@@ -475,30 +500,54 @@ class UDPSocket:
 
     # --- flows --------------------------------------------------------------------------------
 
+    @property
+    def flow_count(self) -> int:
+        """The number of flows (any thread)."""
+        return len(self.flows) + len(self._unchecked)
+
+    def live_flows(self) -> list[Flow]:
+        """Return the flows (any thread)."""
+        return list({**self._unchecked, **self.flows}.values())
+
     def recheck_access(self) -> None:
-        """Check all peers by the listener's new settings; flows that are refused end."""
-        listener = self._listener
-        policy = listener.policy
+        """Have each flow checked by the new settings: by `check_some`, or when its peer sends."""
         self._refused.clear()
         self._forwarded.forget()
-        for key, flow in list(self.flows.items()):
-            flow.settings = listener.settings
-            _, destination, local = self._read(key)
-            by_no_proxy = flow.proxy and not policy.is_proxy(flow.proxy[0])
-            if (
-                by_no_proxy
-                or not self._serves(destination)
-                or policy.refusal(flow.peer, destination, local, flow.proxy)
-            ):
-                self.end(key, "reload")
-            else:  # its source may have gained or lost its limits
-                source = policy.acquire(flow.peer[0])
-                policy.release(flow.source.name)
-                flow.source = source
+        self._unchecked |= self.flows
+        self.flows = {}
+
+    def check_some(self, count: int) -> int:
+        """Check `count` flows at most; return the number."""
+        keys = list(islice(self._unchecked, count))
+        for key in keys:
+            self._check(key)
+        return len(keys)
+
+    def _check(self, key: bytes) -> Flow | None:
+        """Check a flow by the listener's new settings; return None if that refuses and ends it."""
+        listener = self._listener
+        policy = listener.policy
+        flow = self.flows[key] = self._unchecked[key]
+        del self._unchecked[key]
+        flow.settings = listener.settings
+        _, destination, local = self._read(key)
+        by_no_proxy = flow.proxy and not policy.is_proxy(flow.proxy[0])
+        if (
+            by_no_proxy
+            or not self._serves(destination)
+            or policy.refusal(flow.peer, destination, local, flow.proxy)
+        ):
+            self.end(key, "reload")
+            return None
+        # its source may have gained or lost its limits
+        source = policy.acquire(flow.peer[0])
+        policy.release(flow.source.name)
+        flow.source = source
+        return flow
 
     def end(self, key: bytes, reason: str) -> None:
         """Sum up a flow and forget it."""
-        flow, listener = self.flows.pop(key), self._listener
+        flow, listener = self._unchecked.pop(key, None) or self.flows.pop(key), self._listener
         listener.policy.release(flow.source.name)
         listener.counters.flows_ended[reason] += 1
         if flow.has_end_record:
@@ -506,7 +555,7 @@ class UDPSocket:
 
     def end_all(self, reason: str) -> None:
         """Sum up all flows."""
-        for key in list(self.flows):
+        for key in (*self._unchecked, *self.flows):
             self.end(key, reason)
 
     def sweep(self, now: float) -> None:
@@ -535,7 +584,11 @@ class UDPSocket:
         self._listener.counters.datagrams_dropped += self._drops.look(now)
 
     def _new_flow(self, key: bytes, now: float) -> Flow | None:
-        """Begin the flow of a new peer; None for one that is refused, which is reported."""
+        """Begin the flow of a new peer; None for one that is refused, which is reported. After a
+        reload the peer may have one that goes on.
+        """
+        if key in self._unchecked and (known := self._check(key)):
+            return known
         refused = self._refused.get(key)
         if refused is None:
             peer, destination, local = self._read(key)
@@ -601,8 +654,8 @@ class UDPSocket:
 
     def _evict_oldest(self) -> None:
         """Forget the oldest flows beyond `max_flows`, once their last datagrams are counted."""
-        while len(self.flows) > self._listener.settings.max_flows:
-            self.end(next(iter(self.flows)), "full")
+        while self.flow_count > self._listener.settings.max_flows:
+            self.end(next(iter(self._unchecked or self.flows)), "full")
 
     # --- answers ------------------------------------------------------------------------------
 

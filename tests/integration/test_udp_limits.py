@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 
 from netsrvd import udp
+from netsrvd.access.datagrams import DatagramPolicy
+from netsrvd.event_loop import READ
 from netsrvd.events.connections import ServiceFailed
 from netsrvd.events.flows import FlowBegan, FlowEnded, FlowRecordsSuppressed
 from netsrvd.services import base
@@ -102,6 +104,90 @@ def test_a_pause_leaves_what_comes_in_the_buffer(serving: Serving) -> None:
         client.settimeout(10)
         served.start()
         assert client.recv(9) == b"late"
+
+
+def test_a_reload_checks_flows_over_several_turns(
+    serving: Serving, stack: ExitStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that other datagrams are served meanwhile. Flows that are admitted go on, the others end,
+    and all have the new settings.
+    """
+    monkeypatch.setattr(udp, "CHECKS_PER_TURN", 2)
+    refusal, turns = DatagramPolicy.refusal, list[float]()
+
+    def noted(self: DatagramPolicy, *arguments: Any) -> Any:
+        turns.append(serving.udp_loop.now)
+        return refusal(self, *arguments)
+
+    served = serving.udp()
+    clients = [stack.enter_context(datagrams(f"127.0.0.{last}")) for last in range(11, 18)]
+    for client in clients:
+        assert ask(served, client) == b"hello"
+    monkeypatch.setattr(DatagramPolicy, "refusal", noted)
+    settings = served.listener.settings._replace(deny=("127.0.0.12", "127.0.0.16"), backlog=9)
+    served.update(settings, served.listener.service, ())
+    ended = serving.told(FlowEnded, 2)
+    assert {each.peer_address for each in ended} == {*settings.deny}
+    assert {each.reason for each in ended} == {"reload"}
+    eventually(lambda: len(turns) == 7)
+    assert [turns.count(each) for each in sorted({*turns})] == [2, 2, 2, 1]
+    for client in clients:
+        client.sendto(b"again", served.local)
+    eventually(lambda: served.counters.datagrams_received == 14)
+    assert (served.counters.flows, served.flows) == (7, 5)
+    assert served.counters.datagrams_refused == {**served.counters.datagrams_refused, "access": 2}
+    flows = served.listener.live_flows()
+    assert [flow for flow in flows if flow.settings is not settings] == []
+
+
+def test_a_reload_holds_for_the_next_datagram(serving: Serving, stack: ExitStack) -> None:
+    """Also for one whose flow was not checked in its turn: it is checked first."""
+    served = serving.udp()
+    allowed, denied = (stack.enter_context(datagrams(host)) for host in ("127.0.0.2", "127.0.0.3"))
+    for client in (allowed, denied):
+        assert ask(served, client) == b"hello"
+    listener = served.listener
+    [sock] = listener._sockets.values()
+    settings = listener.settings._replace(deny=("127.0.0.3",))
+
+    def reload_and_receive() -> None:
+        listener.update(settings, listener.service, (), None)
+        for client in (allowed, denied):
+            client.sendto(b"again", served.local)
+            sock.on_ready(READ, serving.udp_loop.now)
+
+    listener.loop.call_and_wait(reload_and_receive)
+    assert allowed.recv(9) == b"again"
+    assert serving.only(FlowEnded).peer_address == "127.0.0.3"
+    assert served.counters.datagrams_refused["access"] == 1
+    assert (served.counters.flows, served.flows) == (2, 1)
+    assert nothing_more(denied)
+
+
+@pytest.mark.parametrize("end", ["stop", "max_flows"])
+def test_flows_that_are_not_checked_yet_end_like_others(
+    serving: Serving, stack: ExitStack, end: str
+) -> None:
+    """By a stop, or by room that became less: each has its record, with that reason."""
+    served = serving.udp()
+    clients = [stack.enter_context(datagrams()) for _ in range(5)]
+    for client in clients:
+        assert ask(served, client) == b"hello"
+    listener = served.listener
+    [sock] = listener._sockets.values()
+
+    def reload_and_end() -> None:
+        settings = listener.settings._replace(max_flows=2)
+        listener.update(settings, listener.service, (), None)
+        if end == "stop":
+            listener.stop()
+        else:
+            clients[4].sendto(b"again", served.local)
+            sock.on_ready(READ, serving.udp_loop.now)
+
+    listener.loop.call_and_wait(reload_and_end)
+    reasons = [each.reason for each in serving.so_far(FlowEnded)]
+    assert reasons == (["stop"] * 5 if end == "stop" else ["full"] * 3)
 
 
 def test_a_socket_may_be_closed_alone(serving: Serving) -> None:
