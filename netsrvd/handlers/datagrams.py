@@ -1,10 +1,9 @@
 """Answers datagrams by a Python handler, in threads of a pool, later than their batch."""
 
 import socket
-from dataclasses import dataclass
 from math import inf
 from time import monotonic
-from typing import ClassVar
+from typing import NamedTuple
 
 from netsrvd.contracts import Report
 from netsrvd.counters import Counters
@@ -28,8 +27,7 @@ FAILURES_PER_SECOND = 10
 """Failures of a second that have records: a client that finds a bug must not fill the log."""
 
 
-@dataclass(frozen=True, slots=True)
-class Datagram:
+class Datagram(NamedTuple):
     """A datagram, for its handler, which returns the answer, or None for none."""
 
     payload: bytes
@@ -39,7 +37,11 @@ class Datagram:
     """The local address and port that it was sent to."""
     listener: str
     """The name of the listener that received it."""
-    protocol: ClassVar[str] = "udp"
+
+    @property
+    def protocol(self) -> str:
+        """Return `udp`."""
+        return "udp"
 
 
 class PendingDatagram:
