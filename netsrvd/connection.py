@@ -81,6 +81,8 @@ class Connection:
 
     __slots__ = (
         "_acknowledged",
+        "_peer_host",
+        "_peer_port",
         "active_at",
         "bytes_received",
         "bytes_sent",
@@ -93,7 +95,6 @@ class Connection:
         "local",
         "opened_at",
         "owner",
-        "peer",
         "proxy",
         "send_buffer",
         "service",
@@ -142,6 +143,15 @@ class Connection:
     def listener(self) -> str:
         """The name of its listener."""
         return self.owner.settings.name
+
+    @property
+    def peer(self) -> tuple[str, int]:
+        """The client's address and port; kept apart, as a pair of its own takes 64 bytes."""
+        return self._peer_host, self._peer_port
+
+    @peer.setter
+    def peer(self, peer: tuple[str, int]) -> None:
+        self._peer_host, self._peer_port = peer
 
     # --- beginning ----------------------------------------------------------------------------
 

@@ -15,6 +15,7 @@ import errno
 import json
 import os
 import socket
+import sys
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from itertools import accumulate
@@ -106,13 +107,18 @@ def _decoded(text: Any) -> memoryview | None:
     return memoryview(data) if data else None
 
 
+def _name(value: Any) -> str:
+    """Return a name, as one text for all connections that have it."""
+    return sys.intern(_of_type(str)(value))
+
+
 def _same(value: Any) -> Any:
     return value
 
 
 FIELDS = (
     Field("identity", "connection_id", _same, _of_type(str)),
-    Field("service", "service_name", _same, _of_type(str)),
+    Field("service", "service_name", _same, _name),
     Field("peer", "peer", _same, _address),
     Field("local", "local", _same, _address),
     Field("proxy", "proxy", _same, _optional_address),

@@ -156,6 +156,19 @@ def successor(serving: Serving, stack: ExitStack) -> Successor:
     return made
 
 
+def test_restored_connections_share_their_addresses(
+    serving: Serving, successor: Successor, stack: ExitStack
+) -> None:
+    """As those do that it has accepted: the local address, and the text of the client's."""
+    clients = [stack.enter_context(successor.restore()[0]) for _ in range(2)]
+    assert all(map(echoed, clients))
+    one, two = serving.connections()
+    assert one.local is two.local
+    assert one.peer[0] is two.peer[0]
+    assert {one.peer, two.peer} == {client.getsockname() for client in clients}
+    assert {one.local} == {client.getpeername() for client in clients}
+
+
 def test_a_restored_connection_counts_against_all_limits(
     serving: Serving, stack: ExitStack
 ) -> None:
