@@ -22,9 +22,7 @@ Output = Callable[..., str]
 
 def output(*command: str | Path) -> str:
     """Return what a command says."""
-    made = subprocess.run(
-        command, capture_output=True, text=True, check=False, timeout=10 * SECONDS
-    )
+    made = subprocess.run(command, capture_output=True, text=True, check=False, timeout=2 * SECONDS)
     assert made.returncode == 0, made.stderr
     return made.stdout
 

@@ -17,8 +17,10 @@ STORM_SECONDS = 15.0
 STORM_CONNECTIONS = 1_000_000
 ESTABLISHED = 10
 WATCHDOG_SECONDS = 8.0
-LONGEST_SECONDS = 1.0
-"""For a round trip: 0.1 s was the longest measured, 6.6 s before the loops were bounded."""
+LONGEST_SECONDS = 4.0
+"""For a round trip: 0.1 s was the longest measured, 6.6 s before the loops were bounded. A host
+that has other work adds to it.
+"""
 
 
 @contextmanager
@@ -44,7 +46,7 @@ def _fed_at(run: Run, times: list[float]) -> None:
 
 def test_established_clients_are_served_in_a_storm(start: Start, port: int) -> None:
     """While one process connects and closes in a loop for 15 s, each round trip of ten established
-    clients takes less than a second, the watchdog is fed in time, and nothing is "full".
+    clients takes less than four, the watchdog is fed in time, and nothing is "full".
     """
     configuration = echo(port, max_connections=2000) | {"log": {"queue": 1_000_000}}
     environment = {"WATCHDOG_USEC": str(int(WATCHDOG_SECONDS * 1e6))}

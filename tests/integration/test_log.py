@@ -148,7 +148,7 @@ def test_a_hung_journal_does_not_keep_from_stopping(journal: LogDaemon, start: S
         running.close_connections()
         began = time.monotonic()
         running.stop_log()
-        assert 0.2 < time.monotonic() - began < 2
+        assert 0.2 < time.monotonic() - began < SECONDS
         with read(journal) as taken:
             pass
         assert running.log_writer.lost == 200 - len(taken)

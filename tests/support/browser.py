@@ -14,7 +14,7 @@ from typing import Any
 from tests.support.machine import Machine
 from tests.support.patience import SECONDS
 
-PATIENCE = 6 * SECONDS
+PATIENCE = 2 * SECONDS
 """Seconds for what a browser does: it is large, and starts on a busy machine."""
 
 FLAGS = (

@@ -8,7 +8,7 @@ import socket
 import sys
 
 HOST = "127.0.0.1"
-PATIENCE_SECONDS = 20
+PATIENCE_SECONDS = 60
 
 
 def tcp(port: int, data: bytes) -> bytes:

@@ -4,7 +4,6 @@ import textwrap
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from time import monotonic
 
 from tests.support.machine import Machine
 from tests.support.patience import eventually
@@ -54,9 +53,16 @@ def main_pid(machine: Machine, unit: str = SERVICE, other_than: str = "0") -> st
 
 
 def wait_preloaded(machine: Machine) -> None:
-    """Wait until the daemon has imported, a second after its start, what an upgrade replaces."""
-    since = 1e-6 * int(shown(machine, "ExecMainStartTimestampMonotonic"))
-    eventually(lambda: monotonic() > since + 3.0, "all modules are imported")
+    """Wait until the daemon has imported, a second after its start, what an upgrade replaces: then
+    it feeds the watchdog for the first time, which systemd has begun to count when it was ready.
+    """
+
+    def look() -> bool:
+        names = ("WatchdogTimestampMonotonic", "ActiveEnterTimestampMonotonic")
+        fed_us, ready_us = (int(shown(machine, name)) for name in names)
+        return fed_us > ready_us + 500_000
+
+    eventually(look, "all modules are imported")
 
 
 def configure(machine: Machine, text: str) -> None:
@@ -98,6 +104,19 @@ def run_records(machine: Machine, pid: str, *args: str) -> list[dict[str, str]]:
     """Return what the daemon with this PID has written to the journal itself."""
     own = f"_PID={pid}", "_TRANSPORT=journal", "SYSLOG_IDENTIFIER=netsrvd"
     return machine.journal(*own, *args)
+
+
+def wait_records(machine: Machine, pid: str, kind: type, count: int = 1) -> list[dict[str, str]]:
+    """Return the records of one kind of the daemon with this PID as soon as there are so many: a
+    process that goes on may write a record later than what it tells.
+    """
+    wanted = f"MESSAGE_ID={kind.MESSAGE_ID}"  # type: ignore[attr-defined]
+
+    def look() -> list[dict[str, str]]:
+        found = run_records(machine, pid, wanted)
+        return found if len(found) >= count else []
+
+    return eventually(look, f"{count} {kind.__name__}")
 
 
 def as_nobody(machine: Machine, script: str, *arguments: str) -> str:

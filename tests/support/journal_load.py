@@ -15,7 +15,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 PORT = 51423
-PATIENCE_SECONDS = 20
+PATIENCE_SECONDS = 60
 RESET = struct.pack("ii", 1, 0)
 
 

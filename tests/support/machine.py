@@ -14,9 +14,11 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, Any, Self
 
-BOOT_SECONDS = 60
+BOOT_SECONDS = 240
 TEST_PORTS = "51400-51699"  # no connection that a test makes may have one of them on its own side
-POWER_OFF_SECONDS = 30
+POWER_OFF_SECONDS = 120
+COMMAND_SECONDS = 400
+"""How long a command may take on a machine that has other work."""
 
 # Runs in a mount namespace of its own: what is mounted here ends with the machine, however that
 # ends. The tmpfs on /run also keeps the records that nspawn makes there off the host.
@@ -182,7 +184,7 @@ class Machine:
         *argv: str,
         check: bool = True,
         input: str | None = None,  # noqa: A002  # the name it has in subprocess.run
-        timeout: float = 60,
+        timeout: float = COMMAND_SECONDS,
     ) -> subprocess.CompletedProcess[str]:
         """Run `argv` in the machine as root to its end; raises MachineError if it fails.
 

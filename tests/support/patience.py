@@ -1,4 +1,4 @@
-"""The one time unit that slow machines may stretch, and waiting within it."""
+"""How long tests wait for what should come at once, and waiting within it."""
 
 import os
 import select
@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-SECONDS = float(os.environ.get("NETSRVD_TEST_SECONDS", "10"))
+SECONDS = float(os.environ.get("NETSRVD_TEST_SECONDS", "60"))
 """How long a test waits for what should come at once, before it fails."""
 
 Found = TypeVar("Found")

@@ -15,7 +15,7 @@ COMPLETIONS = Path(__file__).parents[2] / "packaging/completions"
 HOST = "known.example.org"
 """A host that the user knows: by ssh, and for bash by a file like /etc/hosts."""
 
-PATIENCE = 6 * SECONDS
+PATIENCE = 2 * SECONDS
 """For one shell that answers all questions of a test."""
 
 # Calls the function that `complete` names as bash does when a tabulator is typed: bash(1),

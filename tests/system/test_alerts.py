@@ -24,7 +24,7 @@ def blocks() -> list[list[str]]:
 
 def typed(machine: Machine, lines: list[str]) -> str:
     """Type commands; return what they print."""
-    return machine.run("bash", "-o", "pipefail", "-ec", "\n".join(lines), timeout=120).stdout
+    return machine.run("bash", "-o", "pipefail", "-ec", "\n".join(lines)).stdout
 
 
 @pytest.fixture

@@ -417,7 +417,7 @@ def test_a_removal_takes_written_units_along(host: Machine) -> None:
     configure(host, SETTINGS["two addresses"][0] + SETTINGS["one more listener"][0])
     apply(host)
     [package] = host.run("sh", "-c", "ls /srv/netsrvd_*.deb").stdout.split()
-    host.run("apt-get", "remove", "--yes", "netsrvd", timeout=120)
+    host.run("apt-get", "remove", "--yes", "netsrvd")
     assert listening(host) == []
     assert written(host) == []
     left = {*host.run("find", UNITS, "-name", "*netsrvd*").stdout.split()}
@@ -425,7 +425,7 @@ def test_a_removal_takes_written_units_along(host: Machine) -> None:
     names = ("netsrvd.socket", "netsrvd.service", "netsrvd-control.socket")
     assert left <= {enabled, *(f"{UNITS}/{name}" for name in names)}, "masks, by debhelper"
     assert host.run("test", "-e", CONFIG).returncode == 0
-    said = host.run("apt-get", "install", "--yes", package, timeout=120).stdout
+    said = host.run("apt-get", "install", "--yes", package).stdout
     assert "run netsrvd apply" in said
     apply(host)
     assert listening(host) == expected(["127.0.0.1:51423", "[::1]:51423", "*:51501"], "tcp udp")

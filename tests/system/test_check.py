@@ -5,8 +5,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from netsrvd.events.lifecycle import ReloadFailed
-from tests.support.installed import CONFIG, SERVICE, configure, main_pid, run_records, shown
+from netsrvd.events.lifecycle import Reloaded, ReloadFailed
+from tests.support.installed import CONFIG, SERVICE, configure, main_pid, shown, wait_records
 from tests.support.machine import Machine
 
 QUOTES = '[listener.echo]\nservice = "qotd"\nquotes = "/srv/quotes"\n'
@@ -116,7 +116,7 @@ def test_a_reload_is_not_held_up_by_a_fifo(clean: Machine) -> None:
     clean.run("mkfifo", CONFIG)
     assert clean.run("systemctl", "reload", SERVICE, check=False).returncode != 0
     assert main_pid(clean) == pid
-    [record] = run_records(clean, pid, f"MESSAGE_ID={ReloadFailed.MESSAGE_ID}")
+    [record] = wait_records(clean, pid, ReloadFailed)
     assert "it is a FIFO" in record["MESSAGE"]
     own = f"_SYSTEMD_INVOCATION_ID={shown(clean, 'InvocationID')}"
     told = [each for each in clean.journal(own) if "it is a FIFO" in each["MESSAGE"]]
@@ -133,7 +133,8 @@ def test_reload_finds_the_daemons(clean: Machine) -> None:
     pid = main_pid(clean)
     configure(clean, "[log]\nlevel = 'debug'\n")
     assert clean.run("netsrvd", "reload").stderr == ""
-    assert "log.level" in run_records(clean, pid)[-1]["MESSAGE"]
+    [record] = wait_records(clean, pid, Reloaded)
+    assert "log.level" in record["MESSAGE"]
     configure(clean, "wrkers = 1\n")
     done = clean.run("netsrvd", "reload", check=False)
     assert done.returncode == 78

@@ -93,7 +93,7 @@ def test_another_client_starts_the_daemon(quiet: Machine, member: list[str]) -> 
     """Who only connects to the socket has systemd start it, with its listening sockets."""
     said = json.loads(quiet.run(*member, "python3", "-c", ASK, PATH).stdout)["parameters"]
     assert {each["name"] for each in said["listeners"]} == {"echo"}
-    assert is_active(quiet, SERVICE)
+    assert main_pid(quiet) == str(said["pid"])
 
 
 def test_varlinkctl_knows_the_interface(quiet: Machine, member: list[str]) -> None:

@@ -211,7 +211,7 @@ def do(machine: Machine, step: Step) -> None:
         return  # it came with systemd 255
     context = CONTEXTS.get(step.command, Context())
     for line in (context.before, as_typed(step.command), context.after):
-        machine.run("bash", "-ec", f"cd /srv; {line}", input="y\n", timeout=120)
+        machine.run("bash", "-ec", f"cd /srv; {line}", input="y\n")
 
 
 def probe(machine: Machine, probes: list[Step]) -> None:
@@ -219,7 +219,7 @@ def probe(machine: Machine, probes: list[Step]) -> None:
     if probes:
         typed = "\n".join(f"{as_typed(step.command)} &\npids+=($!)" for step in probes)
         script = f'cd /srv\n{typed}\nfor pid in "${{pids[@]}}"; do wait "$pid"; done'
-        machine.run("bash", "-ec", script, timeout=120)
+        machine.run("bash", "-ec", script)
 
 
 @pytest.fixture
@@ -230,7 +230,7 @@ def firewalls(machine: Machine, trees: dict[str, Path]) -> None:
     tree = trees[machine.suite]
     subprocess.run([fetch, machine.suite, tree, folder, "ufw", "firewalld"], check=True)
     archives = machine.copy_in(folder / "archives")
-    machine.run("sh", "-ec", f"apt-get install --yes {archives}/*.deb", timeout=120)
+    machine.run("sh", "-ec", f"apt-get install --yes {archives}/*.deb")
     machine.run("systemctl", "is-active", "firewalld.service")
 
 

@@ -23,6 +23,7 @@ from tests.support.installed import (
     shown,
     stopped,
     talk,
+    wait_records,
 )
 from tests.support.loads import (
     TALKERS,
@@ -34,7 +35,7 @@ from tests.support.loads import (
     visited,
 )
 from tests.support.machine import Machine
-from tests.support.patience import SECONDS, eventually
+from tests.support.patience import eventually
 
 JOURNALD = "systemd-journald.service"
 KERNEL_RECORDS = 513
@@ -69,14 +70,14 @@ Stream.respond, TCPListener._admit = failing_respond, failing_admit
 def assert_as_quick(before: list[dict[str, float]], meanwhile: list[dict[str, float]]) -> None:
     """Assert that a fault cost nobody time: usually, for the slowest of a hundred, or for anybody.
 
-    A host that has other work adds a tenth of a second to a few; whoever had to wait for the log
-    would wait for a quarter of a second at least.
+    A host that has other work adds a tenth of a second to a few, and more to one; whoever had to
+    wait for the log would wait for a quarter of a second at least, and until it is there again.
     """
     for usual, then in zip(before, meanwhile, strict=True):
         assert then["count"] > 100
-        assert then["median"] < 5 * usual["median"] + 0.005 * SECONDS, (usual, then)
-        assert then["most"] < 5 * usual["most"] + 0.02 * SECONDS, (usual, then)
-        assert then["longest"] < 0.05 * SECONDS, (usual, then)
+        assert then["median"] < 5 * usual["median"] + 0.05, (usual, then)
+        assert then["most"] < 5 * usual["most"] + 0.2, (usual, then)
+        assert then["longest"] < 2, (usual, then)
 
 
 def test_stopped_journald_slows_nobody_and_losses_are_counted(quiet: Machine) -> None:
@@ -353,7 +354,7 @@ def test_exception_in_a_service_ends_one_connection(faulty: Machine) -> None:
         go_on([talkers], 0.1)
         talkers.begin()
         assert talk(faulty, "tcp", "fail") == ""
-        eventually(lambda: run_records(faulty, pid, f"MESSAGE_ID={ServiceFailed.MESSAGE_ID}"))
+        wait_records(faulty, pid, ServiceFailed)
         wait_told(faulty, pid, VISITORS)
         assert talkers.stop()["count"] > 0
     assert visitors.faults == []
@@ -418,7 +419,7 @@ def test_a_reload_short_of_threads_changes_nothing(quiet: Machine) -> None:
         configure(quiet, THREE_MORE)
         failed = quiet.run("systemctl", "reload", SERVICE, check=False)
         assert failed.returncode != 0
-        [told] = run_records(quiet, pid, f"MESSAGE_ID={ReloadFailed.MESSAGE_ID}")
+        [told] = wait_records(quiet, pid, ReloadFailed)
         assert "cannot be started" in told["MESSAGE"]
         assert "raise TasksMax=" in told["MESSAGE"]
         assert "raise TasksMax=" in shown(quiet, "StatusText")

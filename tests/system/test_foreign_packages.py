@@ -125,11 +125,11 @@ def test_a_failing_import_keeps_no_client_waiting(quiet: Machine, place: str, te
     write(quiet, f"{packages}/{place}", text)
 
     for protocol in ("tcp", "tcp"):
-        ended = quiet.run("python3", CLIENT, protocol, input="x", check=False, timeout=15)
+        ended = quiet.run("python3", CLIENT, protocol, input="x", check=False)
         assert ended.stdout == ""
 
     eventually(lambda: shown(quiet, "ExecMainStatus") == "70", "the start has failed")
-    messages = [record["MESSAGE"] for record in quiet.journal("_COMM=netsrvd")]
+    messages = [record["MESSAGE"] for record in quiet.journal("--unit", SERVICE)]
     own = [each for each in messages if "an import fails" in each]
     assert own
     assert f"{packages}/{place}" in own[-1]

@@ -10,9 +10,9 @@ from tests.support.installed import (
     as_nobody,
     configure,
     main_pid,
-    run_records,
     shown,
     talk,
+    wait_records,
 )
 from tests.support.machine import Machine
 from tests.support.patience import eventually
@@ -31,8 +31,7 @@ def test_a_local_user_cannot_keep_the_service_from_reloading(quiet: Machine, uni
         pid = main_pid(quiet, unit)
         assert as_nobody(quiet, FILL_QUEUES, pid) == "0"
         quiet.run("systemctl", "reload", unit)
-        kind = f"MESSAGE_ID={Reloaded.MESSAGE_ID}"
-        assert len(eventually(lambda: run_records(quiet, pid, kind), "its record")) == 1
+        assert len(wait_records(quiet, pid, Reloaded)) == 1
         configure(quiet, "nonsense = 1\n")
         assert quiet.run("systemctl", "reload", unit, check=False).returncode != 0
         assert "nonsense = 1: unknown key" in shown(quiet, "StatusText", unit)
@@ -72,8 +71,7 @@ def test_the_udp_port_is_anybodys_before_the_first_start(quiet: Machine) -> None
     eventually(lambda: quiet.journal("--unit", "stranger.service", "MESSAGE=bound"), "its socket")
     quiet.run("systemctl", "start", SERVICE)
     pid = main_pid(quiet)
-    kind = f"MESSAGE_ID={PortShared.MESSAGE_ID}"
-    [told] = eventually(lambda: run_records(quiet, pid, kind), "its record")
+    [told] = wait_records(quiet, pid, PortShared)
     assert told["NETSRVD_OTHER_ADDRESS"] == "127.0.0.1"
     quiet.run("systemctl", "stop", "stranger.service")
     quiet.run("systemctl", "stop", SERVICE)

@@ -16,7 +16,7 @@ from tests.support.strangers import TAKE_TCP_PORT, TAKE_UDP_PORT
 
 PATIENT = """
 import itertools, socket, sys
-sock = socket.create_connection(("127.0.0.1", 51423), timeout=40)
+sock = socket.create_connection(("127.0.0.1", 51423), timeout=60)
 for line in itertools.chain(["first"], sys.stdin):
     sock.sendall(b"hello")
     assert sock.recv(5, socket.MSG_WAITALL) == b"hello"
@@ -194,9 +194,9 @@ def test_restarts_during_a_reexec_of_systemd_lose_nobody(quiet: Machine) -> None
 
 WAITING = """
 import socket
-with socket.create_connection(("127.0.0.1", 51423), timeout=40) as tcp:
+with socket.create_connection(("127.0.0.1", 51423), timeout=60) as tcp:
     udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    udp.settimeout(40)
+    udp.settimeout(60)
     udp.sendto(b"udp", ("127.0.0.1", 51423))
     tcp.sendall(b"tcp")
     print("waits", flush=True)

@@ -15,8 +15,10 @@ from tests.support.machine import Machine
 STORM_SECONDS = 20
 STORM_CONNECTIONS = 1_000_000
 ESTABLISHED = 8
-LONGEST_SECONDS = 1.0
-"""For a round trip: 0.1 s was the longest measured, 9 to 31 s before the loops were bounded."""
+LONGEST_SECONDS = 4.0
+"""For a round trip: 0.1 s was the longest measured, 9 to 31 s before the loops were bounded. A host
+that has other work adds to it.
+"""
 
 WATCHDOG = "[Service]\nWatchdogSec=8\n"
 DROP_IN = f"/run/systemd/system/{SERVICE}.d/watchdog.conf"
@@ -35,7 +37,7 @@ def watched(quiet: Machine) -> Iterator[Machine]:
 
 def test_a_storm_starves_neither_clients_nor_the_watchdog(watched: Machine) -> None:
     """While a process connects and closes in a loop for 20 s, each round trip of eight established
-    clients takes less than a second, systemd's watchdog does not end the daemon, nothing is "full".
+    clients takes less than four, systemd's watchdog does not end the daemon, nothing is "full".
     """
     configure(watched, '[log]\nlevel = "notice"\n[listener.echo]\nmax_connections = 2000\n')
     program = watched.copy_in(Path(storm.__file__))

@@ -110,7 +110,7 @@ def test_no_record_is_missing_after_a_burst(quiet: Machine) -> None:
     quiet.run("systemctl", "start", SERVICE)
     run = f"_SYSTEMD_INVOCATION_ID={shown(quiet, 'InvocationID')}"
 
-    quiet.run("python3", "-c", BURST, timeout=120)
+    quiet.run("python3", "-c", BURST)
 
     quiet.run("systemctl", "stop", SERVICE)
     for kind, count in ((Accepted, VISITS), (Closed, VISITS), (RecordsLost, 0)):
@@ -170,14 +170,14 @@ def test_a_port_in_use_is_told_in_the_status(quiet: Machine) -> None:
     quiet.run(*run, "python3", "-c", HOLD)
     assert quiet.run("systemctl", "start", SERVICE, check=False).returncode != 0
     eventually(lambda: int(shown(quiet, "NRestarts")) >= 1, "it is tried again")
-    eventually(lambda: shown(quiet, "SubState") == "auto-restart", "that fails, too")
-    status = quiet.run("systemctl", "status", SERVICE, check=False).stdout
+    told = re.compile(r'Status: "Not started: listener echo: tcp .*51423 is already in use')
+
+    def status() -> str:
+        return quiet.run("systemctl", "status", SERVICE, check=False).stdout
+
+    eventually(lambda: told.search(status()), "the reason, until the next try begins")
     delay = shown(quiet, "RestartUSecNext")  # empty before systemd 254
     quiet.run("systemctl", "stop", "other.service")
-
-    [line] = [each.strip() for each in status.splitlines() if "Status:" in each]
-    assert line.startswith('Status: "Not started: listener echo: tcp ')
-    assert "51423 is already in use" in line
     assert delay == "" if quiet.suite == "bookworm" else delay not in {"", "2s"}
     assert main_pid(quiet)
     assert shown(quiet, "StatusText").startswith("Serving 0 connections")
