@@ -49,7 +49,7 @@ unison_tolerance = 2
 + FPing
 binary = {binary}
 hostinterval = 0.02
-timeout = 1
+timeout = 5
 packetsize = 100
 sourceaddress = 127.0.0.1
 tos = 0xb8

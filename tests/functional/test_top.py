@@ -120,9 +120,20 @@ def test_connections_by_bytes_age_and_source(run: Run, top: Screen) -> None:
             ("b", "bytes", ["11", "12", "13"]),
         ):
             top.press(key)
-            lines = top.wait_text(f"3 connections, by {title}")
-            assert re.findall(r"(?m)^127\.0\.0\.(\d+):\d+ +echo ", "\n".join(lines)) == wanted
-        assert re.search(r"\n127\.0\.0\.11:\d+ +echo .* 2\.9 KiB +2\.9 KiB +0 B\n", top.text())
+            top.wait(lambda lines: in_order(lines, title, wanted), title)  # noqa: B023
+        top.wait(
+            lambda lines: re.search(
+                r"\n127\.0\.0\.11:\d+ +echo .* 2\.9 KiB +2\.9 KiB +0 B\n", "\n".join(lines)
+            ),
+            "its bytes",
+        )
+
+
+def in_order(lines: list[str], title: str, ends: list[str]) -> bool:
+    """Return whether the connections of 127.0.0.x stand there by this title and in this order."""
+    text = "\n".join(lines)
+    shown = re.findall(r"(?m)^127\.0\.0\.(\d+):\d+ +echo ", text)
+    return f"{len(ends)} connections, by {title}" in text and shown == ends
 
 
 def test_more_connections_than_lines(run: Run, top: Screen) -> None:
@@ -150,12 +161,12 @@ def test_refused_sources(run: Run, top: Screen) -> None:
             sock.connect(("127.0.0.1", run.port))
             assert ended(sock)
     top.press("3")
-    lines = top.wait_text("127.0.0.66")
-    assert any(re.fullmatch(r"127\.0\.0\.66 +echo tcp +access +3", each) for each in lines)
+    refused = re.compile(r"127\.0\.0\.66 +echo tcp +access +3")
+    top.wait(lambda lines: any(map(refused.fullmatch, lines)), "three refusals")
     with client(run, "127.0.0.12", 1000):
         top.press("4")
-        lines = top.wait_text("127.0.0.12")
-        assert any(re.match(r"127\.0\.0\.12 +echo tcp +1 +1000 B", each) for each in lines)
+        live = re.compile(r"127\.0\.0\.12 +echo tcp +1 +1000 B")
+        top.wait(lambda lines: any(map(live.match, lines)), "its connection and bytes")
 
 
 def test_it_follows_the_size_of_the_terminal(top: Screen, path: Path) -> None:

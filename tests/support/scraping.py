@@ -22,8 +22,8 @@ Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
 PROMETHEUS = """
 global:
-  scrape_interval: 100ms
-  scrape_timeout: 100ms
+  scrape_interval: {interval}
+  scrape_timeout: {interval}
   evaluation_interval: 100ms
 rule_files: [{rules}]
 scrape_configs:
@@ -105,13 +105,13 @@ class Prometheus:
 
 @contextmanager
 def prometheus(
-    folder: Path, port: int, target: str, rules: Path | str = ""
+    folder: Path, port: int, target: str, rules: Path | str = "", interval: str = "100ms"
 ) -> Iterator[Prometheus]:
-    """Run Prometheus, which scrapes a target ten times a second, until the end of the block. It
-    evaluates the rules of a file as often.
+    """Run Prometheus, which scrapes a target at this interval and has no sample of a scrape that
+    takes longer, until the end of the block. It evaluates the rules of a file ten times a second.
     """
     configuration = folder / "prometheus.yml"
-    configuration.write_text(PROMETHEUS.format(target=target, rules=rules))
+    configuration.write_text(PROMETHEUS.format(target=target, rules=rules, interval=interval))
     argv: list[str | Path] = [
         server("prometheus"),
         f"--config.file={configuration}",

@@ -57,13 +57,13 @@ class Screen:
         """Give the terminal another size."""
         self.do("resize-window", "-x", str(columns), "-y", str(lines))
 
-    def wait(self, look: Callable[[list[str]], bool], what: str) -> list[str]:
+    def wait(self, look: Callable[[list[str]], object], what: str) -> list[str]:
         """Return the lines as soon as they are as they should be."""
         seen: list[str] = []
 
         def found() -> bool:
             seen[:] = self.lines()
-            return look(seen)
+            return bool(look(seen))
 
         try:
             eventually(found, what)
