@@ -17,7 +17,7 @@ import netsrvd
 from tests.functional.conftest import Start
 from tests.support.activation import opened, passing
 from tests.support.clients import HELLO, answer, ended, talking
-from tests.support.patience import SECONDS
+from tests.support.patience import SECONDS, eventually
 from tests.support.peers import connect, datagrams, exchange, read_exactly
 from tests.support.run import COMMAND, ENVIRONMENT, Run, command, echo, free_port
 from tests.support.scraping import (
@@ -85,10 +85,15 @@ def test_the_figures_are_those_of_the_load(start: Start, port: int, scraped: int
     load(port, 7, 5)
     with connect(("127.0.0.1", configuration["listener"]["shut"]["port"])) as sock:
         assert ended(sock)
-    with talking(port):
-        found = scrape(scraped)
     tcp = {"listener": "echo", "protocol": "tcp"}
     udp = {"listener": "echo", "protocol": "udp"}
+
+    def is_counted() -> bool:  # by another thread than that which answers a scrape
+        return value(scrape(scraped), "netsrvd_datagrams_received_total", **udp) == 5
+
+    eventually(is_counted, "five datagrams")
+    with talking(port):
+        found = scrape(scraped)
     assert value(found, "netsrvd_connections_accepted_total", **tcp) == 8
     assert value(found, "netsrvd_connections_closed_total", **tcp, reason="client") == 7
     assert value(found, "netsrvd_connections", **tcp) == 1

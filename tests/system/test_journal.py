@@ -14,7 +14,7 @@ import pytest
 from netsrvd.events import all_events
 from netsrvd.events.connections import Accepted, Closed
 from netsrvd.events.flows import FlowEnded
-from netsrvd.events.lifecycle import Reloaded, Stopped
+from netsrvd.events.lifecycle import Ready, Reloaded, Stopped
 from netsrvd.events.log import RecordsLost
 from netsrvd.events.refusals import RefusedAgain
 from tests.support.documents import ROOT
@@ -27,6 +27,7 @@ from tests.support.installed import (
     stopped,
     talk,
     tidy_up,
+    wait_records,
 )
 from tests.support.machine import Machine
 from tests.support.patience import eventually
@@ -87,6 +88,13 @@ def tools(installed: Machine, trees: dict[str, Path]) -> Machine:
     return installed
 
 
+def restart_and_forget(machine: Machine) -> None:
+    """Start the service anew, and remove the records until then from the journal, its own too."""
+    machine.run("systemctl", "restart", SERVICE)
+    wait_records(machine, main_pid(machine), Ready)
+    forget(machine)
+
+
 def forget(machine: Machine) -> None:
     """Remove the records of before from the journal."""
     machine.run("journalctl", "--rotate")
@@ -98,8 +106,7 @@ def loaded(tools: Machine) -> Iterator[Machine]:
     """Let clients come; restart and reload the service while two connections stay open."""
     tidy_up(tools)
     configure(tools, CONFIGURATION)
-    tools.run("systemctl", "restart", SERVICE)
-    forget(tools)
+    restart_and_forget(tools)
     command = tools.command("python3", "/srv/journal_load.py", *LOAD.split())
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -323,9 +330,7 @@ def test_lost_records(tools: Machine) -> None:
     """The number is that of the records which a journald that stood still did not take."""
     tidy_up(tools)
     configure(tools, f"[log]\nqueue = {QUEUE}\n")
-    tools.run("systemctl", "restart", SERVICE)
-    forget(tools)
-    main_pid(tools)
+    restart_and_forget(tools)
     visits = (QUEUE + KERNEL_RECORDS) // 2 + 100
     with stopped(tools, "systemd-journald.service"):
         steps = "tcp 127.0.0.31 1 " * visits
