@@ -21,6 +21,7 @@ from netsrvd.control.callers import LONGEST_CALL, MOST_CALLERS
 from tests.functional.conftest import Start
 from tests.support.activation import opened, passing
 from tests.support.clients import answer, ended, talking
+from tests.support.copies import copy_package
 from tests.support.patience import eventually
 from tests.support.peers import connect, echoed
 from tests.support.run import LOOPBACK, QUICK, Run, echo
@@ -482,7 +483,7 @@ assert cli.__file__.startswith(os.environ["COPY"])
 def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A directory with a copy of the package."""
     folder = tmp_path_factory.mktemp("copy")
-    shutil.copytree(Path(netsrvd.__file__).parent, folder / "netsrvd")
+    copy_package(folder)
     return folder
 
 

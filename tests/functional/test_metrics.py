@@ -1,7 +1,6 @@
 """The service `metrics` of a running daemon: what Prometheus and other clients of HTTP get."""
 
 import http.client
-import shutil
 import signal
 import socket
 import subprocess
@@ -13,10 +12,10 @@ from typing import Any
 
 import pytest
 
-import netsrvd
 from tests.functional.conftest import Start
 from tests.support.activation import opened, passing
 from tests.support.clients import HELLO, answer, ended, talking
+from tests.support.copies import copy_package
 from tests.support.patience import SECONDS, eventually
 from tests.support.peers import connect, datagrams, exchange, read_exactly
 from tests.support.run import COMMAND, ENVIRONMENT, Run, command, echo, free_port
@@ -500,7 +499,7 @@ daemon.PRELOAD_SECONDS = 0.01
 def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A directory with a copy of the package, which a run can use instead."""
     folder = tmp_path_factory.mktemp("copy")
-    shutil.copytree(Path(netsrvd.__file__).parent, folder / "netsrvd")
+    copy_package(folder)
     return folder
 
 

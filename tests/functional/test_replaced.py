@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-import netsrvd
 from tests.functional.conftest import Start
 from tests.support.activation import opened
 from tests.support.clients import ended, leaves_in_order, serves, talking
+from tests.support.copies import copy_package
 from tests.support.peers import connect, echoed
 from tests.support.run import COMMAND, QUICK, Run, echo, failing_echo, free_port
 from tests.support.unit import Unit, follow
@@ -36,7 +36,7 @@ def of(copy: Path) -> dict[str, str]:
 def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A directory with a copy of the package."""
     folder = tmp_path_factory.mktemp("copy")
-    shutil.copytree(Path(netsrvd.__file__).parent, folder / "netsrvd")
+    copy_package(folder)
     return folder
 
 

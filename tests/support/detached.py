@@ -38,8 +38,11 @@ def adopting() -> Iterator[None]:
 
 
 def _children() -> set[int]:
-    lists = Path("/proc/self/task").glob("*/children")
-    return {int(pid) for path in lists for pid in path.read_text().split()}
+    found = set()
+    for path in Path("/proc/self/task").glob("*/children"):
+        with suppress(OSError):  # a thread has just ended
+            found |= {int(pid) for pid in path.read_text().split()}
+    return found
 
 
 class Syslog:
