@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.support.detached import Syslog
-from tests.support.namespaces import namespace
+from tests.support.namespaces import namespace, own_network  # noqa: F401 - for all modules
 from tests.support.run import Run, echo, free_port
 
 Start = Callable[..., Run]

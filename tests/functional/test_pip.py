@@ -46,6 +46,11 @@ def copy_source(folder: Path) -> None:
             shutil.copy(ROOT / name, folder / name)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def own_network() -> None:
+    """Leave the module in the network of the host, from where pip installs."""
+
+
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """Install it as the page says in a home directory with nothing in it; return the environment of

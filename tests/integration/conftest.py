@@ -14,7 +14,12 @@ import pytest
 from netsrvd import startup
 from netsrvd.log import throttle
 from tests.support.logs import FakeLog
-from tests.support.namespaces import Namespace, link, namespace
+from tests.support.namespaces import (
+    Namespace,
+    link,
+    namespace,
+    own_network,  # noqa: F401 - for all modules
+)
 from tests.support.patience import SECONDS, eventually
 from tests.support.peers import connect
 from tests.support.serving import Serving

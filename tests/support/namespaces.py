@@ -86,6 +86,18 @@ def namespace() -> Iterator[Namespace]:
         os.close(descriptor)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def own_network() -> Iterator[None]:
+    """Have the tests of a module run in a network of their own, where no other run of tests and no
+    program of the host has a port or a name. (A user who may not make one has that of the host.)
+    """
+    if os.geteuid() != 0:
+        yield
+        return
+    with namespace() as network, network.entered():
+        yield
+
+
 def link(one: Namespace, name: str, other: Namespace, other_name: str) -> None:
     """Join two namespaces with a pair of interfaces, which are up and have no addresses."""
     one.ip(f"link add {name} type veth peer name {other_name} netns {other.path}")

@@ -82,28 +82,9 @@ def echo(port: int, **keys: object) -> dict[str, object]:
     return {"listener": {"echo": {"host": LOOPBACK, "port": port, **keys}}}
 
 
-PORTS_OF_A_RUN = 500
-"""More than the tests of a run use within the minute in which the kernel keeps closed ones."""
-
-
-def own_ports() -> tuple[socket.socket, range]:
-    """Return ports that no other run of tests on this host takes, which it knows by a name that the
-    socket has as long as this process lives. No client is given one of them by the kernel.
-    """
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-    for first in range(20_000, 32_000, PORTS_OF_A_RUN):
-        with suppress(OSError):
-            sock.bind(f"\0netsrvd-tests-{first}")
-            return sock, range(first, first + PORTS_OF_A_RUN)
-    raise OSError("too many runs of the tests at the same time")
-
-
-_OWNER, _PORTS = own_ports()  # before a test enters another network
-
-
 def free_port(least: int = 0) -> int:
     """Return a port, at `least` this one, that nobody has and that no client will be given."""
-    for port in range(max(least, _PORTS.start), _PORTS.stop):
+    for port in range(least or 20_000 + os.getpid() * 311 % 11_000, 32_000):
         try:
             for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
                 with socket.socket(socket.AF_INET6, kind) as sock:

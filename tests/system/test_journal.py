@@ -40,11 +40,14 @@ QUESTIONS = {
     found["question"]: found["command"] for found in QUESTION.finditer(DOCUMENT.read_text())
 }
 
-CONFIGURATION = """\
+WINDOW = 'refusal_window = "30s"'
+"""In which one record stands for all further refusals of a source; a restart ends it."""
+
+CONFIGURATION = f"""\
 drain_timeout = "100ms"
 [listener.echo]
 deny = ["127.0.0.66", "127.0.0.67", "127.0.0.68"]
-refusal_window = "30s"
+{WINDOW}
 flow_timeout = "30s"
 """
 LOAD = """
@@ -291,6 +294,8 @@ def test_filter_finds_refused_clients_in_the_journal(loaded: Machine) -> None:
 
 def test_jail_bans_a_client_that_goes_on(loaded: Machine) -> None:
     """The commands of the document set up a jail, which bans a client after three records."""
+    configure(loaded, CONFIGURATION.replace(WINDOW, 'refusal_window = "1s"'))
+    loaded.run("systemctl", "reload", SERVICE)
     loaded.run("sh", "-c", "cat >/etc/fail2ban/jail.local", input=JAILS)
     loaded.run("systemctl", "start", "fail2ban.service")
 

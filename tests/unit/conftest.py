@@ -7,6 +7,8 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.support.namespaces import own_network  # noqa: F401 - for all modules
+
 # A slow machine is no fault of the code; what a property test finds it finds again.
 settings.register_profile(
     "unit", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
