@@ -54,7 +54,9 @@ def test_everything_comes_back_to_a_client_that_reads_late(serving: Serving) -> 
 
 
 @settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=60,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(
     sizes=st.lists(st.integers(0, LARGEST_MESSAGE), max_size=4),

@@ -22,7 +22,9 @@ from tests.support.effort import in_proportion
 DATA = Path(__file__).parents[2] / "data/config"
 GOOD, BAD = (sorted((DATA / kind).glob("*.toml")) for kind in ("good", "bad"))
 
-ONE_FOLDER = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+ONE_FOLDER = settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 """For property tests that write each example to the same file."""
 
 
