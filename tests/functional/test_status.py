@@ -4,17 +4,15 @@ import json
 import os
 import pty
 import re
-import socket
 import subprocess
-import threading
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from tests.functional.conftest import Start
 from tests.support.clients import answer, ended, talking
+from tests.support.foreign import foreign
 from tests.support.peers import connect
 from tests.support.run import COMMAND, ENVIRONMENT, LOOPBACK, Run, echo
 
@@ -221,32 +219,6 @@ def test_without_systemd_a_socket_is_to_be_named() -> None:
     )
     assert done.returncode == os.EX_USAGE
     assert "--control" in done.stderr
-
-
-@contextmanager
-def foreign(path: str, answer: bytes) -> Iterator[None]:
-    """Listen at a path, and answer each call so until the caller has closed."""
-
-    def serve() -> None:
-        while True:
-            try:
-                sock, _ = listening.accept()
-            except OSError:
-                return
-            with sock, suppress(OSError):
-                while sock.recv(4096):
-                    sock.sendall(answer)
-
-    with socket.socket(socket.AF_UNIX) as listening:
-        listening.bind(path)
-        listening.listen()
-        thread = threading.Thread(target=serve)
-        thread.start()
-        try:
-            yield
-        finally:
-            listening.shutdown(socket.SHUT_RDWR)
-            thread.join()
 
 
 FOREIGN = {

@@ -1,6 +1,7 @@
 """`netsrvd top` on a terminal of tmux."""
 
 import ast
+import json
 import os
 import pty
 import re
@@ -19,6 +20,7 @@ from netsrvd.commands.top_figures import FIGURES
 from netsrvd.escapes import BLOCKS
 from tests.functional.conftest import Start
 from tests.support.clients import answer, ended
+from tests.support.foreign import foreign
 from tests.support.patience import wait_readable
 from tests.support.peers import connect, exchange, read_exactly
 from tests.support.run import COMMAND, ENVIRONMENT, Run, echo
@@ -329,6 +331,16 @@ def test_without_a_daemon(terminal: Screen, path: Path) -> None:
     terminal.start([COMMAND, "top", "--control", path], TERMINAL)
     lines = terminal.wait_text("status=3 >")
     assert "no daemon answers" in "".join(lines[:3])
+
+
+def test_another_program_is_told_from_a_daemon(terminal: Screen, path: Path) -> None:
+    """What answers in other types than a daemon does is one line and the status of no answer."""
+    members = ("version", "pid", "seconds", "run", "connections", "flows", "totals", "listeners")
+    answer = json.dumps({"parameters": dict.fromkeys(members)}).encode() + b"\0"
+    with foreign(str(path), answer):
+        terminal.start([COMMAND, "top", "--control", path], TERMINAL)
+        lines = terminal.wait_text("status=69 >")
+    assert "what answers there is not this version of netsrvd" in " ".join(lines[:3])
 
 
 def test_rich_is_imported_by_two_modules_alone() -> None:
