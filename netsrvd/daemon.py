@@ -106,7 +106,6 @@ class Start(NamedTuple):
     """How many connections may be live at once."""
     notes: list[Event]
     log: str
-    restored: "Restored | None"
     began_at: float
     control: Control | None = None
 
@@ -114,8 +113,12 @@ class Start(NamedTuple):
 class Daemon:
     """One run, from the first thread to the last record. Owned by the main thread."""
 
-    def __init__(self, start: Start, on_ready: Callable[[], None]) -> None:
+    def __init__(
+        self, start: Start, restored: "Restored | None", on_ready: Callable[[], None]
+    ) -> None:
+        """`restored` are the connections of the process before; `on_ready` is called at READY."""
         self._start = start
+        self._restored = restored
         self._on_ready = on_ready
         self._settings = start.configuration.settings
         passed = [one for end, opened in start.sockets.items() if not end.port for one in opened]
@@ -181,14 +184,14 @@ class Daemon:
         for kept in server.bound.values():  # by the process before: from now on it is ours alone
             if kept.name:
                 self._notifier.fdstore_remove(kept.name)
-        if self._start.restored:  # not before all threads run: until then systemd keeps them
-            self._restore(self._start.restored)
+        if self._restored:  # not before all threads run: until then systemd keeps them
+            self._restore(self._restored)
         sockets = sum(len(opened) for opened in self._start.sockets.values())
         report(Ready(sockets, monotonic() - self._start.began_at))
         server.resume()
         self._notifier.ready(self._status())
         self._on_ready()
-        if self._start.restored:
+        if self._restored:
             with suppress(OSError):  # systemd has not read READY=1 in 10 s
                 self._notifier.barrier()
             self._stopped_early = stop_waits()

@@ -56,8 +56,9 @@ def _run(arguments: argparse.Namespace) -> int:
     listening = [each for each in kept if each[1].startswith(activation.STORED_SOCKET)]
     stored = [each for each in kept if each not in listening]
     try:
-        start = _prepare(arguments, passed, stored, listening)
-        return _serve(start._replace(control=control), arguments, owner)
+        start = _prepare(arguments, passed, listening)
+        restored = _restore(stored) if stored else None
+        return _serve(start._replace(control=control), restored, arguments, owner)
     except (NetsrvdError, OSError, MemoryError) as error:
         if control:
             control.remove()
@@ -95,12 +96,17 @@ def _owner(name: str) -> "User":
     return user(name)
 
 
-def _serve(start: Start, arguments: argparse.Namespace, owner: "User | None") -> int:
+def _serve(
+    start: Start,
+    restored: "Restored | None",
+    arguments: argparse.Namespace,
+    owner: "User | None",
+) -> int:
     def serve(on_ready: Callable[[], None]) -> int:
-        return Daemon(start, on_ready).run()
+        return Daemon(start, restored, on_ready).run()
 
     sockets = [one.sock for opened in start.sockets.values() for one in opened]
-    sockets += start.restored.sockets if start.restored else []
+    sockets += restored.sockets if restored else []
     sockets += [start.control.sock] if start.control else []
     try:
         if arguments.detach:
@@ -119,7 +125,6 @@ def _serve(start: Start, arguments: argparse.Namespace, owner: "User | None") ->
 def _prepare(
     arguments: argparse.Namespace,
     passed: list[activation.ActivatedSocket],
-    stored: list[activation.Stored],
     listening: list[activation.Stored],
 ) -> Start:
     # A path must still be right when a reload reads it again in another working directory.
@@ -143,7 +148,6 @@ def _prepare(
         max_connections,
         notes=log_notes + limit_notes + startup.ignored_settings(configuration) + notes,
         log=log,
-        restored=_restore(stored) if stored else None,
         began_at=arguments.began_at,
     )
 

@@ -59,10 +59,9 @@ class Stage:
             9,
             notes,
             "x",
-            None,
             0.0,
         )
-        self.daemon = Daemon(start, lambda: self.notifier.steps.append("ready to detach"))
+        self.daemon = Daemon(start, None, lambda: self.notifier.steps.append("ready to detach"))
         self.daemon._is_loaded = True
         self.server = self.daemon._server
 
@@ -94,7 +93,7 @@ class Stage:
 
     def restored(self, restored: Restored) -> None:
         """Have the process before left something."""
-        self.daemon._start = self.daemon._start._replace(restored=restored)
+        self.daemon._restored = restored
 
     @property
     def steps(self) -> list[str]:

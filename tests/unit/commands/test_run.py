@@ -33,15 +33,20 @@ class Scene:
         self.steps: list[str] = []
         self.start: Start
         self.fails: dict[str, NetsrvdError] = {}
-        self.restored: list[object] = []
+        self.restored: Restored | None = None
+        """What the daemon is given."""
+        self.kept: list[object] = []
+        """The connections that are kept open on the way."""
         self.stored: list[activation.Stored] = []
         self.config = folder / "netsrvd.toml"
         self.config.write_text('[log]\ntarget = "journal"')
         scene = self
 
         class Daemon:
-            def __init__(self, start: Start, on_ready: Callable[[], None]) -> None:
-                scene.start, self.on_ready = start, on_ready
+            def __init__(
+                self, start: Start, restored: Restored | None, on_ready: Callable[[], None]
+            ) -> None:
+                scene.start, scene.restored, self.on_ready = start, restored, on_ready
 
             def run(self) -> int:
                 scene.steps.append("serve")
@@ -71,7 +76,7 @@ class Scene:
         pid_file: Path | None,
         owner: detach.User | None,
     ) -> int:
-        assert sockets == [SOCK, *self.restored]
+        assert sockets == [SOCK, *self.kept]
         self.steps.append(f"detach {pid_file}")
         self.owner = owner
         return serve(lambda: self.steps.append("ready"))
@@ -102,7 +107,7 @@ def test_what_the_process_before_left_is_restored(
 ) -> None:
     """What comes from the descriptor store is made connections of, by the new settings."""
     scene.run()
-    assert scene.start.restored is None
+    assert scene.restored is None
     left = Restored([], [], 1, 2.5, [], {})
     scene.stored = [(9, "handover/state")]
 
@@ -112,7 +117,7 @@ def test_what_the_process_before_left_is_restored(
 
     monkeypatch.setattr(handover, "restore", restore)
     scene.run()
-    assert scene.start.restored is left
+    assert scene.restored is left
 
 
 def test_the_command_line_decides_about_the_log(scene: Scene) -> None:
@@ -134,7 +139,7 @@ def test_what_was_restored_leaves_the_terminal_too(
     one, waiting, state = FakeSocket(), FakeSocket(), SimpleNamespace()
     left: Any = Restored([(one, state)], [("echo", waiting)], 0, 2.5, [], {})  # type: ignore[list-item]
     monkeypatch.setattr(handover, "restore", lambda _: left)
-    scene.stored, scene.restored = [(9, "handover/state")], [one, waiting]
+    scene.stored, scene.kept = [(9, "handover/state")], [one, waiting]
     assert scene.run(detach=True) == 7
     assert one.closed
     assert waiting.closed
