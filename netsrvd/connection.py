@@ -117,7 +117,7 @@ class Connection:
         self.sock = sock
         self.descriptor = sock.fileno()
         self.connection_id = connection_id
-        self.peer = peer
+        self._peer_host, self._peer_port = peer
         self.local = local
         self.proxy = proxy
         """The proxy that connected for the peer, if there was one."""
@@ -377,7 +377,8 @@ class Connection:
             self.connection_id,
             self.listener,
             self.service_name,
-            *self.peer,
+            self._peer_host,
+            self._peer_port,
             *self.local,
             *proxy_fields(self.proxy),
         )
@@ -388,7 +389,8 @@ class Connection:
             self.connection_id,
             self.listener,
             self.service_name,
-            *self.peer,
+            self._peer_host,
+            self._peer_port,
             *self.local,
             reason,
             now - self.opened_at,

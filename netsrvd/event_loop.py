@@ -76,16 +76,19 @@ class EventLoop:
         """By descriptor. These are small numbers: a list takes a fifth of what a table does."""
         self._stopping = False
         self._thread = LoopThread(name, self._run, on_failure)
-        self._register(self._thread.calls.fileno(), READ)
+        self._have_place(self._thread.calls.fileno())
+        self._epoll.register(self._thread.calls, READ)
 
     # --- for the loop's own thread ----------------------------------------------------------
 
     def add(self, descriptor: int, watched: Watched, events: int = READ) -> None:
         """Watch a descriptor. Raises OSError if epoll_ctl(2) fails, unless it was reserved."""
         try:
-            self._register(descriptor, events)
+            self._epoll.register(descriptor, events)
         except FileExistsError:
             self._epoll.modify(descriptor, events)
+        if descriptor >= len(self._watched):
+            self._have_place(descriptor)
         self._watched[descriptor] = watched
 
     def modify(self, descriptor: int, events: int) -> None:
@@ -125,7 +128,12 @@ class EventLoop:
 
     def reserve(self, descriptor: int) -> None:
         """Take a place in epoll(7) for a descriptor, so that `add` cannot fail; raises OSError."""
-        self._register(descriptor, 0)
+        self._have_place(descriptor)
+        self._epoll.register(descriptor, 0)
+
+    def _have_place(self, descriptor: int) -> None:
+        """Make the list long enough for a descriptor; it only grows."""
+        self._watched += [None] * (descriptor + 1 - len(self._watched))
 
     def release(self, descriptor: int) -> None:
         """Give up a place that was reserved, or is not there."""
@@ -210,11 +218,6 @@ class EventLoop:
         return True
 
     # --- the thread -------------------------------------------------------------------------
-
-    def _register(self, descriptor: int, events: int) -> None:
-        """Have a place for a descriptor, and watch it (any thread: the list only grows)."""
-        self._watched += [None] * (descriptor + 1 - len(self._watched))
-        self._epoll.register(descriptor, events)
 
     def _stop(self) -> None:
         self._stopping = True

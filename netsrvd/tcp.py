@@ -485,7 +485,7 @@ class TCPListener:
         if local is None:
             address = sock.getsockname()
             local = address if len(address) == IPV4_FIELDS else host_and_port(address)
-            local = self._shared(local)
+            local = self._locals.get(local) or self._shared(local)
         peer = known.host, peer[1]
         connection = Connection(self, sock, self._new_id(), peer, local, proxy, now)
         connection.source = source
