@@ -1,6 +1,5 @@
 """`netsrvd run`: serves, in the foreground, under systemd or off the terminal."""
 
-import argparse
 import os
 import sys
 from collections.abc import Callable
@@ -15,6 +14,8 @@ from netsrvd.sockets import activation
 from netsrvd.systemd.notify import Notifier
 
 if TYPE_CHECKING:
+    from argparse import Namespace
+
     from netsrvd.detach import User
     from netsrvd.handover import Restored
 
@@ -24,7 +25,7 @@ SERVES_AS_ROOT = (
 )
 
 
-def run(arguments: argparse.Namespace) -> int:
+def run(arguments: "Namespace") -> int:
     """Prepare all that can fail, then serve; return the exit status.
 
     Whatever fails, fails here: with its reason on the caller's terminal and in the status that
@@ -39,7 +40,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise
 
 
-def _run(arguments: argparse.Namespace) -> int:
+def _run(arguments: "Namespace") -> int:
     if arguments.inetd:
         from netsrvd.commands import inetd  # noqa: PLC0415 - a daemon has no use for it
 
@@ -72,9 +73,7 @@ def _run(arguments: argparse.Namespace) -> int:
         raise found from error
 
 
-def _control(
-    arguments: argparse.Namespace, passed: list[activation.ActivatedSocket]
-) -> Control | None:
+def _control(arguments: "Namespace", passed: list[activation.ActivatedSocket]) -> Control | None:
     """Return the control socket: the one that systemd passed, or else that of --control.
 
     Raises ActivationError or SocketError, with what systemd passed closed.
@@ -99,7 +98,7 @@ def _owner(name: str) -> "User":
 def _serve(
     start: Start,
     restored: "Restored | None",
-    arguments: argparse.Namespace,
+    arguments: "Namespace",
     owner: "User | None",
 ) -> int:
     def serve(on_ready: Callable[[], None]) -> int:
@@ -123,7 +122,7 @@ def _serve(
 
 
 def _prepare(
-    arguments: argparse.Namespace,
+    arguments: "Namespace",
     passed: list[activation.ActivatedSocket],
     listening: list[activation.Stored],
 ) -> Start:

@@ -11,9 +11,9 @@ from pathlib import Path
 from statistics import median
 
 from tests.bench import stage
-from tests.bench.boxes import BUILD, ENVIRONMENT, OUTPUT, ROOT
+from tests.bench.boxes import ENVIRONMENT, OUTPUT, ROOT
 from tests.bench.loads import Bench
-from tests.bench.peers import HERE, OWN, OWN_PORT, PROGRAM, PYTHON, RUN, TREE_PYTHON
+from tests.bench.peers import HERE, OWN, OWN_PORT, PROGRAM, PYTHON, TREE_PYTHON
 from tests.bench.servers import BenchError, log_cpu, server_cpu
 
 COLD, SMALLEST = "cold start", "smallest program"
@@ -32,9 +32,7 @@ sys.exit(main())
 
 
 def commands() -> dict[str, list[str]]:
-    """Return the programs that are started."""
-    file = BUILD / "netsrvd.toml"
-    file.write_text("")
+    """Return the programs that are started; netsrvd as systemd/netsrvd.service does it."""
     base = str(Path(PYTHON).resolve())
     program = [PROGRAM]
     if "NETSRVD" not in os.environ:
@@ -43,7 +41,7 @@ def commands() -> dict[str, list[str]]:
         program = [base, "-IS", "-c", code]
     return {
         SMALLEST: [base, str(HERE / "smallest.py")],
-        OWN: [*program, *(word.format(configuration=file) for word in RUN)],
+        OWN: [*program, "run"],
     }
 
 
@@ -119,5 +117,7 @@ def _become(command: list[str], sockets: list[int], writing: int) -> None:
         os.dup2(output, number)
     for place, copy in enumerate(copies):
         os.dup2(copy, PASSED + place)
+    status = os.fstat(2)
     told = {"LISTEN_FDS": str(len(sockets)), "LISTEN_PID": str(os.getpid())}
+    told["JOURNAL_STREAM"] = f"{status.st_dev}:{status.st_ino}"  # the records go to the journal
     os.execve(command[0], command, ENVIRONMENT | told)

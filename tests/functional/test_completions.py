@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from netsrvd import cli
+from netsrvd import arguments
 from tests.functional.conftest import Start
 from tests.support.run import COMMAND
 from tests.support.shells import HOST, RUN, proposals
@@ -24,7 +24,7 @@ def parsers(
     parser: argparse.ArgumentParser | None = None, words: str = "netsrvd"
 ) -> Iterator[tuple[str, argparse.ArgumentParser]]:
     """Yield the parser of each command, with the words that lead there."""
-    parser = parser or cli.parser()
+    parser = parser or arguments.parser()
     yield words, parser
     for name, below in verbs(parser).items():
         yield from parsers(below, f"{words} {name}")

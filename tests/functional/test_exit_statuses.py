@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from netsrvd.cli import COMMANDS
+from netsrvd.arguments import COMMANDS
 from tests.support.manuals import pages
 from tests.support.run import COMMAND, ENVIRONMENT, PATIENCE
 

@@ -22,6 +22,12 @@ def end(self, *more, end=Shutdown.run, **named):
 Shutdown.run = end
 """
 
+NO_FILE = """
+from pathlib import Path
+from netsrvd.config import files
+files.DEFAULT_FILE = Path("/nonexistent")
+"""
+
 COMPILED = """
 import typing
 def told(self, text, *more, init=typing.ForwardRef.__init__, **named):
@@ -40,8 +46,8 @@ PUBLIC = {
 """Of Python's own modules, those that a daemon which serves TCP and UDP echo has imported."""
 
 OURS = {
-    *("__main__", "access", "addresses", "cli", "commands", "config", "connection", "contracts"),
-    *("control", "counters", "daemon", "errnos", "errors", "escapes", "event_loop"),
+    *("__main__", "access", "addresses", "arguments", "cli", "commands", "config", "connection"),
+    *("contracts", "control", "counters", "daemon", "errnos", "errors", "escapes", "event_loop"),
     *("events", "flow", "linux", "log", "loop_thread", "proxy_datagrams", "proxy_pending"),
     *("proxy_protocol", "run_state", "server", "services", "settings", "shutdown", "sockets"),
     *("startup", "systemd", "tcp", "tracebacks", "udp", "units", "upgrade"),
@@ -92,6 +98,17 @@ def test_what_reads_toml_is_imported_for_settings_alone(start: Start) -> None:
     run.end()
     [line] = run.lines_with("IMPORTED ")
     assert not {*line.split()[1:]} & {"datetime", "string", "tomllib"}
+
+
+@pytest.mark.usefixtures("alone")
+def test_a_start_by_systemd_waits_for_no_parser(start: Start) -> None:
+    """`netsrvd run`, which the unit starts, has no options: argparse is not imported for it."""
+    run = start("", planted=f"sys.argv[1:] = ['run']{NO_FILE}{PLANTED}")
+    assert serves(DEFAULT_PORT)
+    run.allow("IMPORTED ")
+    run.end()
+    [line] = run.lines_with("IMPORTED ")
+    assert not {*line.split()[1:]} & {"argparse", "gettext", "netsrvd.arguments"}
 
 
 @pytest.mark.usefixtures("alone")

@@ -532,8 +532,8 @@ importlib.import_module = by_name
 
 def test_another_command_ends_by_a_signal() -> None:
     """It has nothing to lose, so it blocks none."""
-    program = "import os, signal, sys; from netsrvd import __main__, cli\n"
-    program += "cli.parser = lambda _: os.kill(os.getpid(), signal.SIGTERM)\n"
+    program = "import os, signal, sys; from netsrvd import __main__, arguments\n"
+    program += "arguments.parser = lambda _: os.kill(os.getpid(), signal.SIGTERM)\n"
     program += "sys.argv[1:] = ['check']\n__main__.main()"
     done = subprocess.run([sys.executable, "-c", program], check=False, env=ENVIRONMENT)
     assert done.returncode == -signal.SIGTERM

@@ -11,7 +11,7 @@ FILES = ("bash/netsrvd", "fish/netsrvd.fish", "zsh/_netsrvd")
 
 @pytest.mark.parametrize("name", FILES)
 def test_completions_are_those_of_the_parser(name: str, tmp_path: Path) -> None:
-    """The completions have every command and option of netsrvd/cli.py; otherwise run
+    """The completions have every command and option of netsrvd/arguments.py; otherwise run
     packaging/make-completions.
     """
     subprocess.run([ROOT / "packaging/make-completions", tmp_path], check=True)

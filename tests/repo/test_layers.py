@@ -14,6 +14,7 @@ PACKAGE = ROOT / "netsrvd"
 ROWS = (
     {"__main__"},
     {"cli"},
+    {"arguments"},
     {"commands"},
     {"probe"},
     {"daemon"},

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from netsrvd import cli, startup
+from netsrvd import arguments, startup
 from netsrvd.commands import explain, status, thresholds
 from netsrvd.config import files, schema
 from netsrvd.control import interface
@@ -42,7 +42,7 @@ OF_OTHERS = {
 
 def parsers() -> dict[str, argparse.ArgumentParser]:
     """Return the parser of each command by the name of its page."""
-    top = cli.parser()
+    top = arguments.parser()
     [commands] = [each.choices for each in top._actions if isinstance(each.choices, dict)]
     return {f"netsrvd-{name}": parser for name, parser in commands.items()}
 
@@ -92,7 +92,7 @@ def test_the_command_itself_has_its_options() -> None:
     """netsrvd(1) has the options of the command without a subcommand, and those that several
     subcommands share with the subcommands that have each.
     """
-    own = flags(cli.parser())
+    own = flags(arguments.parser())
     shared = {each.flags[0]: each.takes_value for each in COMMAND.options()}
     assert own.items() <= shared.items()
     for flag in shared.keys() - own.keys():

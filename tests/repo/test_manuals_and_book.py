@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from netsrvd import cli
+from netsrvd.arguments import COMMANDS
 from netsrvd.counters import REFUSED_REASONS, UNANSWERED_REASONS
 from netsrvd.daemon import SIGNALS
 from netsrvd.events import all_events
@@ -224,7 +224,7 @@ def test_options_of_the_book(line: str) -> None:
     if command.startswith("-"):
         assert command in {"--help", "--version"}
         return
-    assert command in cli.COMMANDS
+    assert command in COMMANDS
     page: Page = PAGES[f"netsrvd-{command}(1)"]
     known = {flag for each in page.options() for flag in each.flags}
     fping = arguments.index("--fping") if "--fping" in arguments else len(arguments)

@@ -14,7 +14,7 @@ from netsrvd.services import SERVICES
 
 ROOT = Path(netsrvd.__file__).parent
 
-BEFORE = {"__main__.py", "cli.py", "detach.py", "sockets/activation.py"}
+BEFORE = {"__main__.py", "arguments.py", "cli.py", "detach.py", "sockets/activation.py"}
 """What these import late they import before READY; so do the commands."""
 
 LATER = {*chain.from_iterable(preload.FOR_SERVICES.values()), "netsrvd.timed"}

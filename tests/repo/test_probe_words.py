@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from netsrvd import cli
+from netsrvd import arguments
 from netsrvd.probe import json_form, report
 from netsrvd.probe.settings import Settings
 from netsrvd.probe.statistics import Limit
@@ -20,7 +20,7 @@ COMPLETIONS = sorted((ROOT / "packaging/completions").glob("*/*"))
 
 def options() -> list[str]:
     """Return the long options of the command."""
-    top = cli.parser()
+    top = arguments.parser()
     [commands] = [each.choices for each in top._actions if isinstance(each.choices, dict)]
     actions = commands["probe"]._actions
     return [action.option_strings[-1] for action in actions if action.option_strings]

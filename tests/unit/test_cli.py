@@ -12,6 +12,7 @@ import pytest
 
 import netsrvd
 from netsrvd import cli, errors
+from netsrvd.arguments import parser
 from netsrvd.commands import check, explain, reload, run, sockopts
 
 COMMANDS = {
@@ -70,6 +71,13 @@ def test_each_command_gets_its_arguments(
     assert arguments.command == line.split(maxsplit=1)[0]
     assert {name: getattr(arguments, name) for name in expected} == expected
     assert arguments.began_at == cli.BEGAN_AT
+
+
+def test_the_arguments_without_options_are_those_of_the_parser(seen: list[SimpleNamespace]) -> None:
+    """`netsrvd run` does without the parser, and gets what that would have given."""
+    cli.main(["run"])
+    [found] = seen
+    assert vars(found) == vars(parser().parse_args(["run"])) | {"began_at": cli.BEGAN_AT}
 
 
 @pytest.mark.parametrize("line", ["", "serve", "run --log nowhere", "check --yaml", "run extra"])

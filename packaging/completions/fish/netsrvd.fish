@@ -1,4 +1,4 @@
-# Completion of netsrvd(1) for fish. Generated from netsrvd/cli.py by
+# Completion of netsrvd(1) for fish. Generated from netsrvd/arguments.py by
 # packaging/make-completions; a test compares the two.
 
 set -g __netsrvd_commands 'netsrvd run' \
