@@ -184,7 +184,7 @@ def hostile(start: Start, port: int, tmp_path_factory: pytest.TempPathFactory) -
             "host": "127.0.0.1",
             "port": port,
             "unlimited": "loopback",
-            "idle_timeout": 0.4,
+            "idle_timeout": 2,
         }
         for protocol, name in (("tcp", "serve"), ("udp", "answer"))
     }

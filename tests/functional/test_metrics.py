@@ -275,9 +275,9 @@ def test_a_slow_request_is_no_activity(start: Start, port: int, scraped: int) ->
     run.wait_line("closed: idle")
 
 
-def many_listeners(port: int, scraped: int) -> dict[str, Any]:
+def many_listeners(port: int, scraped: int, write_timeout: float) -> dict[str, Any]:
     """Return a configuration whose answer is longer than what the kernel buffers for a client."""
-    configuration = with_metrics(port, scraped, write_timeout=0.5, unlogged=[])
+    configuration = with_metrics(port, scraped, write_timeout=write_timeout, unlogged=[])
     other = scraped
     for number in range(200):
         other = free_port(other + 1)
@@ -292,7 +292,7 @@ def many_listeners(port: int, scraped: int) -> dict[str, Any]:
 
 def test_a_client_that_does_not_read_is_ended(start: Start, port: int, scraped: int) -> None:
     """By `write_timeout`, with a reset; meanwhile others are answered, in whole."""
-    run = start(many_listeners(port, scraped))
+    run = start(many_listeners(port, scraped, 0.5))
     with connect(("127.0.0.1", scraped), SO_RCVBUF=4096) as sock:
         sock.sendall(1000 * REQUEST)
         answered = get(scraped)
@@ -418,7 +418,7 @@ def test_an_answer_that_is_being_sent_is_sent_to_its_end(
     """At a stop, and at a restart, a client that reads slowly gets the rest, and then the end,
     without an answer to what it has asked besides.
     """
-    run = start(many_listeners(port, scraped), environment={"NETSRVD_FDSTORE": "1000"})
+    run = start(many_listeners(port, scraped, 60), environment={"NETSRVD_FDSTORE": "1000"})
     with connect(("127.0.0.1", scraped), SO_RCVBUF=4096) as sock:
         sock.sendall(100 * REQUEST)
         got = read_exactly(sock, 1000)

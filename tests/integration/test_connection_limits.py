@@ -309,7 +309,7 @@ def test_an_address_that_is_not_served_is_reset(serving: Serving) -> None:
 
 def test_a_listener_without_connections_sleeps(serving: Serving) -> None:
     """It looks for time-outs only while there are connections."""
-    served = serving.tcp(idle_seconds=0.2)
+    served = serving.tcp(idle_seconds=60)
     with connect(served.local) as client:
         assert echoed(client)
         assert serving.tcp_loop._next_at < inf

@@ -284,7 +284,7 @@ def test_a_flood_of_silent_ones_takes_no_more_than_their_limit(
     """They count as connections: at the limit others wait in the kernel's queue, and are served
     when the time of the silent ones is over. The log has one record of them.
     """
-    tcp = serving.tcp(max_connections=5, **LATE)
+    tcp = serving.tcp(max_connections=5, proxy_seconds=1, **BEHIND)
     silent = [stack.enter_context(connect(tcp.local)) for _ in range(5)]
     full = serving.only(ListenerFull)
     assert full.connections == 5
@@ -309,14 +309,14 @@ def test_a_full_listener_still_hears_who_is_inside(serving: Serving, stack: Exit
 
 def test_a_congested_log_keeps_them_waiting(serving: Serving) -> None:
     """With `when_full = "wait"` nobody comes in without a record, nor is anybody late for that."""
-    tcp = serving.tcp(**LATE)
+    tcp = serving.tcp(proxy_seconds=1, **BEHIND)
     with connect(tcp.local) as sock:
         sock.sendall(v1()[:-1])
         serving.settle()
         serving.reports.congested = True
         serving.settle()
         sock.sendall(v1()[-1:] + b"hello")
-        for _ in range(20):  # its rounds take 20 ms now, together longer than proxy_timeout
+        for _ in range(60):  # its rounds take 20 ms now, together longer than proxy_timeout
             serving.settle()
         assert nothing_more(sock)
         serving.reports.congested = False

@@ -28,6 +28,9 @@ from tests.support.serving import Served, Serving, adopted, listener
 
 SHORT = {"flow_seconds": 0.2}
 
+SEVERAL = {"flow_seconds": 1}
+"""For flows of which datagrams come one after the other."""
+
 PASSING = {errno.ENOMEM, errno.ENOBUFS, errno.ENETDOWN, errno.EPERM, errno.EIO, errno.ENOTCONN}
 """Errors after which the socket is left alone for a moment: a shortage, and what nobody expects."""
 
@@ -104,7 +107,7 @@ def test_a_truncated_datagram_alone_is_never_answered(serving: Serving) -> None:
 
 def test_batches_of_many_peers_go_back_to_each(serving: Serving) -> None:
     """300 datagrams of 60 peers that wait at once come back to whom they came from, in order."""
-    udp = serving.udp(start=False, options={"SO_RCVBUF": 1 << 20}, **SHORT)
+    udp = serving.udp(start=False, options={"SO_RCVBUF": 1 << 20}, **SEVERAL)
     with ExitStack() as stack:
         peers = [stack.enter_context(datagrams()) for _ in range(60)]
         for turn in range(5):
@@ -160,7 +163,7 @@ def test_a_flow_is_told_twice(serving: Serving) -> None:
     """The first datagram of a peer and its silence are told, with exact counts; one that comes
     later begins a new flow.
     """
-    udp = serving.udp(**SHORT)
+    udp = serving.udp(**SEVERAL)
     with asked(udp, b"one", b"", b"three") as peer:
         began = serving.only(FlowBegan)
         port = peer.getsockname()[1]
