@@ -418,7 +418,8 @@ def test_an_answer_that_is_being_sent_is_sent_to_its_end(
     """At a stop, and at a restart, a client that reads slowly gets the rest, and then the end,
     without an answer to what it has asked besides.
     """
-    run = start(many_listeners(port, scraped, 60), environment={"NETSRVD_FDSTORE": "1000"})
+    configuration = {"drain_timeout": 60, **many_listeners(port, scraped, 60)}
+    run = start(configuration, environment={"NETSRVD_FDSTORE": "1000"})
     with connect(("127.0.0.1", scraped), SO_RCVBUF=4096) as sock:
         sock.sendall(100 * REQUEST)
         got = read_exactly(sock, 1000)
