@@ -18,6 +18,7 @@ from tests.functional.conftest import Start
 from tests.support.activation import opened
 from tests.support.clients import HELLO, answer, ended, is_served, leaves_in_order, serves, talking
 from tests.support.gate import Gate
+from tests.support.patience import eventually
 from tests.support.peers import connect, echoed, read_exactly
 from tests.support.proxied import v1
 from tests.support.run import COMMAND, ENVIRONMENT, Run, echo, free_port
@@ -146,6 +147,12 @@ def test_what_comes_between_two_processes_waits(unit: Unit) -> None:
     successor.rest()
 
 
+def waiting_bytes(port: int) -> int:
+    """Return how much waits in the kernel's buffers for datagrams that came to a port (proc(5))."""
+    rows = [line.split() for line in Path("/proc/self/net/udp").read_text().splitlines()[1:]]
+    return sum(int(row[4].split(":")[1], 16) for row in rows if int(row[1][-4:], 16) == port)
+
+
 @pytest.mark.parametrize("clients", [0, 1])
 def test_datagrams_that_are_dropped_between_two_processes_are_counted(
     unit: Unit, clients: int
@@ -160,8 +167,10 @@ def test_datagrams_that_are_dropped_between_two_processes_are_counted(
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
             for _ in range(DATAGRAMS):
                 sender.sendto(HELLO, ("127.0.0.1", unit.port))
+        assert waiting_bytes(unit.port)
         successor = unit.succeed(run)
         assert all(map(echoed, talkers))
+        eventually(lambda: not waiting_bytes(unit.port), "all are read")
         last = unit.restart(successor)
     assert (counted(run, RECEIVED), counted(run, DROPPED)) == (0, 0)
     received, dropped = counted(successor, RECEIVED), counted(successor, DROPPED)
