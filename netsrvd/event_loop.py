@@ -83,12 +83,12 @@ class EventLoop:
 
     def add(self, descriptor: int, watched: Watched, events: int = READ) -> None:
         """Watch a descriptor. Raises OSError if epoll_ctl(2) fails, unless it was reserved."""
+        if descriptor >= len(self._watched):
+            self._have_place(descriptor)
         try:
             self._epoll.register(descriptor, events)
         except FileExistsError:
             self._epoll.modify(descriptor, events)
-        if descriptor >= len(self._watched):
-            self._have_place(descriptor)
         self._watched[descriptor] = watched
 
     def modify(self, descriptor: int, events: int) -> None:

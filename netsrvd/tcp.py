@@ -503,7 +503,7 @@ class TCPListener:
 
     def _shared(self, local: Peer) -> Peer:
         """Return a local address, as the same object for all connections that came to it."""
-        if len(self._locals) >= LOCALS_KEPT:
+        if local not in self._locals and len(self._locals) >= LOCALS_KEPT:
             self._locals.clear()
         return self._locals.setdefault(local, local)
 

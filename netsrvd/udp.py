@@ -47,8 +47,8 @@ SWEEP_SECONDS = 5.0
 """How often to look for flows that have ended and for datagrams that the kernel dropped."""
 
 CHECKS_PER_TURN = 32
-"""Flows that are checked in one turn after a reload. Thousands would hold up all datagrams for a
-fifth of a second."""
+"""Flows of a listener that are checked in one turn after a reload. Thousands would hold up all
+datagrams for a fifth of a second."""
 
 Batches = dict[tuple[int, bool], Batch]
 """The buffers of an event loop, which all its sockets share: by address family, and by whether
@@ -521,6 +521,8 @@ class UDPSocket:
         keys = list(islice(self._unchecked, count))
         for key in keys:
             self._check(key)
+        if keys and not self._unchecked:  # peers that have sent meanwhile stand before older ones
+            self.flows = dict(sorted(self.flows.items(), key=lambda each: each[1].opened_at))
         return len(keys)
 
     def _check(self, key: bytes) -> Flow | None:

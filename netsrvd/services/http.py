@@ -238,10 +238,11 @@ def names_loopback(host: str, node: str, hosts: Path = HOSTS) -> bool:
 def _is_in_hosts(name: str, path: Path) -> bool:
     """Return whether a file of the form of hosts(5) has a name, in its first `MOST_HOSTS_BYTES`."""
     try:
-        with path.open(encoding="latin-1") as file:
-            lines = file.read(MOST_HOSTS_BYTES).lower().splitlines()
+        with path.open("rb") as file:
+            data = file.read(MOST_HOSTS_BYTES)
     except OSError:
         return False
+    lines = data.decode("latin-1").lower().splitlines()  # a file's encoding would be an import
     return any(name in line.partition("#")[0].split()[1:] for line in lines)
 
 

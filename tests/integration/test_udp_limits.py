@@ -164,6 +164,28 @@ def test_a_reload_holds_for_the_next_datagram(serving: Serving, stack: ExitStack
     assert nothing_more(denied)
 
 
+def test_the_oldest_flow_makes_room_after_a_reload(serving: Serving, stack: ExitStack) -> None:
+    """Not that of a peer which has sent before its turn came to be checked."""
+    served = serving.udp(max_flows=3)
+    clients = [stack.enter_context(datagrams()) for _ in range(3)]
+    for client in clients:
+        assert ask(served, client) == b"hello"
+    listener = served.listener
+    [sock] = listener._sockets.values()
+    settings = listener.settings._replace(deny=("192.0.2.1",))
+
+    def reload_and_receive() -> None:
+        listener.update(settings, listener.service, (), None)
+        clients[2].sendto(b"again", served.local)
+        sock.on_ready(READ, serving.udp_loop.now)
+
+    listener.loop.call_and_wait(reload_and_receive)
+    eventually(lambda: all(flow.settings is settings for flow in listener.live_flows()))
+    assert ask(served, stack.enter_context(datagrams())) == b"hello"
+    ended = serving.only(FlowEnded)
+    assert (ended.reason, ended.peer_port) == ("full", clients[0].getsockname()[1])
+
+
 @pytest.mark.parametrize("end", ["stop", "max_flows"])
 def test_flows_that_are_not_checked_yet_end_like_others(
     serving: Serving, stack: ExitStack, end: str

@@ -1,5 +1,7 @@
 """netsrvd.services.http: requests and answers"""
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from time import process_time
@@ -287,3 +289,15 @@ def test_without_a_hosts_file_the_other_names_are_known(tmp_path: Path) -> None:
     for hosts in (tmp_path / "none", tmp_path):
         assert http.names_loopback("web", "web", hosts)
         assert not http.names_loopback("web.evil.example", "web", hosts)
+
+
+def test_a_look_into_the_hosts_file_imports_nothing() -> None:
+    """A late import would meet the files of an upgrade."""
+    program = (
+        "import sys; from netsrvd.services import http; before = {*sys.modules}\n"
+        "http.names_loopback('web.evil.example', 'web'); print({*sys.modules} - before)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, check=True
+    )
+    assert done.stdout == "set()\n"
