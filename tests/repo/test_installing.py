@@ -177,6 +177,23 @@ def test_a_change_of_the_sources_makes_other_trees(calls: Path) -> None:
     assert made() != first
 
 
+def test_sources_are_fetched_where_there_are_none(calls: Path) -> None:
+    """An apt without lists fetches them once; without an archive of Debian it is an error."""
+    argv = [ROOT / "tests/system/debian-sources", "trixie"]
+    environment = {"PATH": f"{calls.parent}/bin:/usr/bin:/bin"}
+    listing = "echo 'Debian http://mirror.example/debian/ bookworm'"
+    fetched = calls.parent / "fetched"
+    case = f"[ -e {fetched} ] && {listing}"
+    add_stub(calls, "apt-get", f"case $* in *update) touch {fetched} ;; *) {case} ;; esac; true")
+    done = subprocess.run(argv, env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout == "deb http://mirror.example/debian/ trixie main\n"
+    assert len([line for line in calls.read_text().splitlines() if "update" in line]) == 1
+    add_stub(calls, "apt-get", "")
+    done = subprocess.run(argv, env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "no Debian archive" in done.stderr
+
+
 def test_nothing_is_masked() -> None:
     """No script changes which services of the host may start."""
     scripts = [*(ROOT / "packaging").iterdir(), *(ROOT / "tests").rglob("*"), ROOT / "Makefile"]
