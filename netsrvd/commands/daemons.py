@@ -220,10 +220,6 @@ class Conversation:
         self._send(method, parameters, more=False)
         return self._receive(method)["parameters"]  # type: ignore[no-any-return]
 
-    def status(self) -> Reply:
-        """Return the figures. Raises ControlError."""
-        return self.call("Status")
-
     def replies(self, method: str, **parameters: object) -> Iterator[Reply]:
         """Yield the replies to a call that has several. Raises ControlError."""
         self._send(method, parameters, more=True)

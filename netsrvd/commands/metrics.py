@@ -36,7 +36,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _families(found: Found) -> list[Family]:
     with asking(found) as daemon:
-        status = _printable(daemon.status())
+        status = _printable(daemon.call("Status"))
     unit = found.name if "@" in found.name and found.name.endswith(".service") else ""
     return list(of(snapshot(status), unit))
 

@@ -99,7 +99,7 @@ def _asked(found: Found) -> Reply | ControlError | None:
         return None
     try:
         with asking(found) as daemon:
-            report = daemon.status()
+            report = daemon.call("Status")
             report["sources"] = daemon.call("TopSources", count=WIDEST_SOURCES)["sources"]
             report["refused_sources"] = daemon.call("RefusedSources", count=WIDEST_SOURCES)[
                 "sources"

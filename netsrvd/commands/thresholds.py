@@ -98,7 +98,7 @@ def _judge(
         return CRITICAL, f"{found.name} does not run: {found.state}", ""
     try:
         with asking(found) as daemon:
-            values = figures(daemon.status())
+            values = figures(daemon.call("Status"))
     except NotRunningError as error:
         return CRITICAL, escaped(str(error)), ""
     except ControlError as error:

@@ -122,7 +122,7 @@ class Watch:
             daemon = self._daemon or self._connect()
             if daemon is None:
                 return
-            report = daemon.status()
+            report = daemon.call("Status")
             self.history.add(report)
             self.report = report
             self.list(view, rows)

@@ -46,7 +46,7 @@ def daemons(monkeypatch: pytest.MonkeyPatch) -> list[Found]:
     @contextmanager
     def asking(found: Found) -> Iterator[Any]:
         class Daemon:
-            def status(self) -> dict[str, Any]:
+            def call(self, _method: str) -> dict[str, Any]:
                 return status(int(found.path.rpartition("/")[2]))
 
         yield Daemon()
