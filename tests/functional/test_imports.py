@@ -1,4 +1,4 @@
-"""What a start imports: whoever comes first waits for it."""
+"""What a start imports: the first client waits for it."""
 
 import subprocess
 import sys
@@ -9,6 +9,7 @@ import pytest
 from netsrvd.settings import DEFAULT_PORT
 from tests.functional.conftest import Start
 from tests.support.clients import serves
+from tests.support.run import Run
 
 PACKAGED = Path(__file__).parents[2] / "packaging/netsrvd.toml"
 
@@ -74,19 +75,24 @@ def bare() -> set[str]:
     return {name.partition(".")[0] for name in found.stdout.decode().split()}
 
 
+def imported(run: Run) -> set[str]:
+    """End a daemon with `PLANTED`; return the modules that it had imported until then."""
+    run.allow("IMPORTED ")
+    run.end()
+    [line] = run.lines_with("IMPORTED ")
+    return {*line.split()[1:]}
+
+
 def test_nothing_is_imported_before_it_is_needed(start: Start) -> None:
     """A daemon that has served both protocols knows these modules and no others."""
     run = start(planted=PLANTED)
     assert serves(run.port)
-    run.allow("IMPORTED ")
-    run.end()
-    [line] = run.lines_with("IMPORTED ")
-    imported = {*line.split()[1:]} - {*sys.builtin_module_names}
-    everything = {name.partition(".")[0] for name in imported if not name.startswith("_")}
+    found = imported(run) - {*sys.builtin_module_names}
+    everything = {name.partition(".")[0] for name in found if not name.startswith("_")}
     assert everything - bare() - PUBLIC == set()
-    own = {name.split(".")[1] for name in imported if name.startswith("netsrvd.")}
+    own = {name.split(".")[1] for name in found if name.startswith("netsrvd.")}
     assert own == OURS
-    assert not imported & NOT_OURS
+    assert not found & NOT_OURS
 
 
 @pytest.mark.usefixtures("alone")
@@ -94,10 +100,7 @@ def test_what_reads_toml_is_imported_for_settings_alone(start: Start) -> None:
     """The file of a new installation has nothing but comments, and waits for no module."""
     run = start(PACKAGED.read_text(), planted=PLANTED)
     assert serves(DEFAULT_PORT)
-    run.allow("IMPORTED ")
-    run.end()
-    [line] = run.lines_with("IMPORTED ")
-    assert not {*line.split()[1:]} & {"datetime", "string", "tomllib"}
+    assert not imported(run) & {"datetime", "string", "tomllib"}
 
 
 @pytest.mark.usefixtures("alone")
@@ -105,10 +108,7 @@ def test_a_start_by_systemd_waits_for_no_parser(start: Start) -> None:
     """`netsrvd run`, which the unit starts, has no options: argparse is not imported for it."""
     run = start("", planted=f"sys.argv[1:] = ['run']{NO_FILE}{PLANTED}")
     assert serves(DEFAULT_PORT)
-    run.allow("IMPORTED ")
-    run.end()
-    [line] = run.lines_with("IMPORTED ")
-    assert not {*line.split()[1:]} & {"argparse", "gettext", "netsrvd.arguments"}
+    assert not imported(run) & {"argparse", "gettext", "netsrvd.arguments"}
 
 
 @pytest.mark.usefixtures("alone")
@@ -129,10 +129,7 @@ def test_a_control_socket_alone_imports_no_answers(start: Start, tmp_path: Path)
     path = str(tmp_path / "control")
     run = start(None, "--control", path, planted=PLANTED)
     assert serves(run.port)
-    run.allow("IMPORTED ")
-    run.end()
-    [line] = run.lines_with("IMPORTED ")
-    imported = {*line.split()[1:]}
-    control = {name for name in imported if name.startswith("netsrvd.control")}
+    found = imported(run)
+    control = {name for name in found if name.startswith("netsrvd.control")}
     assert control == {"netsrvd.control", "netsrvd.control.listening"}
-    assert not imported & {"json", "netsrvd.snapshot"}
+    assert not found & {"json", "netsrvd.snapshot"}

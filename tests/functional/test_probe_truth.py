@@ -726,7 +726,7 @@ FAST = ("--count=300", "--interval=0.01", "--timeout=1")
 
 
 LONG = ("--count=1000", "--interval=0.01", "--timeout=1")
-"""So many, at so low a rate, that a reflector may stand still for 0.2 s meanwhile."""
+"""The limit of the reflector still shows if the reflector is stopped for 0.2 s of these 10 s."""
 
 
 def test_a_limit_of_the_reflector_is_recognised(between: Network, tmp_path: Path) -> None:

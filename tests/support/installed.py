@@ -107,8 +107,9 @@ def run_records(machine: Machine, pid: str, *args: str) -> list[dict[str, str]]:
 
 
 def wait_records(machine: Machine, pid: str, kind: type, count: int = 1) -> list[dict[str, str]]:
-    """Return the records of one kind of the daemon with this PID as soon as there are so many: a
-    process that goes on may write a record later than what it tells.
+    """Wait until the daemon with this PID has written `count` records of one kind; return them.
+
+    A daemon that goes on may write a record later than it answers.
     """
     wanted = f"MESSAGE_ID={kind.MESSAGE_ID}"  # type: ignore[attr-defined]
 

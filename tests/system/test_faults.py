@@ -68,10 +68,10 @@ Stream.respond, TCPListener._admit = failing_respond, failing_admit
 
 
 def assert_as_quick(before: list[dict[str, float]], meanwhile: list[dict[str, float]]) -> None:
-    """Assert that a fault cost nobody time: usually, for the slowest of a hundred, or for anybody.
+    """Assert that a fault delayed no client: by the median, the 99th percentile and the maximum.
 
-    A host that has other work adds a tenth of a second to a few, and more to one; whoever had to
-    wait for the log would wait for a quarter of a second at least, and until it is there again.
+    Other work of the host delays a few round trips by a tenth of a second, and one by more. Clients
+    that wait for the log wait until it is there again.
     """
     for usual, then in zip(before, meanwhile, strict=True):
         assert then["count"] > 100
